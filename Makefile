@@ -1,0 +1,36 @@
+# Two commands for a fresh machine, each doing its own set-up: make demo, make test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/.demo  ## train on photographs of solar cells and draw the figures: runs/demo/figures
+	rm -rf runs/demo
+	$(BIN)/vaekit train elpv --channels 1 --size 64 --minutes 6 --out runs/demo
+	@echo "the figures are in runs/demo/figures"
+
+test: lint  ## lint, types and tests
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## everything that the other targets made, runs excepted
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.demo: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[demo,dev]'
+	touch $@

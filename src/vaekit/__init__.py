@@ -1,0 +1,75 @@
+"""Train image VAEs that are sharp and do not collapse.
+
+The public surface, each name imported when it is first used, so that `import vaekit` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaekit.config import Config, preset
+    from vaekit.evaluation import evaluate
+    from vaekit.objectives import GlobalELBO, Losses, StandardELBO, discriminator_loss, vae_loss
+    from vaekit.patchgan import PatchDiscriminator
+    from vaekit.posterior import Posterior, batch_moments, kl_gaussians, kl_global, product_of_gaussians
+    from vaekit.runs import draw_run
+    from vaekit.training import train
+    from vaekit.vae import VAE, build_discriminator, build_vae
+
+__version__ = "0.1.0"
+
+HOMES = {
+    "Config": "config",
+    "GlobalELBO": "objectives",
+    "Losses": "objectives",
+    "PatchDiscriminator": "patchgan",
+    "Posterior": "posterior",
+    "StandardELBO": "objectives",
+    "VAE": "vae",
+    "batch_moments": "posterior",
+    "build_discriminator": "vae",
+    "build_vae": "vae",
+    "discriminator_loss": "objectives",
+    "draw_run": "runs",
+    "evaluate": "evaluation",
+    "kl_gaussians": "posterior",
+    "kl_global": "posterior",
+    "preset": "config",
+    "product_of_gaussians": "posterior",
+    "train": "training",
+    "vae_loss": "objectives",
+}
+
+__all__ = [
+    "VAE",
+    "Config",
+    "GlobalELBO",
+    "Losses",
+    "PatchDiscriminator",
+    "Posterior",
+    "StandardELBO",
+    "batch_moments",
+    "build_discriminator",
+    "build_vae",
+    "discriminator_loss",
+    "draw_run",
+    "evaluate",
+    "kl_gaussians",
+    "kl_global",
+    "preset",
+    "product_of_gaussians",
+    "train",
+    "vae_loss",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'vaekit' has no attribute {name!r}")
+    return getattr(import_module(f"vaekit.{HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *HOMES])

@@ -1,0 +1,85 @@
+"""Which images train and which test, and the order in which they come. N, C, H, W as in `Prepared.images`."""
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def split(num_images: int, train_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the images to train on, the first ones, and of those to test on, the rest.
+
+    The train part is train_fraction * num_images, rounded down: 0.8 of CelebA-HQ's 30,000 gives the paper's
+    first 24,000 and last 6,000. Raises ValueError if either part would be empty.
+    """
+    if not 0 < train_fraction < 1:
+        raise ValueError(f"train_fraction is {train_fraction}; choose a number between 0 and 1, such as 0.8")
+    num_train = math.floor(round(train_fraction * num_images, 6))  # 0.29 * 100 is 28.999999999999996
+    if not 0 < num_train < num_images:
+        raise ValueError(
+            f"train_fraction {train_fraction} of {num_images} images leaves {num_train} to train on and "
+            f"{num_images - num_train} to test on; add images or choose another fraction"
+        )
+    return np.arange(num_train), np.arange(num_train, num_images)
+
+
+class Stream:
+    """The endless order of the training images: a function of the position alone, so nothing has to be saved.
+
+    Positions count images seen since the start, over all ranks. Epoch e is a permutation drawn from (seed, e)
+    and positions run on across its end: every batch is full, every epoch shows each image once. With `flip`,
+    about half of the images are mirrored left to right, drawn anew each epoch.
+    """
+
+    def __init__(self, images: np.ndarray, indices: np.ndarray, seed: int, flip: bool):
+        assert len(indices) > 0
+        self.images = np.asarray(images)  # a plain view: indexing np.memmap itself costs more
+        self.indices = indices
+        self.seed = seed
+        self.flip = flip
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
+
+    def batch(self, images_seen: int, size: int, rank: int = 0, world: int = 1) -> Tensor:
+        """Return this rank's part of the batch at global positions images_seen to images_seen + size.
+
+        uint8 (size / world, C, H, W); rank r takes the r-th contiguous part, so the parts of all ranks, put
+        together, are the same batch for every world.
+        """
+        assert size % world == 0, f"a batch of {size} does not divide over {world} ranks"
+        share = size // world
+        start = images_seen + rank * share
+        chosen, mirrored = self._at(start, start + share)
+        batch = self.images[chosen]
+        if self.flip:
+            batch[mirrored] = batch[mirrored][..., ::-1]
+        return torch.from_numpy(batch)
+
+    def _at(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return which images stand at the positions from start to stop, and whether each is mirrored."""
+        parts = []
+        while start < stop:
+            epoch, place = divmod(start, len(self.indices))
+            order, mirrored = self._epoch(epoch)
+            here = slice(place, place + stop - start)
+            parts.append((order[here], mirrored[here]))
+            start += len(order[here])
+        chosen, mirrors = zip(*parts, strict=True)
+        return np.concatenate(chosen), np.concatenate(mirrors)
+
+    def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+        order = generator.permutation(self.indices)  # first, so that `flip` does not change the order
+        return order, generator.integers(2, size=len(order), dtype=bool)
+
+
+def test_batches(images: np.ndarray, indices: np.ndarray, size: int) -> Iterator[Tensor]:
+    """Yield the images at the indices, in order and as they are.
+
+    uint8 (size, C, H, W); the last batch holds what is left.
+    """
+    images = np.asarray(images)
+    for start in range(0, len(indices), size):
+        yield torch.from_numpy(images[indices[start : start + size]])

@@ -1,0 +1,159 @@
+"""Where pictures come from: the files below a folder, and the pixels of one file."""
+
+import importlib.util
+import io
+import os
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.ExifTags import Base as ExifTag
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+ELPV = "elpv"  # 2,624 grey photographs of solar cells, from the package elpv-dataset
+
+# Only these decoders run, whatever a file is called: Pillow would hand PostScript in disguise to Ghostscript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# What Pillow lets out on broken data: 100,000 damaged files gave the first five, its source has the others.
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    Image.DecompressionBombError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadablePicture(ValueError):
+    """A file that holds no picture we can decode; `path` and `reason` say which and why."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"cannot read the picture {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+def resolve_source(name: str) -> Path:
+    """Return the folder that a source names: a path, or `elpv`, the solar cells of PyPI's elpv-dataset.
+
+    A folder called `elpv` in the current directory goes before the package. Raises ValueError if the package
+    is needed and not installed; whether a path exists is for `find_pictures` to say.
+    """
+    if name != ELPV or Path(name).is_dir():
+        return Path(os.path.expanduser(name))
+    package = importlib.util.find_spec("elpv_dataset")  # found, not imported: only its files are wanted
+    if package is None or package.origin is None:
+        raise ValueError(f'the source {ELPV!r} needs the package elpv-dataset; run: pip install "vaekit[demo]"')
+    return Path(package.origin).parent / "data" / "images"
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Return every picture below a folder, in the order of the paths relative to it.
+
+    Hidden files and folders are left out. Links to folders are followed, but each real folder is read once,
+    so a loop of links ends. Raises ValueError if the folder does not exist, is a file, cannot be read or
+    holds no picture.
+    """
+    if not folder.exists():
+        raise ValueError(f"there is no folder {folder}; give the path of a folder of pictures")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give the folder that holds the pictures")
+    pictures = []
+    seen = set()
+    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        candidates = (Path(parent, name) for name in files if not name.startswith("."))
+        pictures += [path for path in candidates if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not pictures:
+        raise ValueError(f"{folder} holds no picture; the files read are those ending in {', '.join(SUFFIXES)}")
+    return sorted(pictures, key=Path.as_posix)  # all below one folder: the order of the relative paths too
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"cannot read the folder {error.filename}: {error.strerror}; allow it or move it elsewhere")
+
+
+def read_picture(path: Path, height: int, width: int, channels: int) -> np.ndarray:
+    """Return one picture, upright, cropped to the middle and resized: uint8 (channels, height, width).
+
+    The crop is the largest centred one of the shape height : width; the resize is Lanczos over its whole
+    footprint, so shrinking does not alias. One channel is luma (ITU-R 601), three are RGB. Of several frames
+    or pages the first is read. Transparency shows white. 16-bit grey is scaled by 1/257 from its full range,
+    also when held in 32-bit integers; float grey runs from 0, black, to 1, white; values outside are refused.
+    Colour profiles are ignored.
+
+    Raises UnreadablePicture if the file is no picture or a broken one, OSError if the system does not hand it
+    over, which says nothing about the picture.
+    """
+    assert channels in (1, 3), channels
+    data = path.read_bytes()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's doubts about metadata and size, one a file
+            picture = _upright(data).convert("L" if channels == 1 else "RGB")
+            pixels = np.asarray(_crop_and_resize(picture, height, width))
+    except UnidentifiedImageError as error:
+        raise UnreadablePicture(path, "not a picture" if data else "the file is empty") from error
+    except _DECODER_ERRORS as error:
+        raise UnreadablePicture(path, str(error) or type(error).__name__) from error
+    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+
+
+def _upright(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        image.load()
+        orientation = image.getexif().get(ExifTag.Orientation)
+        flat = _eight_bit(image)
+    return flat.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else flat
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Bring the modes that Pillow's `convert` clips, refuses or makes black to 8 bits without alpha."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_eight_bit_grey(np.asarray(image)))
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(rgba, mask=rgba)
+        return white
+    return image
+
+
+def _eight_bit_grey(values: np.ndarray) -> np.ndarray:
+    white = 1.0 if values.dtype.kind == "f" else 65535
+    low, high = values.min(), values.max()
+    if not 0 <= low <= high <= white:  # also refuses NaN
+        raise ValueError(f"its pixels run from {low} to {high}, and only 0 to {white} can be read")
+    return np.rint(values * (255 / white)).astype(np.uint8)
+
+
+def _crop_and_resize(picture: Image.Image, height: int, width: int) -> Image.Image:
+    crop_width = max(1, min(picture.width, round(picture.height * width / height)))
+    crop_height = max(1, min(picture.height, round(picture.width * height / width)))
+    left, top = (picture.width - crop_width) // 2, (picture.height - crop_height) // 2
+    # A crop of its own: `resize(box=...)` would let the filter look past the edge of the box.
+    crop = picture.crop((left, top, left + crop_width, top + crop_height))
+    return crop.resize((width, height), Image.Resampling.LANCZOS)

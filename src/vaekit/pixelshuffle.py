@@ -1,0 +1,108 @@
+"""A small network for small budgets: pixels folded into channels, channels growing as the resolution falls.
+
+Where the paper's network works at full resolution with 128 channels, this one starts at half resolution
+(pixel-unshuffle, which loses nothing) and doubles its channels at each halving, so that every stage costs about
+the same. Residual branches start at zero: the untrained network is a shallow linear one, which needs no
+normalisation and learns from the first step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x) with f = 3x3, 3x3, each after SiLU; f is zero at the start."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(channels, channels, 3, padding=1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.residual = nn.Sequential(nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU(), last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.residual(x)
+
+
+def stage_widths(channels: int, stages: int, max_channels: int) -> list[int]:
+    """Channels at resolutions 1/2, 1/4, ... of the picture: doubling, up to `max_channels`."""
+    return [min(channels << stage, max_channels) for stage in range(stages)]
+
+
+class PixelShuffleEncoder(nn.Module):
+    """x (B, C, H, W) in [-1, 1] -> mean and logvar, (B, d) each; H and W are multiples of 2^stages.
+
+    `image_shape` is (C, H, W). The first of the `stages` halvings is the pixel-unshuffle itself.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int,
+        *,
+        stages: int,
+        channels: int = 64,
+        max_channels: int = 512,
+        identity_blocks: int = 1,
+        logvar_init: float = 0.0,
+    ) -> None:
+        super().__init__()
+        in_channels, height, width = image_shape
+        widths = stage_widths(channels, stages, max_channels)
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * in_channels, widths[0], 3, padding=1)]
+        for stage, wide in enumerate(widths):
+            if stage > 0:
+                layers.append(nn.Conv2d(widths[stage - 1], wide, 2, stride=2))
+            layers += [ResidualBlock(wide) for _ in range(identity_blocks)]
+        self.features = nn.Sequential(*layers, nn.SiLU(), nn.Flatten())
+        num_features = widths[-1] * (height >> stages) * (width >> stages)
+        self.mean = nn.Linear(num_features, latent_dim)
+        self.logvar = nn.Linear(num_features, latent_dim)
+        nn.init.zeros_(self.logvar.weight)
+        nn.init.constant_(self.logvar.bias, logvar_init)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(x)
+        return self.mean(features), self.logvar(features)
+
+
+class PixelShuffleDecoder(nn.Module):
+    """z (B, d) -> x_hat (B, C, H, W), about [-1, 1] but not clamped: the mirror image of the encoder."""
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int,
+        *,
+        stages: int,
+        channels: int = 64,
+        max_channels: int = 512,
+        identity_blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        out_channels, height, width = image_shape
+        widths = stage_widths(channels, stages, max_channels)
+        finest = max(1, channels // 2)  # at full resolution, where the last convolution evens out the sub-pixels
+        grid = (widths[-1], height >> stages, width >> stages)
+        layers: list[nn.Module] = [nn.Linear(latent_dim, math.prod(grid)), nn.Unflatten(1, grid)]
+        for wide, narrow in zip(reversed(widths), [*reversed(widths[:-1]), finest], strict=True):
+            layers += [ResidualBlock(wide) for _ in range(identity_blocks)]
+            layers += [shuffled(nn.Conv2d(wide, 4 * narrow, 1)), nn.PixelShuffle(2)]
+        layers += [nn.SiLU(), nn.Conv2d(finest, out_channels, 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
+
+
+def shuffled(layer: nn.Conv2d) -> nn.Conv2d:
+    """Start the four sub-pixels of a pixel-shuffle with the same weights: without a checkerboard."""
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight[::4].repeat_interleave(4, 0))
+        if layer.bias is not None:
+            layer.bias.copy_(layer.bias[::4].repeat_interleave(4, 0))
+    return layer

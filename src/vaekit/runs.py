@@ -1,0 +1,109 @@
+"""The folder of a run: what is in it, whether it can take a run, and drawing from it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vaekit import checkpoint, figures
+from vaekit.config import Config, differences
+from vaekit.data import Prepared, prepare, resolve_source, split, test_batches
+from vaekit.pixels import to_float
+from vaekit.runlog import read_records
+from vaekit.vae import CONFIG_FILE, VAE
+
+PICTURES_FILE = "pictures.json"
+FIGURES_FOLDER = "figures"
+FIGURE_IMAGES = 400  # the paper's fig. 6 shows 400 test images
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where the pictures of a run came from, as kept in its folder."""
+
+    folder: str
+    fingerprint: str
+    num_images: int
+    skipped: list[tuple[str, str]]
+
+
+def default_run(config: Config, images: str | Path) -> Path:
+    """runs/<pictures>-<preset>-<size>."""
+    height, width = config.image_size
+    size = str(height) if height == width else f"{height}x{width}"
+    return Path("runs") / f"{Path(images).resolve().name}-{config.preset}-{size}"
+
+
+def check_free(run: Path) -> None:
+    """Raise `ValueError` if a run already lives in the folder `run`."""
+    if (run / CONFIG_FILE).exists():
+        raise ValueError(f"{run} already holds a run; go on with --resume {run}, or give another --out")
+
+
+def check_resumable(run: Path, config: Config) -> Path:
+    """The newest checkpoint of `run`. Raises `ValueError` if there is none, or if the settings are not its own."""
+    saved = read_config(run)
+    changed = differences(saved, config)
+    if changed:
+        listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
+        raise ValueError(f"cannot resume {run} with other settings: {listed}")
+    newest = checkpoint.latest(run)
+    if newest is None:
+        raise ValueError(f"{run} has no checkpoint to resume from; start it anew with another --out")
+    return newest
+
+
+def read_config(run: Path) -> Config:
+    """The config of a run. Raises `ValueError` if the folder holds no run."""
+    path = run / CONFIG_FILE
+    if not path.is_file():
+        raise ValueError(f"no run in {run}: {CONFIG_FILE} is missing")
+    return Config.from_json(path.read_text())
+
+
+def read_pictures(run: Path) -> Pictures:
+    """Where the pictures of a run came from. Raises `ValueError` if the run does not say."""
+    path = run / PICTURES_FILE
+    if not path.is_file():
+        raise ValueError(f"no {PICTURES_FILE} in {run}; name the folder of pictures")
+    return Pictures(**json.loads(path.read_text()))
+
+
+def write_run(run: Path, config: Config, folder: Path, prepared: Prepared) -> None:
+    """Open the folder of a run: its config, and where its pictures came from."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / CONFIG_FILE).write_text(config.to_json() + "\n")
+    pictures = Pictures(str(folder.resolve()), prepared.fingerprint, len(prepared), list(prepared.skipped))
+    (run / PICTURES_FILE).write_text(json.dumps(asdict(pictures), indent=2) + "\n")
+
+
+def draw_run(run: str | Path, images: str | Path | None = None) -> list[Path]:
+    """Draw the figures of a finished run again, from its own test pictures or from those of another folder.
+
+    Of another folder all pictures are test pictures. Returns the paths of the PNGs in `run`/figures. Raises
+    `ValueError` if the folder holds no finished run, or the pictures are gone.
+    """
+    run = Path(run)
+    vae = VAE.from_pretrained(run)
+    if images is None:
+        images = read_pictures(run).folder
+        if not Path(images).is_dir():
+            raise ValueError(f"the pictures of {run} are no longer in {images}; name their folder")
+    prepared = prepare(resolve_source(str(images)), *vae.config.image_size, vae.config.channels)
+    own = (run / PICTURES_FILE).is_file() and prepared.fingerprint == read_pictures(run).fingerprint
+    indices = split(len(prepared), vae.config.split)[1] if own else range(len(prepared))
+    return draw(vae, run, test_images(prepared, indices, FIGURE_IMAGES))
+
+
+def draw(vae: VAE, run: Path, x: Tensor) -> list[Path]:
+    """Draw every figure of a run from its VAE, test pictures x (N, C, H, W) in [-1, 1] and its log."""
+    return figures.draw_all(vae, x, read_records(run), run / FIGURES_FOLDER, seed=vae.config.seed)
+
+
+def test_images(prepared: Prepared, indices: object, limit: int) -> Tensor:
+    """The first `limit` test pictures as one float tensor (N, C, H, W) in [-1, 1]."""
+    return torch.cat([to_float(u) for u in test_batches(prepared.images, indices[:limit], FIGURE_IMAGES)])  # type: ignore[index]

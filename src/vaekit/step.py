@@ -1,0 +1,199 @@
+"""One step of Algorithm 1, exact over ranks and micro-batches.
+
+Letters: B images of this rank, of which at most `micro_batch` are worked on at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from vaekit.objectives import Losses, Objective, discriminator_loss, likelihood_terms, vae_loss
+from vaekit.posterior import Posterior
+from vaekit.vae import VAE
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A loss term became infinite or not a number; the weights are those from before the step."""
+
+
+@dataclass
+class TrainState:
+    """Everything that changes during a run.
+
+    `vae`, `discriminator` and the optimisers are Fabric's wrappers: call those networks; `.module` is the network
+    itself. Without a discriminator the last two are None.
+    """
+
+    vae: Any
+    vae_optimizer: Any
+    ema: VAE
+    discriminator: Any = None
+    discriminator_optimizer: Any = None
+    counters: dict[str, float] = field(default_factory=lambda: {"step": 0, "images_seen": 0, "elapsed_sec": 0.0})
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The networks by name, unwrapped, for checkpoints."""
+        networks = {"vae": self.vae.module, "ema": self.ema}
+        return networks | ({"discriminator": self.discriminator.module} if self.discriminator else {})
+
+    @property
+    def optimizers(self) -> Mapping[str, Any]:
+        """The optimisers by name, for checkpoints and schedules."""
+        optimizers = {"vae": self.vae_optimizer}
+        return optimizers | ({"discriminator": self.discriminator_optimizer} if self.discriminator else {})
+
+
+def train_step(
+    fabric: Fabric,
+    state: TrainState,
+    objective: Objective,
+    x: Tensor,
+    eps: Tensor,
+    *,
+    adversarial: bool,
+    micro_batch: int | None = None,
+) -> dict[str, Tensor]:
+    """One step on the VAE, then one on the discriminator (Algorithm 1); returns the loss terms by name.
+
+    x (B, C, H, W) in [-1, 1] and the noise eps (B, d) are this rank's share of the step; `adversarial` brings in the
+    discriminator. The author's code takes both gradients before both updates; that is the same step, since the
+    discriminator sees the reconstructions made before the update either way. Raises `NonFiniteLoss` instead of
+    updating with a loss that is not finite.
+    """
+    chunks = split_batch(len(x), micro_batch)
+    realism = realism_through(fabric, state.networks["discriminator"]) if adversarial else None
+    backward = backward_whole if len(chunks) == 1 else backward_in_chunks
+
+    state.vae_optimizer.zero_grad()
+    losses, x_hat = backward(fabric, state.vae, objective, x, eps, chunks, realism)
+    check_finite(losses)
+    state.vae_optimizer.step()  # phi, theta
+
+    if not adversarial:
+        return {"total": losses.total, **losses.terms}
+    state.optimizers["discriminator"].zero_grad()
+    judged = backward_discriminator(fabric, state.discriminator, x, x_hat, chunks)
+    check_finite(judged)
+    state.optimizers["discriminator"].step()  # gamma
+    return {"total": losses.total, **losses.terms, **judged.terms}
+
+
+Realism = Callable[[Tensor, Tensor], Tensor]  # x, x_hat -> logits of x_hat
+
+
+def realism_through(fabric: Fabric, discriminator: nn.Module) -> Realism:
+    """The logits of reconstructions as the VAE's step sees them: gradients pass through, the discriminator gets none.
+
+    It is called unwrapped, so that DistributedDataParallel does not wait for gradients that never come.
+    """
+
+    def realism(x: Tensor, x_hat: Tensor) -> Tensor:
+        discriminator.requires_grad_(False)
+        with fabric.autocast():
+            # Only live BatchNorm needs the real pictures beside the fake ones.
+            beside = bool(discriminator.batch_statistics)
+            logits = judge(discriminator, x, x_hat)[1] if beside else discriminator(x_hat)
+        discriminator.requires_grad_(True)
+        return logits
+
+    return realism
+
+
+def judge(discriminator: Any, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of real and fake pictures seen in one batch, so that live BatchNorm gives both the same statistics."""
+    realism_real, realism_fake = discriminator(torch.cat([x, x_hat])).chunk(2)
+    return realism_real, realism_fake
+
+
+def backward_whole(
+    fabric: Fabric,
+    vae: Any,
+    objective: Objective,
+    x: Tensor,
+    eps: Tensor,
+    chunks: list[slice],
+    realism: Realism | None,
+) -> tuple[Losses, Tensor]:
+    """Gradients of the loss of a batch that fits in memory; returns the losses and x_hat, detached."""
+    mean, logvar, z, x_hat = vae(x, eps)
+    logits = realism(x, x_hat) if realism else None
+    losses = vae_loss(objective, x, x_hat, Posterior(mean, logvar), z, logits)
+    fabric.backward(losses.total)
+    return losses, x_hat.detach()
+
+
+def backward_in_chunks(
+    fabric: Fabric,
+    vae: Any,
+    objective: Objective,
+    x: Tensor,
+    eps: Tensor,
+    chunks: list[slice],
+    realism: Realism | None,
+) -> tuple[Losses, Tensor]:
+    """The same gradients in the memory of one chunk, for one more pass through the encoder.
+
+    The batch moments are not additive over chunks. So the latents of the whole batch are computed first, without a
+    graph; the latent terms are differentiated with respect to them; then each chunk is encoded again with the same
+    noise and those gradients are sent through it together with its own reconstruction terms. BatchNorm sees chunks
+    in both passes, and its running statistics move twice a step.
+    """
+    with torch.no_grad(), fabric.autocast():
+        encoded = [vae.module.encode(x[chunk]) for chunk in chunks]
+    posterior = Posterior(
+        torch.cat([p.mean for p in encoded]).requires_grad_(),
+        torch.cat([p.logvar for p in encoded]).requires_grad_(),
+    )
+    latent = Losses(objective.latent_terms(posterior, posterior.sample(eps)), objective.weights)
+    mean_grad, logvar_grad = torch.autograd.grad(latent.total, (posterior.mean, posterior.logvar))
+
+    terms: dict[str, Tensor] = {name: term.detach() for name, term in latent.terms.items()}
+    x_hats = []
+    for chunk in chunks:
+        with fabric.no_backward_sync(vae, enabled=chunk is not chunks[-1]):
+            mean, logvar, _, x_hat = vae(x[chunk], eps[chunk])
+            logits = realism(x[chunk], x_hat) if realism else None
+            likelihood = Losses(likelihood_terms(x[chunk], x_hat, logits), objective.weights)
+            share = len(x_hat) / len(x)
+            through_latents = (mean * mean_grad[chunk]).sum() + (logvar * logvar_grad[chunk]).sum()
+            fabric.backward(share * likelihood.total + through_latents)
+        for name, term in likelihood.terms.items():
+            terms[name] = terms.get(name, 0.0) + share * term.detach()
+        x_hats.append(x_hat.detach())
+    return Losses(terms, objective.weights), torch.cat(x_hats)
+
+
+def backward_discriminator(fabric: Fabric, discriminator: Any, x: Tensor, x_hat: Tensor, chunks: list[slice]) -> Losses:
+    """Gradients of the discriminator's loss, each chunk of real pictures beside its reconstructions (eq. 24)."""
+    terms: dict[str, Tensor] = {}
+    for chunk in chunks:
+        with fabric.no_backward_sync(discriminator, enabled=chunk is not chunks[-1]):
+            losses = discriminator_loss(*judge(discriminator, x[chunk], x_hat[chunk]))
+            share = len(x[chunk]) / len(x)
+            fabric.backward(share * losses.total)
+        for name, term in losses.terms.items():
+            terms[name] = terms.get(name, 0.0) + share * term.detach()
+    return Losses(terms, losses.weights)
+
+
+def split_batch(size: int, micro_batch: int | None) -> list[slice]:
+    """Slices of at most `micro_batch` images that cover a batch, as even as they come."""
+    count = math.ceil(size / (micro_batch or size))
+    edges = [size * i // count for i in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+def check_finite(losses: Losses) -> None:
+    """Stop before an update that would ruin the weights; every rank holds the same losses and stops too."""
+    if not torch.isfinite(losses.total):
+        bad = [f"{name} = {term.item()}" for name, term in losses.terms.items() if not torch.isfinite(term)]
+        raise NonFiniteLoss(", ".join(bad) or "total")

@@ -1,0 +1,329 @@
+"""Train a VAE on a folder of pictures: build, resume, and the one-page loop around `step.train_step`.
+
+A run is a function of its config and its pictures: weights, order, flips and noise come from (seed, step), so a
+resumed run needs no state of random generators, and ranks take their share of the same global batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor
+from torch.optim import AdamW
+
+from vaekit import checkpoint
+from vaekit.collectives import from_rank_zero
+from vaekit.config import Config
+from vaekit.data import Prepared, Stream, prepare, resolve_source, split, test_batches
+from vaekit.evaluation import evaluate
+from vaekit.objectives import GlobalELBO, Objective, StandardELBO
+from vaekit.pixels import to_float
+from vaekit.runlog import RunLog
+from vaekit.runs import (
+    FIGURE_IMAGES,
+    check_free,
+    check_resumable,
+    default_run,
+    draw,
+    test_images,
+    write_run,
+)
+from vaekit.signals import StopSignals
+from vaekit.step import NonFiniteLoss, TrainState, train_step
+from vaekit.vae import VAE, build_discriminator, build_vae
+
+TEST_BATCH = 25
+PREPARE_LINE_EVERY_SEC = 5.0
+ADAM_EPSILON = 1e-7  # Keras' default
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def train(config: Config, images: str | Path, out: str | Path | None = None, resume: bool = False) -> VAE:
+    """Train a VAE on a folder of pictures and return it (the running average of its weights, in evaluation mode).
+
+    Writes the folder `out` (default: runs/<pictures>-<preset>-<size>): model.safetensors, config.json,
+    pictures.json (their folder, and those that could not be read), log.jsonl, figures/*.png, tensorboard/ and
+    checkpoints/. With `resume`, goes on from the newest checkpoint of `out`. Raises `ValueError` for settings or
+    pictures that cannot work, before anything is written, and `NonFiniteLoss` if the training diverges.
+    """
+    config = config.resolved()
+    run = Path(out) if out is not None else default_run(config, images)
+    folder = resolve_source(str(images))
+    newest = check_resumable(run, config) if resume else None
+    if not resume:
+        check_free(run)
+
+    fabric = make_fabric(config)
+    console = Console(stderr=True, quiet=not fabric.is_global_zero)
+    with fabric.rank_zero_first():
+        prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(console))
+    train_indices, test_indices = split(len(prepared), config.split)
+    stream = Stream(prepared.images, train_indices, config.seed, config.flip)
+    state = build_state(fabric, config)
+    if newest is not None:
+        checkpoint.load(state, newest)
+    if fabric.is_global_zero:
+        write_run(run, config, folder, prepared)
+    console.print(summary(fabric, config, state, prepared, len(train_indices), run), highlight=False, soft_wrap=True)
+
+    with RunLog(run, int(state.counters["step"]), console, enabled=fabric.is_global_zero) as log:
+        finished = loop(fabric, config, state, stream, prepared, test_indices, run, log)
+    if not finished:
+        resume_command = f"vaekit train --resume {shlex.quote(str(run))}"
+        console.print(f"stopped and saved; go on with: {resume_command}", highlight=False, soft_wrap=True)
+    return state.ema.eval()
+
+
+def loop(
+    fabric: Fabric,
+    config: Config,
+    state: TrainState,
+    stream: Stream,
+    prepared: Prepared,
+    test_indices: np.ndarray,
+    run: Path,
+    log: RunLog,
+) -> bool:
+    """Step until the run is over (True) or somebody asks to stop (False); either way it is saved."""
+    objective = build_objective(config)
+    counters = state.counters
+    started_at = saved_at = logged_at = time.monotonic()
+    elapsed_before, logged_images = counters["elapsed_sec"], counters["images_seen"]
+    progress = fraction_done(config, counters)
+    with StopSignals() as stop:
+        while progress < 1 and not stop.requested:
+            set_learning_rates(state, config, progress)
+            x, eps = next_batch(fabric, config, stream, counters)
+            adversarial = config.gan and progress >= config.discriminator.start
+            try:
+                losses = train_step(
+                    fabric, state, objective, x, eps, adversarial=adversarial, micro_batch=config.micro_batch
+                )
+            except NonFiniteLoss as error:
+                raise NonFiniteLoss(diverged(run, int(counters["step"]) + 1, error)) from error
+            update_ema(state.ema, state.vae.module, config.optimizer.ema, int(counters["step"]))
+
+            counters["step"] += 1
+            counters["images_seen"] += config.batch
+            now, stop_requested = from_rank_zero(time.monotonic(), stop.requested)
+            stop.requested = bool(stop_requested)
+            counters["elapsed_sec"] = elapsed_before + now - started_at
+            before, progress = progress, fraction_done(config, counters)
+
+            if counters["step"] % config.log_every_steps == 0 or progress >= 1:
+                rate = (counters["images_seen"] - logged_images) / (now - logged_at)
+                logged_at, logged_images = now, counters["images_seen"]
+                record = counters | {name: loss.item() for name, loss in losses.items()}
+                record["images_per_sec"] = rate
+                log.write(record)
+                log.show(progress, record, left_sec(counters, progress))
+            if math.floor(progress * config.draws) > math.floor(before * config.draws) and progress < 1:
+                measure_and_draw(fabric, state, prepared, test_indices[:FIGURE_IMAGES], run, log)
+            if fabric.is_global_zero and now - saved_at > 60 * config.save_every_minutes:
+                save(state, run, config)
+                saved_at = now
+    if fabric.is_global_zero:
+        save(state, run, config)
+    if progress < 1:
+        return False
+    measure_and_draw(fabric, state, prepared, test_indices, run, log)
+    return True
+
+
+def preparing(console: Console) -> Callable[[int, int], None]:
+    """A report on the decoding of pictures for `prepare`: silent unless it takes a while."""
+    reported_at = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= PREPARE_LINE_EVERY_SEC:
+            reported_at = time.monotonic()
+            console.print(f"preparing pictures: {done:,} of {total:,} (only once)", highlight=False)
+
+    return report
+
+
+def fraction_done(config: Config, counters: dict[str, float]) -> float:
+    """Share of the run that is over, by images or by the clock; schedules are functions of it."""
+    if config.minutes is not None:
+        return counters["elapsed_sec"] / (60 * config.minutes)
+    return counters["images_seen"] / config.images
+
+
+def left_sec(counters: dict[str, float], progress: float) -> float:
+    """Seconds until the end at the pace so far."""
+    return counters["elapsed_sec"] * max(0.0, 1 / progress - 1)
+
+
+def learning_rate_factor(progress: float, warmup: float, decay: str) -> float:
+    """Share of the peak learning rate: a linear rise over the first `warmup` of the run, then cosine or constant."""
+    rise = min(1.0, progress / warmup) if warmup > 0 else 1.0
+    return rise * (0.5 + 0.5 * math.cos(math.pi * min(1.0, progress)) if decay == "cosine" else 1.0)
+
+
+def set_learning_rates(state: TrainState, config: Config, progress: float) -> None:
+    """Move both optimisers along the schedule."""
+    factor = learning_rate_factor(progress, config.optimizer.warmup, config.optimizer.decay)
+    peaks = {"vae": config.lr, "discriminator": config.optimizer.discriminator_lr}
+    for name, optimizer in state.optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = factor * peaks[name]
+
+
+def next_batch(fabric: Fabric, config: Config, stream: Stream, counters: dict[str, float]) -> tuple[Tensor, Tensor]:
+    """This rank's share of the step's pictures x (B, C, H, W) in [-1, 1] and noise eps (B, d).
+
+    The noise is drawn for the global batch on the CPU, so it is the same on any number and kind of devices.
+    """
+    seed = np.random.SeedSequence([config.seed, int(counters["step"])]).generate_state(2)
+    torch.manual_seed(int(seed[0]) + fabric.global_rank)  # dropout
+    noise = torch.Generator().manual_seed(int(seed[1]))
+    eps = torch.randn(config.batch, config.network.latent_dim, generator=noise)
+    pictures = stream.batch(int(counters["images_seen"]), config.batch, fabric.global_rank, fabric.world_size)
+    x = to_float(pictures.to(fabric.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+    return x, eps.chunk(fabric.world_size)[fabric.global_rank].to(fabric.device, non_blocking=True)
+
+
+@torch.no_grad()
+def update_ema(ema: VAE, vae: VAE, decay: float, step: int) -> None:
+    """Move the running average of the weights one step; young runs forget faster. Buffers are copied."""
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(ema.parameters()), list(vae.parameters()), 1 - decay)
+    for averaged, current in zip(ema.buffers(), vae.buffers(), strict=True):
+        averaged.copy_(current)
+
+
+def measure_and_draw(
+    fabric: Fabric, state: TrainState, prepared: Prepared, indices: np.ndarray, run: Path, log: RunLog
+) -> None:
+    """Measure the averaged model on test pictures (every rank the same ones) and draw the figures (rank 0)."""
+    batches = (to_float(u.to(fabric.device)) for u in test_batches(prepared.images, indices, TEST_BATCH))
+    measured = evaluate(state.ema, batches)
+    if not fabric.is_global_zero:
+        return
+    log.write(state.counters | {f"test/{name}": value for name, value in measured.items()})
+    log.say(
+        f"step {state.counters['step']:,}, {measured['num_images']} test pictures: L1 {measured['l1']:.4f}, "
+        f"PSNR {measured['psnr']:.2f} dB, Laplacian ratio {measured['laplacian_ratio']:.2f}, "
+        f"{measured['active_units']} of {state.ema.latent_dim} entries active"
+    )
+    draw(state.ema, run, test_images(prepared, indices, FIGURE_IMAGES).to(fabric.device))
+
+
+def save(state: TrainState, run: Path, config: Config) -> None:
+    """Write a checkpoint, and the averaged model where `VAE.from_pretrained` finds it."""
+    checkpoint.save(state, run, config.to_json())
+    state.ema.save_pretrained(run)
+
+
+def build_objective(config: Config) -> Objective:
+    """The loss that a config names, with its weights."""
+    weights = config.weights
+    if config.objective == "global":
+        return GlobalELBO(weights.kl_global, weights.kl_individual, weights.l1, weights.realism, config.moments)
+    kl = weights.kl_standard * (weights.beta if config.objective == "beta" else 1.0)
+    return StandardELBO(kl, weights.l1, weights.realism)
+
+
+def build_state(fabric: Fabric, config: Config) -> TrainState:
+    """Networks and optimisers from the seed. The VAE comes first: with or without a discriminator, it starts alike."""
+    torch.manual_seed(config.seed)
+    settings = config.optimizer
+    fused = fabric.device.type in ("cpu", "cuda")
+
+    vae = build_vae(config).to(memory_format=torch.channels_last)
+    ema = copy.deepcopy(vae).requires_grad_(False).to(fabric.device)
+    optimizer = AdamW(
+        vae.parameters(),
+        config.lr,
+        (settings.beta1, settings.beta2),
+        ADAM_EPSILON,
+        settings.weight_decay,
+        fused=fused,
+    )
+    wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
+    state = TrainState(wrapped, wrapped_optimizer, ema)
+    if config.gan:
+        discriminator = build_discriminator(config).to(memory_format=torch.channels_last)
+        optimizer = AdamW(
+            discriminator.parameters(),
+            settings.discriminator_lr,
+            (settings.discriminator_beta1, settings.beta2),
+            ADAM_EPSILON,
+            weight_decay=0.0,
+            fused=fused,
+        )
+        state.discriminator, state.discriminator_optimizer = fabric.setup(discriminator, optimizer)
+    return state
+
+
+def make_fabric(config: Config) -> Fabric:
+    """Devices, precision and ranks; under torchrun, what torchrun says. Raises `ValueError` for a missing device."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+    ranks = int(os.environ.get("WORLD_SIZE", config.devices))
+    if config.batch % ranks:
+        raise ValueError(f"batch {config.batch} cannot be shared evenly by {ranks} processes")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # our own summary says it
+    fabric = Fabric(
+        accelerator=available(config.device),
+        devices=ranks_here,
+        num_nodes=ranks // ranks_here,
+        strategy="ddp" if ranks > 1 else "auto",
+        precision=PRECISIONS[resolve_precision(config)],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def available(device: str) -> str:
+    """The device asked for, or the first there is. Raises `ValueError` if it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = [name for name, is_there in there.items() if is_there]
+    if device != "auto" and device not in present:
+        raise ValueError(f"no {device} device here; choose --device {' or '.join(present)}")
+    return present[0] if device == "auto" else device
+
+
+def resolve_precision(config: Config) -> str:
+    """bf16 where the hardware multiplies it, else fp32."""
+    if config.precision != "auto":
+        return config.precision
+    has_bf16 = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "cpu": lambda: torch.cpu._is_avx512_bf16_supported(),
+        "mps": lambda: False,
+    }
+    return "bf16" if has_bf16[available(config.device)]() else "fp32"
+
+
+def summary(fabric: Fabric, config: Config, state: TrainState, prepared: Prepared, num_train: int, run: Path) -> str:
+    """What is about to happen, in three lines."""
+    height, width = config.image_size
+    parameters = sum(p.numel() for p in state.ema.parameters()) / 1e6
+    length = f"{config.minutes:g} min" if config.minutes is not None else f"{config.images:,} images"
+    skipped = f", {len(prepared.skipped)} unreadable (see pictures.json)" if prepared.skipped else ""
+    return (
+        f"{len(prepared):,} pictures at {height}x{width}: {num_train:,} to train, "
+        f"{len(prepared) - num_train:,} to test{skipped}\n"
+        f"preset {config.preset}, objective {config.objective}{' + PatchGAN' if config.gan else ''}: "
+        f"{parameters:.1f} M parameters, {config.network.latent_dim} latent entries, batch {config.batch}, {length}\n"
+        f"{fabric.world_size} x {fabric.device.type} in {resolve_precision(config)}; the run goes to {run}"
+    )
+
+
+def diverged(run: Path, step: int, error: NonFiniteLoss) -> str:
+    """Say where the loss broke and what is left."""
+    newest = checkpoint.latest(run)
+    kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been saved yet"
+    return f"step {step}: {error}; stopped before the update, {kept}. Try a lower --lr, or --precision fp32"

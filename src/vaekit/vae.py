@@ -1,0 +1,160 @@
+"""The variational autoencoder: encode, decode, sample; save and load with the config beside the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vaekit.config import Config
+from vaekit.patchgan import PatchDiscriminator
+from vaekit.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder
+from vaekit.posterior import Posterior
+from vaekit.resnetv2 import Decoder, Encoder
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+class VAE(nn.Module):
+    """An encoder q(z|x) and a decoder p(x|z) over pictures (B, C, H, W) in [-1, 1] and latents (B, d)."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, config: Config) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.config = config
+
+    @property
+    def latent_dim(self) -> int:
+        """Entries of the latent vector, d."""
+        return self.config.network.latent_dim
+
+    def encode(self, x: Tensor) -> Posterior:
+        """x (B, C, H, W) in [-1, 1] -> the posterior of each picture. Raises `ValueError` for another shape."""
+        if x.ndim != 4 or x.shape[1:] != self.config.image_shape:
+            expected = ", ".join(map(str, self.config.image_shape))
+            raise ValueError(f"pictures of shape {tuple(x.shape)}; this model takes (B, {expected}) in [-1, 1]")
+        return Posterior(*self.encoder(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, d) -> x_hat (B, C, H, W), about [-1, 1] but not clamped. Raises `ValueError` for another shape."""
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"latents of shape {tuple(z.shape)}; this model takes (B, {self.latent_dim})")
+        return self.decoder(z)
+
+    def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One pass of training: x (B, C, H, W), noise (B, d) -> mean, logvar, z (B, d) and x_hat (B, C, H, W).
+
+        Everything a training step needs goes through here, since DistributedDataParallel only sees `forward`.
+        """
+        posterior = self.encode(x)
+        z = posterior.sample(eps)
+        return posterior.mean, posterior.logvar, z, self.decode(z)
+
+    @torch.no_grad()
+    def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:
+        """Decode z ~ N(0, I): (num_images, C, H, W). `generator` must live on the model's device.
+
+        KL_G matches two moments of the aggregate posterior and not its shape, so N(0, I) is not quite where the
+        latents of real pictures lie.
+        """
+        device = next(self.parameters()).device
+        return self.decode(torch.randn(num_images, self.latent_dim, generator=generator, device=device))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model.safetensors, with the config in its metadata, and config.json for people."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self.config.to_json()
+        save_weights(self, folder / WEIGHTS_FILE, {"config": config})
+        (folder / CONFIG_FILE).write_text(config + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> VAE:
+        """Load what `save_pretrained` or a training run wrote, in evaluation mode.
+
+        Raises `ValueError` if the folder holds no model, or one whose weights do not fit its config.
+        """
+        path = Path(folder) / WEIGHTS_FILE
+        if not path.is_file():
+            raise ValueError(f"no model in {folder}: {WEIGHTS_FILE} is missing; give the folder of a finished run")
+        weights, metadata = load_weights(path)
+        vae = build_vae(Config.from_json(metadata.get("config", "")))
+        try:
+            vae.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
+        return vae.to(device).eval()
+
+
+def build_vae(config: Config) -> VAE:
+    """An untrained VAE; its weights follow from torch's global seed."""
+    network, stages = config.network, config.num_stages
+    encoder: nn.Module
+    decoder: nn.Module
+    if network.kind == "pixelshuffle":
+        encoder = PixelShuffleEncoder(
+            config.image_shape,
+            network.latent_dim,
+            stages=stages,
+            channels=network.channels,
+            max_channels=network.max_channels,
+            identity_blocks=network.encoder_blocks,
+        )
+        decoder = PixelShuffleDecoder(
+            config.image_shape,
+            network.latent_dim,
+            stages=stages,
+            channels=network.channels,
+            max_channels=network.max_channels,
+            identity_blocks=network.decoder_blocks,
+        )
+    else:
+        encoder = Encoder(
+            config.image_shape,
+            network.latent_dim,
+            stages=stages,
+            channels=network.channels,
+            identity_blocks=network.encoder_blocks,
+            norm=network.norm,
+        )
+        decoder = Decoder(
+            config.image_shape,
+            network.latent_dim,
+            stages=stages,
+            channels=network.channels,
+            identity_blocks=network.decoder_blocks,
+            norm=network.norm,
+        )
+    return VAE(encoder, decoder, config)
+
+
+def build_discriminator(config: Config) -> PatchDiscriminator:
+    """An untrained discriminator; its weights follow from torch's global seed."""
+    settings = config.discriminator
+    return PatchDiscriminator(
+        config.channels,
+        channels=settings.channels,
+        kernel=settings.kernel,
+        norm=settings.norm,
+        norm_logits=settings.norm_logits,
+        dropout=settings.dropout,
+    )
+
+
+def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write parameters and buffers as safetensors, whatever their memory format."""
+    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path, metadata)
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata of a safetensors file. Raises `ValueError` if it is none, or damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error

@@ -1,0 +1,60 @@
+"""Tiny worlds for the tests: a folder of pictures, a cache of its own, a network that trains in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vaekit.config import Config, Discriminator, Network, preset
+
+# Tests run in parallel, and tiny tensors gain nothing from threads that wait for each other.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty pictures, 20x20, each a smooth random pattern of its own."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for i in range(20):
+        coarse = Image.fromarray(random.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+        coarse.resize((20, 20), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def tiny() -> Config:
+    """A run of six steps on 16x16 pictures that takes a second."""
+    return preset(
+        "fast",
+        size=16,
+        images=24,
+        batch=4,
+        device="cpu",
+        precision="fp32",
+        log_every_steps=1,
+        draws=1,
+        network=Network(latent_dim=6, channels=8, max_channels=16),
+        discriminator=Discriminator(channels=(8, 8, 8, 8, 8), start=0.5),
+    )
+
+
+def tiny_resnet(config: Config, norm: str) -> Config:
+    """The same run with the paper's blocks."""
+    network = Network(kind="resnetv2", latent_dim=6, channels=8, norm=norm)  # type: ignore[arg-type]
+    return dataclasses.replace(config, network=network)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

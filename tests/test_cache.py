@@ -1,0 +1,307 @@
+import json
+import os
+import resource
+import sys
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaekit.data.cache import Prepared, default_cache_dir, prepare
+
+SIZE = 4
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Five grey pictures, of level 0, 10, 20, 30 and 40, in two folders."""
+    folder = tmp_path / "pictures"
+    for number in range(5):
+        add_picture(folder / f"{number % 2}" / f"{number}.png", level=10 * number)
+    return folder
+
+
+def add_picture(path: Path, level: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8), level).save(path)
+
+
+def grey(folder: Path, cache: Path, **options) -> Prepared:
+    return prepare(folder, SIZE, SIZE, 1, cache, **options)
+
+
+def levels(prepared: Prepared) -> list[int]:
+    assert (prepared.images == prepared.images[:, :, :1, :1]).all()
+    return prepared.images[:, 0, 0, 0].tolist()
+
+
+def calls_of_progress(folder: Path, cache: Path) -> int:
+    """How many files were decoded: none when the entry was there already."""
+    calls: list[tuple[int, int]] = []
+    grey(folder, cache, progress=lambda done, total: calls.append((done, total)))
+    return len(calls)
+
+
+def test_pictures_come_in_the_order_of_their_names(folder, cache):
+    prepared = grey(folder, cache)
+    assert prepared.names == ("0/0.png", "0/2.png", "0/4.png", "1/1.png", "1/3.png")
+    assert levels(prepared) == [0, 20, 40, 10, 30]
+    assert prepared.images.shape == (5, 1, SIZE, SIZE)
+    assert prepared.images.dtype == np.uint8
+    assert len(prepared) == 5
+    assert prepared.skipped == ()
+
+
+def test_height_width_and_channels_are_those_asked_for(folder, cache):
+    assert prepare(folder, 2, 6, 3, cache).images.shape == (5, 3, 2, 6)
+
+
+def test_many_more_pictures_than_threads_stay_in_order(tmp_path, cache):
+    for number in range(100):
+        add_picture(tmp_path / "many" / f"{number:03}.png", level=number)
+    assert levels(grey(tmp_path / "many", cache, workers=3)) == list(range(100))
+
+
+def test_images_are_mapped_from_the_disk_and_read_only(folder, cache):
+    images = grey(folder, cache).images
+    assert isinstance(images, np.memmap)
+    assert not images.flags.writeable
+
+
+def test_the_entry_is_a_plain_npy_file_and_a_json_index(folder, cache):
+    prepared = grey(folder, cache)
+    assert (np.load(prepared.path / "images.npy") == prepared.images).all()
+    index = json.loads((prepared.path / "index.json").read_text())
+    assert tuple(index["names"]) == prepared.names
+    assert (index["channels"], index["height"], index["width"]) == (1, SIZE, SIZE)
+    assert index["crc32"] == zlib.crc32(prepared.images.tobytes())
+
+
+def test_progress_counts_every_file_of_the_first_time_only(folder, cache):
+    calls = []
+    grey(folder, cache, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+    assert calls_of_progress(folder, cache) == 0
+
+
+def test_the_second_opening_equals_the_first(folder, cache):
+    (folder / "broken.png").write_text("no picture")
+    first, second = grey(folder, cache), grey(folder, cache)
+    assert (first.images == second.images).all()
+    assert (first.folder, first.names, first.skipped) == (second.folder, second.names, second.skipped)
+    assert first.fingerprint == second.fingerprint == first.path.name
+
+
+def test_one_folder_is_one_entry_however_it_is_written(folder, cache, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert grey(Path("."), cache).fingerprint == grey(folder, cache).fingerprint
+
+
+@pytest.mark.parametrize("broken_ones", [["00.png"], ["0/1.png", "zz.jpg"]])
+def test_broken_files_are_skipped_and_listed(folder, cache, broken_ones):
+    for name in broken_ones:
+        (folder / name).write_text("no picture")
+    prepared = grey(folder, cache)
+    assert levels(prepared) == [0, 20, 40, 10, 30]
+    assert prepared.skipped == tuple((name, "not a picture") for name in broken_ones)
+    assert prepared.verify()
+
+
+def test_a_folder_of_broken_files_only_is_refused_and_leaves_nothing(tmp_path, cache):
+    for number in range(5):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"none of the 5 pictures .*0\.png: the file is empty; 1\.png.*; 2\.png"):
+        grey(tmp_path, cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_failure_on_the_way_leaves_nothing(folder, cache):
+    def interrupt(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    threads_before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        grey(folder, cache, progress=interrupt)
+    assert list(cache.iterdir()) == []
+    assert threading.active_count() == threads_before
+    assert len(grey(folder, cache)) == 5
+
+
+def test_a_file_that_vanishes_on_the_way_is_an_error_of_the_system(folder, cache):
+    def remove_the_last(done: int, total: int) -> None:
+        (folder / "1" / "3.png").unlink(missing_ok=True)
+
+    with pytest.raises(FileNotFoundError, match=r"3\.png"):
+        grey(folder, cache, workers=1, progress=remove_the_last)
+    assert list(cache.iterdir()) == []
+
+
+def test_pictures_that_cannot_fit_on_the_disk_are_refused_before_decoding(folder, cache):
+    with pytest.raises(OSError, match=r"too full.*they take [\d,.]+ MiB and [\d,.]+ MiB are free"):
+        prepare(folder, 10**8, 10**8, 3, cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_on_the_way_is_one_clear_message(folder, cache):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"\(File too large\): they take 0\.1 MiB .*VAEKIT_CACHE"):
+            prepare(folder, 100, 200, 1, cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(cache.iterdir()) == []
+
+
+def cut_pixels(entry: Path) -> None:
+    os.truncate(entry / "images.npy", (entry / "images.npy").stat().st_size - 1)
+
+
+def lengthen_pixels(entry: Path) -> None:
+    with open(entry / "images.npy", "ab") as file:
+        file.write(b"0")
+
+
+def empty_pixels(entry: Path) -> None:
+    (entry / "images.npy").write_bytes(b"")
+
+
+def other_pixels(entry: Path) -> None:
+    np.save(entry / "images.npy", np.zeros((5, 1, SIZE, SIZE), np.float32))
+
+
+def remove_index(entry: Path) -> None:
+    (entry / "index.json").unlink()
+
+
+def cut_index(entry: Path) -> None:
+    os.truncate(entry / "index.json", 20)
+
+
+def other_index(entry: Path) -> None:
+    (entry / "index.json").write_text("[]")
+
+
+def forget_a_name(entry: Path) -> None:
+    index = json.loads((entry / "index.json").read_text())
+    index["names"].pop()
+    (entry / "index.json").write_text(json.dumps(index))
+
+
+def a_file_instead(entry: Path) -> None:
+    for file in entry.iterdir():
+        file.unlink()
+    entry.rmdir()
+    entry.write_text("")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_pixels,
+        lengthen_pixels,
+        empty_pixels,
+        other_pixels,
+        remove_index,
+        cut_index,
+        other_index,
+        forget_a_name,
+        a_file_instead,
+    ],
+)
+def test_a_damaged_entry_is_made_anew(folder, cache, damage):
+    entry = grey(folder, cache).path
+    damage(entry)
+    assert levels(grey(folder, cache)) == [0, 20, 40, 10, 30]
+    assert list(cache.iterdir()) == [entry]
+    assert calls_of_progress(folder, cache) == 0
+
+
+def test_verify_finds_a_changed_pixel(folder, cache):
+    prepared = grey(folder, cache)
+    assert prepared.verify()
+    with open(prepared.path / "images.npy", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x99")
+    assert not grey(folder, cache).verify()
+
+
+def test_a_changed_file_is_decoded_again(folder, cache):
+    before = grey(folder, cache)
+    add_picture(folder / "0" / "0.png", level=99)
+    os.utime(folder / "0" / "0.png", ns=(1, 1))  # a clock too coarse to see the change would not do
+    after = grey(folder, cache)
+    assert levels(after) == [99, 20, 40, 10, 30]
+    assert after.fingerprint != before.fingerprint
+
+
+def test_an_added_a_renamed_and_a_removed_file_make_another_entry(folder, cache):
+    fingerprints = [grey(folder, cache).fingerprint]
+    add_picture(folder / "5.png", level=50)
+    fingerprints.append(grey(folder, cache).fingerprint)
+    (folder / "5.png").rename(folder / "6.png")
+    fingerprints.append(grey(folder, cache).fingerprint)
+    assert len(set(fingerprints)) == 3
+    (folder / "6.png").unlink()
+    assert grey(folder, cache).fingerprint == fingerprints[0]
+
+
+def test_every_size_and_number_of_channels_has_its_own_entry(folder, cache):
+    shapes = [(4, 4, 1), (4, 4, 3), (4, 5, 1), (5, 4, 1)]
+    assert len({prepare(folder, *shape, cache).fingerprint for shape in shapes}) == 4
+
+
+def test_runs_that_prepare_at_once_share_one_entry(folder, cache):
+    barrier = threading.Barrier(4)
+
+    def wait_for_all(done: int, total: int) -> None:
+        if done == total:
+            barrier.wait(timeout=30)
+
+    with ThreadPoolExecutor(4) as pool:
+        racers = [pool.submit(grey, folder, cache, progress=wait_for_all) for _ in range(4)]
+        assert {tuple(levels(racer.result())) for racer in racers} == {(0, 20, 40, 10, 30)}
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_the_cache_folder_can_be_set_in_the_environment(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "mine"))
+    assert prepare(folder, SIZE, SIZE, 1).path.parent == tmp_path / "mine"
+
+
+def test_the_cache_folder_is_the_users_by_default(monkeypatch):
+    monkeypatch.delenv("VAEKIT_CACHE", raising=False)
+    assert "vaekit" in default_cache_dir().parts
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "workers", "message"),
+    [
+        (0, 4, 1, None, "0 x 4"),
+        (4, -1, 1, None, "4 x -1"),
+        (4, 4, 2, None, r"channels is 2; choose 1 \(grey\) or 3 \(RGB\)"),
+        (4, 4, 1, 0, "workers is 0; give 1 or more"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(folder, cache, height, width, channels, workers, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(folder, height, width, channels, cache, workers)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_text_are_kept(tmp_path, cache):
+    name = os.fsdecode(b"caf\xe9.png")  # Latin-1 on a file system that expects UTF-8
+    add_picture(tmp_path / "odd" / "a.png", level=7)
+    (tmp_path / "odd" / "a.png").rename(tmp_path / "odd" / name)
+    grey(tmp_path / "odd", cache)
+    assert grey(tmp_path / "odd", cache).names == (name,)

@@ -1,0 +1,134 @@
+"""The command: its flags, what it prints, and the exit status of every kind of mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from vaekit.cli import run
+from vaekit.config import Config, preset
+
+TINY = (
+    "--size 16 --images 24 --batch 4 --device cpu --precision fp32 --draws 1 "
+    "--network.latent-dim 6 --network.channels 8 --network.max-channels 16 --discriminator.channels 8 8 8 8 8"
+).split()
+
+
+def dry_run(capsys, *arguments):
+    assert run(["train", "photos", *arguments, "--dry-run"]) == 0
+    return Config.from_json(capsys.readouterr().out)
+
+
+def test_the_flags_have_exactly_the_promised_names(capsys):
+    config = dry_run(
+        capsys,
+        *"--size 32 --preset released --seed 7 --images 500 --minutes 3 --batch 12 --micro-batch 4".split(),
+        *"--lr 0.01 --objective beta --moments total --no-gan --device cpu --devices 2".split(),
+        *"--precision bf16 --split 0.7 --out somewhere".split(),
+    )
+    expected = preset(
+        "released",
+        size=32,
+        seed=7,
+        images=500,
+        minutes=3.0,
+        batch=12,
+        micro_batch=4,
+        lr=0.01,
+        objective="beta",
+        moments="total",
+        gan=False,
+        device="cpu",
+        devices=2,
+        precision="bf16",
+        split=0.7,
+    )
+    assert config == expected.resolved()
+
+
+def test_the_preset_gives_the_defaults_of_all_other_flags(capsys):
+    assert dry_run(capsys, "--preset", "paper") == preset("paper").resolved()
+    assert dry_run(capsys, "--preset=paper", "--gan") == preset("paper").resolved()
+    assert dry_run(capsys) == preset("fast").resolved()
+
+
+def test_height_and_width_may_differ(capsys):
+    assert dry_run(capsys, "--size", "32", "48").image_size == (32, 48)
+
+
+def test_inner_settings_have_dotted_flags(capsys):
+    config = dry_run(capsys, "--weights.kl-individual", "0.1", "--network.latent-dim", "9")
+    assert (config.weights.kl_individual, config.network.latent_dim) == (0.1, 9)
+
+
+def test_train_figures_and_resume_from_the_command_line(photos, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert run(["train", str(photos), *TINY, "--out", out]) == 0
+    assert run(["figures", out]) == 0
+    drawn = capsys.readouterr().out.split()
+    assert len(drawn) == 8
+    Image.open(drawn[0]).verify()
+    assert run(["figures", out, str(photos)]) == 0
+    assert run(["train", "--resume", out]) == 0
+
+
+def mistakes(tmp_path, photos):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("no pictures")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"nothing")
+    train = ["train", str(photos), *TINY, "--out", str(tmp_path / "run")]
+    return {
+        "no pictures": (["train"], "vaekit train photos/"),
+        "no such folder": (["train", str(tmp_path / "nowhere")], "there is no folder"),
+        "a file": (["train", str(tmp_path / "text.txt")], "is a file"),
+        "an empty folder": (["train", str(tmp_path / "empty")], "holds no picture"),
+        "only broken pictures": (["train", str(tmp_path / "broken")], "can be read"),
+        "an impossible size": ([*train, "--size", "50"], "multiples of 8"),
+        "one image a batch": ([*train, "--batch", "1"], "--batch 2 or more"),
+        "an unknown preset": ([*train, "--preset", "best"], "unknown preset 'best'"),
+        "nothing to test on": ([*train, "--split", "0.01"], "leaves 0 to train on and 20 to test on"),
+        "no run to resume": (["train", "--resume", str(tmp_path / "nowhere")], "no run in"),
+        "no run to draw": (["figures", str(tmp_path / "nowhere")], "no model in"),
+    }
+
+
+@pytest.mark.parametrize("case", range(11))
+def test_a_users_mistake_is_one_line_and_exit_two_and_leaves_nothing(photos, tmp_path, capsys, case):
+    arguments, message = list(mistakes(tmp_path, photos).values())[case]
+    before = sorted(tmp_path.rglob("*"))
+    assert run(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("vaekit: ")
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unknown_flag_is_exit_two():
+    command = [sys.executable, "-m", "vaekit", "train", "photos", "--sise", "64"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert "--size" in finished.stderr  # it guesses what was meant
+
+
+def test_divergence_is_our_exit_one(photos, tmp_path, capsys):
+    arguments = [*TINY, "--out", str(tmp_path / "run"), "--lr", "1e30", "--images", "400"]
+    assert run(["train", str(photos), *arguments]) == 1
+    assert "Try a lower --lr" in capsys.readouterr().err
+
+
+def test_resuming_with_a_changed_flag_names_it(photos, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert run(["train", str(photos), *TINY, "--out", out]) == 0
+    assert run(["train", "--resume", out, "--lr", "0.5"]) == 2
+    assert "lr was 0.002, now 0.5" in capsys.readouterr().err
+
+
+def test_the_config_of_a_run_is_what_dry_run_prints(photos, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(["train", str(photos), *TINY, "--out", str(out)]) == 0
+    assert run(["train", str(photos), *TINY, "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((out / "config.json").read_text())

@@ -1,0 +1,73 @@
+"""Imports point one way, and the command does not wait for torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vaekit
+
+SOURCE = Path(vaekit.__file__).parent
+# A module imports only from floors below its own; data/ keeps its own order: loader and cache -> sources.
+FLOORS = [
+    {"config", "collectives", "pixels", "signals", "data.sources", "runlog"},
+    {"posterior", "metrics", "resnetv2", "pixelshuffle", "data.cache", "data.loader"},
+    {"objectives", "patchgan", "data"},
+    {"vae"},
+    {"evaluation", "checkpoint", "figures", "step"},
+    {"runs"},
+    {"training"},
+    {"cli"},
+    {"__main__", ""},
+]
+
+
+def module_name(path):
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vaekit"):
+            inner = node.module.removeprefix("vaekit").removeprefix(".")
+            # `from vaekit import checkpoint` names modules, `from vaekit.vae import VAE` names things
+            yield from [inner] if inner else [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=module_name)
+def test_a_module_imports_only_from_lower_floors(path):
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    name = module_name(path)
+    for other in imported(path):
+        assert floor[other] < floor[name], f"{name} imports {other}, which is not on a lower floor"
+
+
+def test_every_public_name_exists_and_is_listed_once():
+    assert sorted(vaekit.__all__) == sorted(vaekit.HOMES)
+    for name in vaekit.__all__:
+        assert getattr(vaekit, name).__doc__, f"{name} has no docstring"
+
+
+def test_public_functions_do_not_turn_into_modules_after_their_module_is_imported():
+    import vaekit.evaluation
+    import vaekit.training
+
+    assert vaekit.train is vaekit.training.train
+    assert vaekit.evaluate is vaekit.evaluation.evaluate
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'fit'"):
+        vaekit.fit  # noqa: B018
+
+
+def test_help_and_dry_run_do_not_import_torch():
+    code = (
+        "import sys; from vaekit.cli import run\n"
+        "run(['train', 'photos', '--dry-run'])\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,173 @@
+"""Shapes, parameter counts against the author's, and the parts that must or must not learn."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vaekit.config import preset
+from vaekit.patchgan import PatchDiscriminator
+from vaekit.pixelshuffle import PixelShuffleDecoder, ResidualBlock
+from vaekit.resnetv2 import Decoder, Encoder, FrozenBatchNorm2d
+from vaekit.vae import build_discriminator, build_vae
+
+HEADS = 2 * (1024 * 512 + 512)
+
+
+def trainable(module):
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def statistics(module):
+    return sum(b.numel() for name, b in module.named_buffers() if "running" in name)
+
+
+@pytest.fixture(scope="module")
+def released():
+    config = preset("released")
+    return build_vae(config), build_discriminator(config)
+
+
+def test_released_has_the_parameter_counts_of_the_authors_network(released):
+    vae, discriminator = released
+    assert trainable(vae) - HEADS == 9_908_140
+    assert trainable(vae) == 10_957_740
+    assert statistics(vae) == 24_326
+    assert trainable(discriminator) == 411_075
+    assert statistics(discriminator) == 1_026
+    assert trainable(vae.encoder.features[0]) == 131_072
+
+
+def test_paper_has_one_more_identity_block_in_each_stage_of_the_decoder(released):
+    identity_block = 3 * 256 + 2 * (128 * 128 * 9 + 128) + 128 * 128 + 128
+    assert trainable(build_vae(preset("paper"))) - trainable(released[0]) == 6 * identity_block
+
+
+def test_paper_discriminator_lacks_only_the_norm_of_the_logits(released):
+    assert trainable(released[1]) - trainable(build_discriminator(preset("paper"))) == 2
+
+
+def test_released_has_keras_batchnorm_constants_and_statistics_that_never_move(released):
+    vae, _ = released
+    norms = [module for module in vae.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {norm.eps for norm in norms} == {1e-3}
+    norm = norms[0].train()
+    x = 3 + 2 * torch.randn(4, 128, 2, 2)
+    torch.testing.assert_close(norm(x), x / math.sqrt(1 + 1e-3))
+    assert norm.running_mean.abs().max() == 0
+
+
+def test_paper_has_keras_batchnorm_momentum_and_statistics_that_move():
+    vae = build_vae(preset("paper", size=16))
+    norm = next(module for module in vae.modules() if isinstance(module, nn.BatchNorm2d))
+    assert not isinstance(norm, FrozenBatchNorm2d)
+    norm.train()(torch.ones(4, 128, 2, 2))
+    torch.testing.assert_close(norm.running_mean, torch.full((128,), 0.01))
+
+
+def test_weights_start_glorot_uniform_and_biases_at_zero(released):
+    for module in (m for network in released for m in network.modules()):
+        if isinstance(module, nn.Conv2d):
+            kernel = module.kernel_size[0] * module.kernel_size[1]
+            limit = math.sqrt(6 / (kernel * (module.in_channels + module.out_channels)))
+            assert module.weight.abs().max() <= limit
+            if module.weight.numel() > 5000:
+                assert module.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.05)
+            assert module.bias.abs().max() == 0
+
+
+def test_the_input_norm_standardises_each_channel_map(released):
+    x = 5 + 3 * torch.randn(2, 3, 256, 256)
+    y = released[0].encoder.features[0](x)
+    torch.testing.assert_close(y.mean((2, 3)), torch.zeros(2, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(y.std((2, 3)), torch.ones(2, 3), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["fast", "paper", "released"])
+@pytest.mark.parametrize(("size", "channels"), [(32, 3), ((32, 48), 1), ((48, 16), 3)])
+def test_any_fitting_size_and_channels_comes_back_in_its_shape(name, size, channels):
+    config = preset(name, size=size, channels=channels)
+    vae, discriminator = build_vae(config).eval(), build_discriminator(config).eval()
+    x = torch.rand(2, *config.image_shape) * 2 - 1
+    posterior = vae.encode(x)
+    assert posterior.mean.shape == posterior.logvar.shape == (2, vae.latent_dim)
+    assert vae.decode(posterior.mean).shape == x.shape
+    assert discriminator(x).shape == (2, 1, x.shape[2] // 8, x.shape[3] // 8)
+
+
+@pytest.mark.parametrize(("size", "stages"), [(64, 4), (256, 6), (128, 5), ((64, 96), 4), (48, 3), (100, 2)])
+def test_as_many_stages_as_leave_a_grid_of_four(size, stages):
+    assert preset("paper", size=size, gan=False).num_stages == stages
+
+
+def test_four_channels_need_no_more_than_saying_so():
+    encoder = Encoder((4, 16, 16), 5, stages=2, channels=8)
+    decoder = Decoder((4, 16, 16), 5, stages=2, channels=8)
+    assert decoder(encoder(torch.randn(2, 4, 16, 16))[0]).shape == (2, 4, 16, 16)
+    assert PatchDiscriminator(4)(torch.randn(2, 4, 16, 16)).shape == (2, 1, 2, 2)
+
+
+def test_the_residual_blocks_of_the_small_network_start_as_the_identity():
+    x = torch.randn(2, 8, 4, 4)
+    assert torch.equal(ResidualBlock(8)(x), x)
+
+
+def test_the_small_network_starts_without_a_checkerboard():
+    """All four sub-pixels of a 2x2 block are equal before the last convolution."""
+    decoder = PixelShuffleDecoder((1, 16, 16), 5, stages=2, channels=8)
+    x = decoder.layers[:-1](torch.randn(1, 5))
+    for i, j in ((0, 1), (1, 0), (1, 1)):
+        torch.testing.assert_close(x[..., ::2, ::2], x[..., i::2, j::2])
+
+
+def test_an_image_scores_the_same_whatever_stands_beside_it_unless_batchnorm_is_live():
+    torch.manual_seed(0)
+    for norm, independent in {"frozen": True, "group": True, "none": True, "batch": False}.items():
+        judge = PatchDiscriminator(3, norm=norm, dropout=0).train()
+        x = torch.randn(4, 3, 16, 16)
+        assert torch.allclose(judge(x)[:1], judge(x[:1]), atol=1e-5) == independent
+        assert judge.batch_statistics != independent
+
+
+def test_the_mean_and_logvar_of_a_model_are_float32_under_autocast():
+    vae = build_vae(preset("fast", size=16))
+    with torch.autocast("cpu", torch.bfloat16):
+        mean, logvar, z, _ = vae(torch.randn(2, 3, 16, 16), torch.randn(2, vae.latent_dim))
+    assert mean.dtype == logvar.dtype == z.dtype == torch.float32
+
+
+def test_the_vae_starts_alike_with_and_without_a_discriminator():
+    def build(gan):
+        torch.manual_seed(0)
+        config = preset("fast", size=16, gan=gan)
+        vae = build_vae(config)
+        if gan:
+            build_discriminator(config)
+        return vae
+
+    for one, other in zip(build(True).parameters(), build(False).parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_wrong_shapes_are_refused_with_the_right_ones():
+    vae = build_vae(preset("fast", size=16))
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 8, 8\); this model takes \(B, 3, 16, 16\)"):
+        vae.encode(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"latents of shape \(2, 3\); this model takes \(B, 256\)"):
+        vae.decode(torch.zeros(2, 3))
+
+
+def test_samples_follow_the_generator_and_the_standard_normal():
+    vae = build_vae(preset("fast", size=16))
+    first, second = (vae.sample(3, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    z = torch.randn(3, 256, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, vae.decode(z))
+
+
+def test_a_network_can_be_built_from_replaced_settings():
+    config = preset("released", size=16)
+    narrow = dataclasses.replace(config, network=dataclasses.replace(config.network, channels=16))
+    assert build_vae(narrow).encoder.features[1].out_channels == 16

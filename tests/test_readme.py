@@ -1,0 +1,67 @@
+"""The commands and the Python of the README, run as they stand there, only smaller."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import vaekit
+from vaekit.cli import run
+
+README = Path(__file__).parents[1] / "README.md"
+SMALL = (
+    "--size 16 --images 16 --batch 4 --device cpu --draws 1 --network.latent-dim 6 --network.channels 8 "
+    "--network.max-channels 8 --discriminator.channels 8 8 8 8 8"
+).split()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def commands(program):
+    lines = [line.split("#")[0] for block in blocks("console") for line in block.splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith(program)]
+
+
+@pytest.fixture
+def here(photos, tmp_path, monkeypatch):
+    """A current folder that holds photos/."""
+    (tmp_path / "photos").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_there_are_two_commands_for_a_fresh_machine_and_make_knows_them():
+    assert commands("make") == [["make", "demo"], ["make", "test"]]
+    makefile = README.with_name("Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in ("demo", "test"))
+
+
+def test_the_commands_of_the_readme_run(here):
+    listed = commands("vaekit")
+    assert {command[1] for command in listed} == {"train", "figures"}
+    for _, *arguments in listed:
+        if arguments[0] == "train" and not {"--dry-run", "--resume"} & set(arguments):
+            arguments += SMALL
+            if "--minutes" in arguments:
+                arguments += ["--minutes", "0.02"]
+        assert run(arguments) == 0, arguments
+
+
+def test_the_python_of_the_readme_runs(here):
+    for block in blocks("python"):
+        small = vaekit.preset(
+            "fast",
+            size=16,
+            images=8,
+            batch=4,
+            device="cpu",
+            draws=1,
+            network=vaekit.config.Network(latent_dim=6, channels=8, max_channels=8),
+        )
+        vaekit.train(small, "photos", "runs/faces")
+        names = {"x": torch.zeros(2, 3, 16, 16)}
+        block = block.replace('vaekit.preset("released", size=64)', "small")
+        exec(block, names | {"small": small})

@@ -1,0 +1,170 @@
+"""One step of Algorithm 1: who learns from what, and that micro-batches change memory and nothing else."""
+
+import dataclasses
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from conftest import tiny_resnet
+from vaekit.objectives import discriminator_loss, vae_loss
+from vaekit.posterior import MOMENTS, Posterior
+from vaekit.step import (
+    NonFiniteLoss,
+    backward_discriminator,
+    backward_in_chunks,
+    backward_whole,
+    realism_through,
+    split_batch,
+    train_step,
+)
+from vaekit.training import build_objective, build_state
+
+
+@pytest.fixture
+def fabric():
+    """In float64, so that equal means equal."""
+    torch.set_default_dtype(torch.float64)
+    yield Fabric(accelerator="cpu")
+    torch.set_default_dtype(torch.float32)
+
+
+def batch(config, generator, size=6):
+    x = torch.rand(size, *config.image_shape, generator=generator) * 2 - 1
+    return x, torch.randn(size, config.network.latent_dim, generator=generator)
+
+
+def parameters(network):
+    return {name: p.detach().clone() for name, p in network.module.named_parameters()}
+
+
+def changed(before, network):
+    return {name for name, p in network.module.named_parameters() if not torch.equal(p, before[name])}
+
+
+def settings(config):
+    for objective in ("global", "standard", "beta"):
+        for moments in MOMENTS if objective == "global" else ("samples",):
+            yield dataclasses.replace(config, objective=objective, moments=moments)
+
+
+@pytest.mark.parametrize("norm", ["none", "frozen", "group"])
+@pytest.mark.parametrize("case", range(5))
+def test_micro_batches_give_the_gradient_of_the_whole_batch(fabric, tiny, generator, case, norm):
+    config = list(settings(tiny_resnet(tiny, norm)))[case]
+    state = build_state(fabric, config)
+    objective = build_objective(config)
+    x, eps = batch(config, generator)
+    gradients, terms = [], []
+    for backward, chunks in ((backward_whole, split_batch(6, None)), (backward_in_chunks, split_batch(6, 4))):
+        state.vae_optimizer.zero_grad()
+        losses, x_hat = backward(
+            fabric, state.vae, objective, x, eps, chunks, lambda x, x_hat: state.discriminator.module(x_hat)
+        )
+        assert x_hat.shape == x.shape
+        gradients.append({name: p.grad.clone() for name, p in state.vae.module.named_parameters()})
+        terms.append(losses.items())
+    whole, chunked = gradients
+    for name in whole:
+        difference = (whole[name] - chunked[name]).norm() / whole[name].norm().clamp(min=1e-300)
+        assert difference < 1e-9, name
+    assert terms[1] == pytest.approx(terms[0], rel=1e-9)
+
+
+def test_the_discriminator_learns_the_same_from_micro_batches(fabric, tiny, generator):
+    x, eps = batch(tiny, generator)
+    after = []
+    for micro_batch in (None, 2):
+        state = build_state(fabric, tiny)
+        train_step(fabric, state, build_objective(tiny), x, eps, adversarial=True, micro_batch=micro_batch)
+        after.append(parameters(state.discriminator))
+    for name, value in after[0].items():
+        torch.testing.assert_close(after[1][name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_without_a_discriminator_only_the_vae_moves(fabric, tiny, generator):
+    state = build_state(fabric, tiny)
+    vae, discriminator = parameters(state.vae), parameters(state.discriminator)
+    losses = train_step(fabric, state, build_objective(tiny), *batch(tiny, generator), adversarial=False)
+    assert changed(vae, state.vae)
+    assert not changed(discriminator, state.discriminator)
+    assert set(losses) == {"total", "kl_global", "kl_individual", "l1"}
+
+
+def test_the_loss_of_the_vae_gives_the_discriminator_no_gradient(fabric, tiny, generator):
+    state = build_state(fabric, tiny)
+    x, eps = batch(tiny, generator)
+    realism = realism_through(fabric, state.discriminator.module)
+    backward_whole(fabric, state.vae, build_objective(tiny), x, eps, split_batch(6, None), realism)
+    assert all(p.grad is None for p in state.discriminator.module.parameters())
+    assert all(p.requires_grad for p in state.discriminator.module.parameters())
+    assert all(p.grad is not None for p in state.vae.module.parameters())
+
+
+def test_the_loss_of_the_discriminator_gives_the_vae_no_gradient(fabric, tiny, generator):
+    state = build_state(fabric, tiny)
+    x, _ = batch(tiny, generator)
+    backward_discriminator(fabric, state.discriminator, x, torch.zeros_like(x), split_batch(6, None))
+    assert all(p.grad is None for p in state.vae.module.parameters())
+    assert all(p.grad is not None for p in state.discriminator.module.parameters())
+
+
+def test_realism_moves_the_decoder(fabric, tiny, generator):
+    x, eps = batch(tiny, generator)
+    weights = dataclasses.replace(tiny.weights, l1=0.0, kl_global=0.0, kl_individual=0.0, realism=1.0)
+    config = dataclasses.replace(tiny, weights=weights, lr=0.01)
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, discriminator_lr=0.0))
+    state = build_state(fabric, config)
+    losses = [
+        train_step(fabric, state, build_objective(config), x, eps, adversarial=True)["realism"].item()
+        for _ in range(40)
+    ]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_both_steps_use_the_discriminator_from_before_the_update(fabric, tiny, generator):
+    """Algorithm 1 steps on the VAE first, the author's code on both at once: the same, since x_hat is kept."""
+    x, eps = batch(tiny, generator)
+    state, twin = build_state(fabric, tiny), build_state(fabric, tiny)
+    train_step(fabric, state, build_objective(tiny), x, eps, adversarial=True)
+
+    mean, logvar, z, x_hat = twin.vae(x, eps)
+    generator_loss = vae_loss(
+        build_objective(tiny), x, x_hat, Posterior(mean, logvar), z, twin.discriminator(x_hat)
+    ).total
+    judge_loss = discriminator_loss(twin.discriminator(x), twin.discriminator(x_hat.detach())).total
+    for loss, network in ((generator_loss, twin.vae), (judge_loss, twin.discriminator)):
+        weights = list(network.module.parameters())
+        for weight, gradient in zip(weights, torch.autograd.grad(loss, weights, retain_graph=True), strict=True):
+            weight.grad = gradient
+    twin.vae_optimizer.step()
+    twin.discriminator_optimizer.step()
+    for ours, theirs in ((state.vae, twin.vae), (state.discriminator, twin.discriminator)):
+        for one, other in zip(ours.module.parameters(), theirs.module.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_named_and_changes_no_weight(fabric, tiny, generator, value):
+    state = build_state(fabric, tiny)
+    before = parameters(state.vae)
+    x, eps = batch(tiny, generator)
+    x[2, 0, 3, 3] = value
+    with pytest.raises(NonFiniteLoss, match=r"l1 = (nan|inf)"):
+        train_step(fabric, state, build_objective(tiny), x, eps, adversarial=False)
+    assert not changed(before, state.vae)
+
+
+def test_a_batch_of_one_sampled_twice_the_same_would_be_infinite(fabric, tiny, generator):
+    """Why a batch of one is refused before training: its moments have no variance."""
+    config = dataclasses.replace(tiny, moments="means")
+    state = build_state(fabric, config)
+    with pytest.raises(NonFiniteLoss, match="kl_global"):
+        train_step(fabric, state, build_objective(config), *batch(config, generator, 1), adversarial=False)
+
+
+@pytest.mark.parametrize(("size", "micro_batch", "sizes"), [(6, None, [6]), (6, 4, [3, 3]), (7, 3, [2, 2, 3])])
+def test_a_batch_is_cut_into_even_chunks_of_at_most_the_micro_batch(size, micro_batch, sizes):
+    chunks = split_batch(size, micro_batch)
+    assert [len(range(size)[chunk]) for chunk in chunks] == sizes
+    assert [i for chunk in chunks for i in range(size)[chunk]] == list(range(size))

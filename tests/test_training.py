@@ -1,0 +1,282 @@
+"""Whole runs on tiny pictures: what they leave behind, that they learn, stop, resume and repeat themselves."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vaekit import VAE, draw_run, preset, train
+from vaekit.data import prepare
+from vaekit.pixels import to_float
+from vaekit.runlog import duration, read_records
+from vaekit.step import NonFiniteLoss
+from vaekit.training import learning_rate_factor, resolve_precision, update_ema
+from vaekit.vae import build_vae
+
+FIGURES = {
+    "reconstructions",
+    "variants",
+    "variants_data",
+    "transitions",
+    "joint_histogram",
+    "samples",
+    "latents",
+    "curves",
+}
+
+
+def weights(vae):
+    return {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+
+
+def test_a_finished_run_holds_model_config_log_and_figures(tiny, photos, tmp_path):
+    vae = train(tiny, photos, tmp_path / "run")
+    run = tmp_path / "run"
+    loaded = VAE.from_pretrained(run)
+    for name, tensor in weights(vae).items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    assert loaded.config == tiny.resolved()
+    assert json.loads((run / "config.json").read_text())["network"]["stages"] == 2
+    assert {path.stem for path in (run / "figures").glob("*.png")} == FIGURES
+    for path in (run / "figures").glob("*.png"):
+        Image.open(path).verify()
+
+
+def test_the_log_has_every_step_with_its_losses_and_ends_with_the_test_set(tiny, photos, tmp_path):
+    train(tiny, photos, tmp_path)
+    *steps, last = read_records(tmp_path)
+    assert [record["step"] for record in steps] == [1, 2, 3, 4, 5, 6]
+    assert [record["images_seen"] for record in steps] == [4, 8, 12, 16, 20, 24]
+    assert {"l1", "kl_global", "kl_individual", "total", "images_per_sec", "elapsed_sec"} <= set(steps[0])
+    assert [("realism" in record, "discriminator_fake" in record) for record in steps] == 3 * [(False, False)] + 3 * [
+        (True, True)
+    ]
+    assert last["test/num_images"] == 4
+    assert all(math.isfinite(value) for record in (*steps, last) for value in record.values())
+
+
+def test_tensorboard_shows_the_same_losses(tiny, photos, tmp_path):
+    train(tiny, photos, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    logged = [record["l1"] for record in read_records(tmp_path) if "l1" in record]
+    assert [event.value for event in events.Scalars("train/l1")] == pytest.approx(logged)
+    assert len(events.Scalars("test/psnr")) == 1
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_seed_others(tiny, photos, tmp_path):
+    first, second = (weights(train(tiny, photos, tmp_path / name)) for name in "ab")
+    other = weights(train(dataclasses.replace(tiny, seed=1), photos, tmp_path / "c"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("objective", ["global", "standard"])
+def test_training_overfits_eight_pictures(tiny, tmp_path, objective):
+    random = np.random.default_rng(1)
+    (tmp_path / "few").mkdir()
+    for i in range(10):  # eight to train on, two to test
+        pixels = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        pixels.resize((16, 16), Image.Resampling.BICUBIC).save(tmp_path / "few" / f"{i}.png")
+    network = dataclasses.replace(tiny.network, latent_dim=32, channels=16, max_channels=32)
+    config = dataclasses.replace(
+        tiny, objective=objective, images=8 * 500, batch=8, lr=3e-3, gan=False, flip=False, network=network
+    )
+    vae = train(config, tmp_path / "few", tmp_path / "run")
+    x = to_float(torch.from_numpy(prepare(tmp_path / "few", 16, 16, 3).images[:8].copy()))
+    with torch.no_grad():
+        x_hat = vae.decode(vae.encode(x).sample(generator=torch.Generator().manual_seed(0)))
+    assert (x - x_hat).abs().mean() < 0.05
+
+
+def interrupt_after(step, run):
+    """Press Ctrl-C once the log holds `step` records."""
+
+    def press():
+        while len(read_records(run)) < step:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("gan", [True, False])
+def test_an_interrupted_run_resumes_to_the_same_weights_bit_for_bit(tiny, photos, tmp_path, capsys, gan):
+    config = dataclasses.replace(tiny, images=60 * 4, gan=gan)
+    undisturbed = weights(train(config, photos, tmp_path / "whole"))
+
+    thread = interrupt_after(3, tmp_path / "broken")
+    train(config, photos, tmp_path / "broken")
+    thread.join()
+    assert "go on with: vaekit train --resume" in capsys.readouterr().err
+    assert len(read_records(tmp_path / "broken")) < 60
+
+    resumed = weights(train(config, photos, tmp_path / "broken", resume=True))
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+
+    def losses(run):
+        return [
+            {name: value for name, value in record.items() if name not in ("elapsed_sec", "images_per_sec")}
+            for record in read_records(run)
+        ]
+
+    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+
+
+def test_resuming_with_other_settings_names_them(tiny, photos, tmp_path):
+    train(tiny, photos, tmp_path)
+    with pytest.raises(ValueError, match=r"other settings: lr was 0.002, now 0.5"):
+        train(dataclasses.replace(tiny, lr=0.5), photos, tmp_path, resume=True)
+
+
+def test_a_finished_run_resumes_to_itself(tiny, photos, tmp_path):
+    first = weights(train(tiny, photos, tmp_path))
+    again = weights(train(tiny, photos, tmp_path, resume=True))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tiny, photos, tmp_path):
+    train(tiny, photos, tmp_path)
+    with pytest.raises(ValueError, match="already holds a run; go on with --resume"):
+        train(tiny, photos, tmp_path)
+
+
+def test_a_run_that_cannot_start_leaves_nothing_behind(tiny, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no picture"):
+        train(tiny, tmp_path / "empty", tmp_path / "run")
+    with pytest.raises(ValueError, match="leaves 0 to train on and 20 to test on"):
+        train(dataclasses.replace(tiny, split=0.01), photos, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_pictures_are_listed_in_the_run(tiny, photos, tmp_path, capsys):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for path in photos.iterdir():
+        (mixed / path.name).write_bytes(path.read_bytes())
+    (mixed / "broken.jpg").write_bytes(b"not a picture")
+    train(tiny, mixed, tmp_path / "run")
+    assert "1 unreadable" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "pictures.json").read_text())["skipped"][0][0] == "broken.jpg"
+
+
+def test_divergence_stops_with_step_term_and_checkpoint_named(tiny, photos, tmp_path):
+    wild = dataclasses.replace(tiny, lr=1e30, images=400, save_every_minutes=1e-9, gan=False)
+    with pytest.raises(NonFiniteLoss, match=r"step \d+: .*(nan|inf).*last good checkpoint is .*checkpoints"):
+        train(wild, photos, tmp_path)
+
+
+def test_the_discriminator_stays_as_it_was_until_its_start(tiny, photos, tmp_path):
+    late = dataclasses.replace(tiny.discriminator, start=1.0)
+    with_gan = weights(train(dataclasses.replace(tiny, discriminator=late), photos, tmp_path / "late"))
+    without = weights(train(dataclasses.replace(tiny, gan=False), photos, tmp_path / "without"))
+    assert all(torch.equal(with_gan[name], without[name]) for name in without)
+
+
+def test_minutes_end_a_run_whatever_the_images(tiny, photos, tmp_path):
+    train(dataclasses.replace(tiny, minutes=0.02, images=10**9, draws=1), photos, tmp_path)
+    *steps, last = read_records(tmp_path)
+    assert steps[-2]["elapsed_sec"] < 0.02 * 60 <= steps[-1]["elapsed_sec"]
+    assert "test/l1" in last
+
+
+def test_figures_can_be_drawn_again_byte_for_byte(tiny, photos, tmp_path):
+    train(tiny, photos, tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+    assert {path.name: path.read_bytes() for path in draw_run(tmp_path)} == before
+
+
+def test_figures_can_be_drawn_from_other_pictures(tiny, photos, tmp_path):
+    train(tiny, photos, tmp_path / "run")
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.new("RGB", (30, 30), "red").save(other / "red.png")
+    Image.new("RGB", (30, 30), "blue").save(other / "blue.png")
+    draw_run(tmp_path / "run", other)
+    pixels = np.asarray(Image.open(tmp_path / "run" / "figures" / "reconstructions.png"))
+    for colour in ((255, 0, 0), (0, 0, 255)):
+        assert (pixels == colour).all(-1).any()
+
+
+def test_two_ranks_train_as_one(tiny, photos, tmp_path):
+    config = dataclasses.replace(tiny, moments="samples")
+    alone = weights(train(config, photos, tmp_path / "one"))
+    (tmp_path / "config.json").write_text(dataclasses.replace(config, devices=2).to_json())
+    code = (
+        "import sys, pathlib, vaekit\n"
+        "config, photos, out = sys.argv[1:]\n"
+        "vaekit.train(vaekit.Config.from_json(pathlib.Path(config).read_text()), photos, out)"
+    )
+    script = tmp_path / "two.py"
+    script.write_text(code)
+    command = [sys.executable, str(script), str(tmp_path / "config.json"), str(photos), str(tmp_path / "two")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, timeout=300, env=environment, capture_output=True)
+    together = VAE.from_pretrained(tmp_path / "two").state_dict()
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("progress", "decay", "factor"),
+    [
+        (0, "cosine", 0),
+        (0.05, "cosine", 0.5 * 0.9938),
+        (0.5, "cosine", 0.5),
+        (1, "cosine", 0),
+        (0.7, "constant", 1),
+    ],
+)
+def test_the_learning_rate_rises_and_then_falls_or_stays(progress, decay, factor):
+    assert learning_rate_factor(progress, 0.1, decay) == pytest.approx(factor, abs=1e-3)
+
+
+def test_the_average_follows_the_weights_and_copies_the_statistics():
+    config = preset("paper", size=16)
+    ema, vae = build_vae(config), build_vae(config)
+    start = weights(ema)
+    for name, buffer in vae.named_buffers():
+        if "running_mean" in name:
+            buffer.fill_(3.0)
+    update_ema(ema, vae, decay=0.9, step=10**6)
+    for name, parameter in ema.named_parameters():
+        expected = 0.9 * start[name] + 0.1 * dict(vae.named_parameters())[name]
+        torch.testing.assert_close(parameter.detach(), expected.detach())
+    assert all((buffer == 3).all() for name, buffer in ema.named_buffers() if "running_mean" in name)
+
+
+def test_asking_for_a_precision_gets_it(tiny):
+    for precision in ("fp32", "bf16", "fp16"):
+        assert resolve_precision(dataclasses.replace(tiny, precision=precision)) == precision
+    assert resolve_precision(dataclasses.replace(tiny, precision="auto")) in ("fp32", "bf16")
+
+
+def test_a_missing_device_is_refused_with_those_there_are(tiny, photos, tmp_path):
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(ValueError, match=rf"no {missing} device here; choose --device .*cpu"):
+        train(dataclasses.replace(tiny, device=missing), photos, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bf16_trains_with_float32_losses(tiny, photos, tmp_path):
+    train(dataclasses.replace(tiny, precision="bf16"), photos, tmp_path)
+    assert VAE.from_pretrained(tmp_path).encoder.mean.weight.dtype == torch.float32
+    assert all(math.isfinite(record.get("kl_global", 0)) for record in read_records(tmp_path))
+
+
+@pytest.mark.parametrize(("sec", "text"), [(45, "45 s"), (600, "10 min"), (3 * 3600, "3.0 h"), (72 * 3600, "3.0 days")])
+def test_durations_are_written_for_people(sec, text):
+    assert duration(sec) == text
