@@ -14,6 +14,7 @@ from vaekit.step import (
     backward_discriminator,
     backward_in_chunks,
     backward_whole,
+    clip_gradient,
     realism_through,
     split_batch,
     train_step,
@@ -161,6 +162,35 @@ def test_a_batch_of_one_sampled_twice_the_same_would_be_infinite(fabric, tiny, g
     state = build_state(fabric, config)
     with pytest.raises(NonFiniteLoss, match="kl_global"):
         train_step(fabric, state, build_objective(config), *batch(config, generator, 1), adversarial=False)
+
+
+def test_a_gradient_far_above_its_usual_norm_is_scaled_down_to_the_bound(fabric, tiny, generator):
+    state = build_state(fabric, tiny)
+    weights = list(state.vae.module.parameters())
+
+    def clip(norm):
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=generator)
+        scale = norm / torch.stack([weight.grad.norm() for weight in weights]).norm()
+        for weight in weights:
+            weight.grad *= scale
+        clip_gradient(fabric, state, 3.0)
+        return torch.stack([weight.grad.norm() for weight in weights]).norm().item()
+
+    assert clip(2.0) == pytest.approx(2.0)  # the first one is usual by definition
+    assert clip(5.0) == pytest.approx(5.0)
+    usual = state.counters["grad_norm"]
+    assert usual == pytest.approx(2.0 + 0.01 * 3.0)
+    assert clip(100.0) == pytest.approx(3 * usual, rel=1e-5)
+    assert state.counters["grad_norm"] == pytest.approx(usual * 1.02)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(fabric, tiny):
+    state = build_state(fabric, tiny)
+    for weight in state.vae.module.parameters():
+        weight.grad = torch.full_like(weight, float("nan"))
+    with pytest.raises(NonFiniteLoss, match="norm of the gradient = nan"):
+        clip_gradient(fabric, state, 3.0)
 
 
 @pytest.mark.parametrize(("size", "micro_batch", "sizes"), [(6, None, [6]), (6, 4, [3, 3]), (7, 3, [2, 2, 3])])

@@ -12,7 +12,7 @@ import tyro
 
 from vaekit.config import PRESETS, Config, preset
 
-DONE, OURS, USERS = 0, 1, 2  # exit status: done, our mistake, the user's mistake
+DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130  # exit status: done, our mistake, the user's, Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,11 @@ def run(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         report(error)
         return USERS
-    except ArithmeticError as error:
+    except ArithmeticError as error:  # NonFiniteLoss, without importing torch for its name
         report(error)
         return OURS
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return DONE
 
 

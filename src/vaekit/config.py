@@ -132,6 +132,8 @@ class Optimizer:
     """Fraction of the run over which the learning rates rise from zero."""
     decay: Literal["cosine", "constant"] = "cosine"
     """What follows: cosine to zero at the end of the run, or constant."""
+    clip: float | None = 3.0
+    """Bound on the norm of the VAE's gradient, in multiples of its usual norm; none for no bound."""
     ema: float = 0.999
     """Decay a step of the running average of the weights, which everything drawn and saved uses."""
 
@@ -139,6 +141,8 @@ class Optimizer:
         for name in ("beta1", "beta2", "discriminator_beta1", "ema", "warmup"):
             check_between(f"optimizer.{name}", getattr(self, name), 0, 1)
         check_at_least("optimizer.weight_decay", self.weight_decay, 0)
+        if self.clip is not None:
+            check_at_least("optimizer.clip", self.clip, 1)
         check_at_least("optimizer.discriminator_lr", self.discriminator_lr, 0)
 
 
@@ -280,7 +284,7 @@ PAPER_NETWORK = Network(
 PAPER_DISCRIMINATOR = Discriminator(channels=(128, 128, 128, 64, 64), kernel=3, norm="batch", dropout=0.25, start=0.0)
 # beta1 = 0.5 is from the author's code (the paper names none); beta2 is Keras' default.
 PAPER_OPTIMIZER = Optimizer(
-    beta1=0.5, beta2=0.999, weight_decay=0.0, discriminator_lr=1e-4, warmup=0.0, decay="constant", ema=0.999
+    beta1=0.5, beta2=0.999, weight_decay=0.0, discriminator_lr=1e-4, warmup=0.0, decay="constant", clip=None
 )
 # 24,000 training images; the author's notes speak of 300 to 400 epochs.
 PAPER = Config(

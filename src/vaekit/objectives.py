@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -29,7 +30,7 @@ class Losses:
     terms: Mapping[str, Tensor]
     weights: Mapping[str, float]
 
-    @property
+    @cached_property
     def total(self) -> Tensor:
         """The weighted sum that is minimised, a scalar (eq. 23)."""
         return torch.stack([self.weights[name] * term for name, term in self.terms.items()]).sum()  # eq. 23

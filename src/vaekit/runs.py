@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from vaekit.config import Config, differences
 from vaekit.data import Prepared, prepare, resolve_source, split, test_batches
 from vaekit.pixels import to_float
 from vaekit.runlog import read_records
-from vaekit.vae import CONFIG_FILE, VAE
+from vaekit.vae import CONFIG_FILE, VAE, WEIGHTS_FILE
 
 PICTURES_FILE = "pictures.json"
 FIGURES_FOLDER = "figures"
@@ -39,8 +40,8 @@ def default_run(config: Config, images: str | Path) -> Path:
 
 
 def check_free(run: Path) -> None:
-    """Raise `ValueError` if a run already lives in the folder `run`."""
-    if (run / CONFIG_FILE).exists():
+    """Raise `ValueError` if `run` holds a run that saved something."""
+    if checkpoint.latest(run) is not None or (run / WEIGHTS_FILE).exists():
         raise ValueError(f"{run} already holds a run; go on with --resume {run}, or give another --out")
 
 
@@ -95,8 +96,8 @@ def draw_run(run: str | Path, images: str | Path | None = None) -> list[Path]:
             raise ValueError(f"the pictures of {run} are no longer in {images}; name their folder")
     prepared = prepare(resolve_source(str(images)), *vae.config.image_size, vae.config.channels)
     own = (run / PICTURES_FILE).is_file() and prepared.fingerprint == read_pictures(run).fingerprint
-    indices = split(len(prepared), vae.config.split)[1] if own else range(len(prepared))
-    return draw(vae, run, test_images(prepared, indices, FIGURE_IMAGES))
+    indices = split(len(prepared), vae.config.split)[1] if own else np.arange(len(prepared))
+    return draw(vae, run, figure_images(prepared, indices))
 
 
 def draw(vae: VAE, run: Path, x: Tensor) -> list[Path]:
@@ -104,6 +105,6 @@ def draw(vae: VAE, run: Path, x: Tensor) -> list[Path]:
     return figures.draw_all(vae, x, read_records(run), run / FIGURES_FOLDER, seed=vae.config.seed)
 
 
-def test_images(prepared: Prepared, indices: object, limit: int) -> Tensor:
-    """The first `limit` test pictures as one float tensor (N, C, H, W) in [-1, 1]."""
-    return torch.cat([to_float(u) for u in test_batches(prepared.images, indices[:limit], FIGURE_IMAGES)])  # type: ignore[index]
+def figure_images(prepared: Prepared, indices: np.ndarray) -> Tensor:
+    """The first 400 of the pictures at `indices` as one tensor (N, C, H, W) in [-1, 1]."""
+    return torch.cat([to_float(u) for u in test_batches(prepared.images, indices[:FIGURE_IMAGES], FIGURE_IMAGES)])

@@ -16,8 +16,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vaekit.objectives import Losses, Objective, discriminator_loss, likelihood_terms, vae_loss
+from vaekit.patchgan import PatchDiscriminator
 from vaekit.posterior import Posterior
 from vaekit.vae import VAE
+
+NORM_RATE = 0.01  # of the running average of the gradient's norm: a hundred steps
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -61,36 +64,39 @@ def train_step(
     *,
     adversarial: bool,
     micro_batch: int | None = None,
+    clip: float | None = None,
 ) -> dict[str, Tensor]:
     """One step on the VAE, then one on the discriminator (Algorithm 1); returns the loss terms by name.
 
     x (B, C, H, W) in [-1, 1] and the noise eps (B, d) are this rank's share of the step; `adversarial` brings in the
     discriminator. The author's code takes both gradients before both updates; that is the same step, since the
-    discriminator sees the reconstructions made before the update either way. Raises `NonFiniteLoss` instead of
-    updating with a loss that is not finite.
+    discriminator sees the reconstructions made before the update either way. `clip` bounds the VAE's gradient, see
+    `clip_gradient`. Raises `NonFiniteLoss` instead of updating with a loss that is not finite.
     """
     chunks = split_batch(len(x), micro_batch)
-    realism = realism_through(fabric, state.networks["discriminator"]) if adversarial else None
+    realism = realism_through(fabric, state.discriminator.module) if adversarial else None
     backward = backward_whole if len(chunks) == 1 else backward_in_chunks
 
     state.vae_optimizer.zero_grad()
     losses, x_hat = backward(fabric, state.vae, objective, x, eps, chunks, realism)
     check_finite(losses)
+    if clip is not None:
+        clip_gradient(fabric, state, clip)
     state.vae_optimizer.step()  # phi, theta
 
     if not adversarial:
         return {"total": losses.total, **losses.terms}
-    state.optimizers["discriminator"].zero_grad()
+    state.discriminator_optimizer.zero_grad()
     judged = backward_discriminator(fabric, state.discriminator, x, x_hat, chunks)
     check_finite(judged)
-    state.optimizers["discriminator"].step()  # gamma
+    state.discriminator_optimizer.step()  # gamma
     return {"total": losses.total, **losses.terms, **judged.terms}
 
 
 Realism = Callable[[Tensor, Tensor], Tensor]  # x, x_hat -> logits of x_hat
 
 
-def realism_through(fabric: Fabric, discriminator: nn.Module) -> Realism:
+def realism_through(fabric: Fabric, discriminator: PatchDiscriminator) -> Realism:
     """The logits of reconstructions as the VAE's step sees them: gradients pass through, the discriminator gets none.
 
     It is called unwrapped, so that DistributedDataParallel does not wait for gradients that never come.
@@ -100,8 +106,7 @@ def realism_through(fabric: Fabric, discriminator: nn.Module) -> Realism:
         discriminator.requires_grad_(False)
         with fabric.autocast():
             # Only live BatchNorm needs the real pictures beside the fake ones.
-            beside = bool(discriminator.batch_statistics)
-            logits = judge(discriminator, x, x_hat)[1] if beside else discriminator(x_hat)
+            logits = judge(discriminator, x, x_hat)[1] if discriminator.batch_statistics else discriminator(x_hat)
         discriminator.requires_grad_(True)
         return logits
 
@@ -183,6 +188,25 @@ def backward_discriminator(fabric: Fabric, discriminator: Any, x: Tensor, x_hat:
         for name, term in losses.terms.items():
             terms[name] = terms.get(name, 0.0) + share * term.detach()
     return Losses(terms, losses.weights)
+
+
+def clip_gradient(fabric: Fabric, state: TrainState, clip: float) -> None:
+    """Scale the VAE's gradient down to `clip` times its usual norm, where it is larger.
+
+    A single outlier otherwise moves every weight by up to 1 / sqrt(1 - beta2) times the learning rate, 10 times at
+    0.99, and a network without normalisation does not always come back. The usual norm is a running average, so that
+    the bound needs no knowledge of the scale of the loss; it is in the counters, `grad_norm`, and so in checkpoints.
+    """
+    usual = state.counters.get("grad_norm")
+    bound = math.inf if usual is None else clip * usual
+    total_norm = fabric.clip_gradients(state.vae, state.vae_optimizer, max_norm=bound, error_if_nonfinite=False)
+    assert total_norm is not None, "Fabric returns it when clipping by norm"
+    norm = total_norm.item()
+    if math.isfinite(norm):
+        seen = min(norm, bound)
+        state.counters["grad_norm"] = seen if usual is None else usual + NORM_RATE * (seen - usual)
+    elif getattr(fabric.strategy.precision, "scaler", None) is None:  # a loss scaler skips such steps by itself
+        raise NonFiniteLoss(f"the norm of the gradient = {norm}")
 
 
 def split_batch(size: int, micro_batch: int | None) -> list[slice]:

@@ -7,9 +7,7 @@ resumed run needs no state of random generators, and ranks take their share of t
 from __future__ import annotations
 
 import copy
-import logging
 import math
-import os
 import shlex
 import time
 from collections.abc import Callable
@@ -26,19 +24,13 @@ from vaekit import checkpoint
 from vaekit.collectives import from_rank_zero
 from vaekit.config import Config
 from vaekit.data import Prepared, Stream, prepare, resolve_source, split, test_batches
+from vaekit.devices import make_fabric, resolve_precision
 from vaekit.evaluation import evaluate
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
 from vaekit.runlog import RunLog
-from vaekit.runs import (
-    FIGURE_IMAGES,
-    check_free,
-    check_resumable,
-    default_run,
-    draw,
-    test_images,
-    write_run,
-)
+from vaekit.runs import FIGURE_IMAGES, check_free, check_resumable, default_run, draw, figure_images, write_run
+from vaekit.schedule import fraction_done, learning_rate_factor, left_sec
 from vaekit.signals import StopSignals
 from vaekit.step import NonFiniteLoss, TrainState, train_step
 from vaekit.vae import VAE, build_discriminator, build_vae
@@ -46,7 +38,6 @@ from vaekit.vae import VAE, build_discriminator, build_vae
 TEST_BATCH = 25
 PREPARE_LINE_EVERY_SEC = 5.0
 ADAM_EPSILON = 1e-7  # Keras' default
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def train(config: Config, images: str | Path, out: str | Path | None = None, resume: bool = False) -> VAE:
@@ -108,7 +99,14 @@ def loop(
             adversarial = config.gan and progress >= config.discriminator.start
             try:
                 losses = train_step(
-                    fabric, state, objective, x, eps, adversarial=adversarial, micro_batch=config.micro_batch
+                    fabric,
+                    state,
+                    objective,
+                    x,
+                    eps,
+                    adversarial=adversarial,
+                    micro_batch=config.micro_batch,
+                    clip=config.optimizer.clip,
                 )
             except NonFiniteLoss as error:
                 raise NonFiniteLoss(diverged(run, int(counters["step"]) + 1, error)) from error
@@ -152,24 +150,6 @@ def preparing(console: Console) -> Callable[[int, int], None]:
             console.print(f"preparing pictures: {done:,} of {total:,} (only once)", highlight=False)
 
     return report
-
-
-def fraction_done(config: Config, counters: dict[str, float]) -> float:
-    """Share of the run that is over, by images or by the clock; schedules are functions of it."""
-    if config.minutes is not None:
-        return counters["elapsed_sec"] / (60 * config.minutes)
-    return counters["images_seen"] / config.images
-
-
-def left_sec(counters: dict[str, float], progress: float) -> float:
-    """Seconds until the end at the pace so far."""
-    return counters["elapsed_sec"] * max(0.0, 1 / progress - 1)
-
-
-def learning_rate_factor(progress: float, warmup: float, decay: str) -> float:
-    """Share of the peak learning rate: a linear rise over the first `warmup` of the run, then cosine or constant."""
-    rise = min(1.0, progress / warmup) if warmup > 0 else 1.0
-    return rise * (0.5 + 0.5 * math.cos(math.pi * min(1.0, progress)) if decay == "cosine" else 1.0)
 
 
 def set_learning_rates(state: TrainState, config: Config, progress: float) -> None:
@@ -218,7 +198,7 @@ def measure_and_draw(
         f"PSNR {measured['psnr']:.2f} dB, Laplacian ratio {measured['laplacian_ratio']:.2f}, "
         f"{measured['active_units']} of {state.ema.latent_dim} entries active"
     )
-    draw(state.ema, run, test_images(prepared, indices, FIGURE_IMAGES).to(fabric.device))
+    draw(state.ema, run, figure_images(prepared, indices).to(fabric.device))
 
 
 def save(state: TrainState, run: Path, config: Config) -> None:
@@ -266,45 +246,6 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
         )
         state.discriminator, state.discriminator_optimizer = fabric.setup(discriminator, optimizer)
     return state
-
-
-def make_fabric(config: Config) -> Fabric:
-    """Devices, precision and ranks; under torchrun, what torchrun says. Raises `ValueError` for a missing device."""
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
-    ranks = int(os.environ.get("WORLD_SIZE", config.devices))
-    if config.batch % ranks:
-        raise ValueError(f"batch {config.batch} cannot be shared evenly by {ranks} processes")
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # our own summary says it
-    fabric = Fabric(
-        accelerator=available(config.device),
-        devices=ranks_here,
-        num_nodes=ranks // ranks_here,
-        strategy="ddp" if ranks > 1 else "auto",
-        precision=PRECISIONS[resolve_precision(config)],  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric
-
-
-def available(device: str) -> str:
-    """The device asked for, or the first there is. Raises `ValueError` if it is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    present = [name for name, is_there in there.items() if is_there]
-    if device != "auto" and device not in present:
-        raise ValueError(f"no {device} device here; choose --device {' or '.join(present)}")
-    return present[0] if device == "auto" else device
-
-
-def resolve_precision(config: Config) -> str:
-    """bf16 where the hardware multiplies it, else fp32."""
-    if config.precision != "auto":
-        return config.precision
-    has_bf16 = {
-        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-        "cpu": lambda: torch.cpu._is_avx512_bf16_supported(),
-        "mps": lambda: False,
-    }
-    return "bf16" if has_bf16[available(config.device)]() else "fp32"
 
 
 def summary(fabric: Fabric, config: Config, state: TrainState, prepared: Prepared, num_train: int, run: Path) -> str:

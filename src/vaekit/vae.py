@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -147,8 +148,14 @@ def build_discriminator(config: Config) -> PatchDiscriminator:
 
 
 def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write parameters and buffers as safetensors, whatever their memory format."""
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path, metadata)
+    """Write parameters and buffers as safetensors; a reader sees the old file or the new."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+        save_file(tensors, unfinished, metadata)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

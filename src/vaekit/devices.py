@@ -1,0 +1,52 @@
+"""Devices, precision and ranks, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+from lightning_fabric import Fabric
+
+from vaekit.config import Config
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def make_fabric(config: Config) -> Fabric:
+    """Devices, precision and ranks; under torchrun, what torchrun says. Raises `ValueError` for a missing device."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+    ranks = int(os.environ.get("WORLD_SIZE", config.devices))
+    if config.batch % ranks:
+        raise ValueError(f"batch {config.batch} cannot be shared evenly by {ranks} processes")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # our own summary says it
+    fabric = Fabric(
+        accelerator=available(config.device),
+        devices=ranks_here,
+        num_nodes=ranks // ranks_here,
+        strategy="ddp" if ranks > 1 else "auto",
+        precision=PRECISIONS[resolve_precision(config)],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def available(device: str) -> str:
+    """The device asked for, or the first there is. Raises `ValueError` if it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = [name for name, is_there in there.items() if is_there]
+    if device != "auto" and device not in present:
+        raise ValueError(f"no {device} device here; choose --device {' or '.join(present)}")
+    return present[0] if device == "auto" else device
+
+
+def resolve_precision(config: Config) -> str:
+    """bf16 where the hardware multiplies it, else fp32."""
+    if config.precision != "auto":
+        return config.precision
+    has_bf16 = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "cpu": lambda: torch.cpu._is_avx512_bf16_supported(),
+        "mps": lambda: False,
+    }
+    return "bf16" if has_bf16[available(config.device)]() else "fp32"
