@@ -79,6 +79,9 @@ def mistakes(tmp_path, photos):
     (tmp_path / "text.txt").write_text("no pictures")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"nothing")
+    (tmp_path / "two").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "two" / f"{name}.png")
     train = ["train", str(photos), *TINY, "--out", str(tmp_path / "run")]
     return {
         "no pictures": (["train"], "vaekit train photos/"),
@@ -90,12 +93,14 @@ def mistakes(tmp_path, photos):
         "one image a batch": ([*train, "--batch", "1"], "--batch 2 or more"),
         "an unknown preset": ([*train, "--preset", "best"], "unknown preset 'best'"),
         "nothing to test on": ([*train, "--split", "0.01"], "leaves 0 to train on and 20 to test on"),
+        "one picture to train on": (["train", str(tmp_path / "two"), "--split", "0.5"], "need two or more"),
+        "other channels than pictures have": ([*train, "--channels", "4"], "choose 1 (grey) or 3 (RGB)"),
         "no run to resume": (["train", "--resume", str(tmp_path / "nowhere")], "no run in"),
         "no run to draw": (["figures", str(tmp_path / "nowhere")], "no model in"),
     }
 
 
-@pytest.mark.parametrize("case", range(11))
+@pytest.mark.parametrize("case", range(13))
 def test_a_users_mistake_is_one_line_and_exit_two_and_leaves_nothing(photos, tmp_path, capsys, case):
     arguments, message = list(mistakes(tmp_path, photos).values())[case]
     before = sorted(tmp_path.rglob("*"))

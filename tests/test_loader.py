@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit.data import loader
-from vaekit.data.loader import Stream, split
+from vaekit.data.loader import HeldOut, Stream, split
 
 NUM_IMAGES = 11
 
@@ -131,7 +130,12 @@ def test_a_batch_that_does_not_divide_over_the_ranks_is_caught():
         stream().batch(0, 8, rank=0, world=3)
 
 
-def test_test_batches_come_in_order_unmirrored_with_a_smaller_last_one():
-    batches = list(loader.test_batches(numbered(), np.arange(3, 11), 3))
+def test_held_out_images_come_in_order_unmirrored_with_a_smaller_last_batch():
+    held_out = HeldOut(numbered(), np.arange(3, 11))
+    batches = list(held_out.batches(3))
     assert [len(batch) for batch in batches] == [3, 3, 2]
-    assert torch.equal(torch.cat(batches), torch.from_numpy(numbered()[3:]))
+    expected = torch.from_numpy(numbered()[3:]).float() / 127.5 - 1
+    torch.testing.assert_close(torch.cat(batches), expected)
+    assert torch.equal(torch.cat(list(held_out.batches(3, limit=4))), expected[:4])
+    assert torch.equal(held_out.first(5), expected[:5])
+    assert torch.equal(held_out.first(500), expected)

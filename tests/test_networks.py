@@ -10,7 +10,7 @@ from torch import nn
 from vaekit.config import preset
 from vaekit.patchgan import PatchDiscriminator
 from vaekit.pixelshuffle import PixelShuffleDecoder, ResidualBlock
-from vaekit.resnetv2 import Decoder, Encoder, FrozenBatchNorm2d
+from vaekit.resnetv2 import FrozenBatchNorm2d
 from vaekit.vae import build_discriminator, build_vae
 
 HEADS = 2 * (1024 * 512 + 512)
@@ -86,7 +86,7 @@ def test_the_input_norm_standardises_each_channel_map(released):
 
 
 @pytest.mark.parametrize("name", ["fast", "paper", "released"])
-@pytest.mark.parametrize(("size", "channels"), [(32, 3), ((32, 48), 1), ((48, 16), 3)])
+@pytest.mark.parametrize(("size", "channels"), [(32, 3), ((32, 48), 1), ((48, 16), 4)])
 def test_any_fitting_size_and_channels_comes_back_in_its_shape(name, size, channels):
     config = preset(name, size=size, channels=channels)
     vae, discriminator = build_vae(config).eval(), build_discriminator(config).eval()
@@ -100,13 +100,6 @@ def test_any_fitting_size_and_channels_comes_back_in_its_shape(name, size, chann
 @pytest.mark.parametrize(("size", "stages"), [(64, 4), (256, 6), (128, 5), ((64, 96), 4), (48, 3), (100, 2)])
 def test_as_many_stages_as_leave_a_grid_of_four(size, stages):
     assert preset("paper", size=size, gan=False).num_stages == stages
-
-
-def test_four_channels_need_no_more_than_saying_so():
-    encoder = Encoder((4, 16, 16), 5, stages=2, channels=8)
-    decoder = Decoder((4, 16, 16), 5, stages=2, channels=8)
-    assert decoder(encoder(torch.randn(2, 4, 16, 16))[0]).shape == (2, 4, 16, 16)
-    assert PatchDiscriminator(4)(torch.randn(2, 4, 16, 16)).shape == (2, 1, 2, 2)
 
 
 def test_the_residual_blocks_of_the_small_network_start_as_the_identity():

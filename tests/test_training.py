@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,15 @@ def test_resuming_with_other_settings_names_them(tiny, photos, tmp_path):
         train(dataclasses.replace(tiny, lr=0.5), photos, tmp_path, resume=True)
 
 
+def test_resuming_with_more_pictures_than_before_is_refused(tiny, photos, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(photos, pictures)
+    train(tiny, pictures, tmp_path / "run")
+    shutil.copy(pictures / "00.png", pictures / "new.png")
+    with pytest.raises(ValueError, match=r"it began with 20 pictures in .*, and .* holds 21"):
+        train(tiny, pictures, tmp_path / "run", resume=True)
+
+
 def test_a_finished_run_resumes_to_itself(tiny, photos, tmp_path):
     first = weights(train(tiny, photos, tmp_path))
     again = weights(train(tiny, photos, tmp_path, resume=True))
@@ -166,9 +176,7 @@ def test_a_run_that_cannot_start_leaves_nothing_behind(tiny, photos, tmp_path):
 
 def test_unreadable_pictures_are_listed_in_the_run(tiny, photos, tmp_path, capsys):
     mixed = tmp_path / "mixed"
-    mixed.mkdir()
-    for path in photos.iterdir():
-        (mixed / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(photos, mixed)
     (mixed / "broken.jpg").write_bytes(b"not a picture")
     train(tiny, mixed, tmp_path / "run")
     assert "1 unreadable" in capsys.readouterr().err
@@ -261,9 +269,11 @@ def test_the_average_follows_the_weights_and_copies_the_statistics():
 
 
 def test_asking_for_a_precision_gets_it(tiny):
-    for precision in ("fp32", "bf16", "fp16"):
+    for precision in ("fp32", "bf16"):
         assert resolve_precision(dataclasses.replace(tiny, precision=precision)) == precision
     assert resolve_precision(dataclasses.replace(tiny, precision="auto")) in ("fp32", "bf16")
+    with pytest.raises(ValueError, match="fp16 needs a CUDA device, this is cpu; choose --precision bf16"):
+        resolve_precision(dataclasses.replace(tiny, precision="fp16"))
 
 
 def test_a_missing_device_is_refused_with_those_there_are(tiny, photos, tmp_path):

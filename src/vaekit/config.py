@@ -154,11 +154,11 @@ class Config:
     """fast: small network and budget; paper: network, loss and schedule of the paper; released: the author's code."""
     size: int | tuple[int, int] = 64
     """Side of the square pictures in pixels, or height and width; multiples of 2^stages."""
-    channels: Literal[1, 3] = 3
-    """3: colour, 1: grey."""
+    channels: int = 3
+    """3: colour, 1: grey; the networks take any number, folders of pictures give these two."""
     seed: int = 0
     """Seeds weights, order, flips and noise."""
-    images: int = 600_000
+    images: int = 300_000
     """Length of the run: training images shown, repeats included."""
     minutes: float | None = None
     """Length of the run in minutes instead."""
@@ -196,7 +196,7 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch", "devices", "log_every_steps", "draws"):
+        for name in ("channels", "images", "batch", "devices", "log_every_steps", "draws"):
             check_at_least(name, getattr(self, name), 1)
         if self.minutes is not None:
             check_above_zero("minutes", self.minutes)

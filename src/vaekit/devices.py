@@ -41,7 +41,10 @@ def available(device: str) -> str:
 
 
 def resolve_precision(config: Config) -> str:
-    """bf16 where the hardware multiplies it, else fp32."""
+    """bf16 where the hardware multiplies it, else fp32. Raises `ValueError` for fp16 where losses cannot be scaled."""
+    device = available(config.device)
+    if config.precision == "fp16" and device != "cuda":
+        raise ValueError(f"fp16 needs a CUDA device, this is {device}; choose --precision bf16 or fp32")
     if config.precision != "auto":
         return config.precision
     has_bf16 = {
@@ -49,4 +52,4 @@ def resolve_precision(config: Config) -> str:
         "cpu": lambda: torch.cpu._is_avx512_bf16_supported(),
         "mps": lambda: False,
     }
-    return "bf16" if has_bf16[available(config.device)]() else "fp32"
+    return "bf16" if has_bf16[device]() else "fp32"

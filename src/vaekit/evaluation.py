@@ -45,8 +45,8 @@ def evaluate(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> dict[str, fl
             "laplacian_original": metrics.laplacian_energy(x),
             "laplacian_sampled": metrics.laplacian_energy(sampled),
         }.items():
-            sums[name] += values.double().sum().cpu()
-        posteriors.append(Posterior(posterior.mean.cpu(), posterior.logvar.cpu()))
+            sums[name] += values.cpu().double().sum()  # some devices have no float64
+        posteriors.append(posterior)
     vae.train(training)
 
     posterior = Posterior(*(torch.cat([getattr(p, name) for p in posteriors]) for name in ("mean", "logvar")))

@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vaekit import checkpoint, figures
 from vaekit.config import Config, differences
-from vaekit.data import Prepared, prepare, resolve_source, split, test_batches
-from vaekit.pixels import to_float
+from vaekit.data import HeldOut, Prepared, prepare, resolve_source, split
 from vaekit.runlog import read_records
 from vaekit.vae import CONFIG_FILE, VAE, WEIGHTS_FILE
 
@@ -58,6 +56,16 @@ def check_resumable(run: Path, config: Config) -> Path:
     return newest
 
 
+def check_same_pictures(run: Path, prepared: Prepared) -> None:
+    """Raise `ValueError` if a run began with another number of pictures: its order would be another one."""
+    before = read_pictures(run)
+    if before.num_images != len(prepared):
+        raise ValueError(
+            f"cannot resume {run}: it began with {before.num_images} pictures in {before.folder}, "
+            f"and {prepared.folder} holds {len(prepared)}"
+        )
+
+
 def read_config(run: Path) -> Config:
     """The config of a run. Raises `ValueError` if the folder holds no run."""
     path = run / CONFIG_FILE
@@ -97,14 +105,9 @@ def draw_run(run: str | Path, images: str | Path | None = None) -> list[Path]:
     prepared = prepare(resolve_source(str(images)), *vae.config.image_size, vae.config.channels)
     own = (run / PICTURES_FILE).is_file() and prepared.fingerprint == read_pictures(run).fingerprint
     indices = split(len(prepared), vae.config.split)[1] if own else np.arange(len(prepared))
-    return draw(vae, run, figure_images(prepared, indices))
+    return draw(vae, run, HeldOut(prepared.images, indices).first(FIGURE_IMAGES))
 
 
 def draw(vae: VAE, run: Path, x: Tensor) -> list[Path]:
     """Draw every figure of a run from its VAE, test pictures x (N, C, H, W) in [-1, 1] and its log."""
     return figures.draw_all(vae, x, read_records(run), run / FIGURES_FOLDER, seed=vae.config.seed)
-
-
-def figure_images(prepared: Prepared, indices: np.ndarray) -> Tensor:
-    """The first 400 of the pictures at `indices` as one tensor (N, C, H, W) in [-1, 1]."""
-    return torch.cat([to_float(u) for u in test_batches(prepared.images, indices[:FIGURE_IMAGES], FIGURE_IMAGES)])

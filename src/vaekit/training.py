@@ -23,13 +23,13 @@ from torch.optim import AdamW
 from vaekit import checkpoint
 from vaekit.collectives import from_rank_zero
 from vaekit.config import Config
-from vaekit.data import Prepared, Stream, prepare, resolve_source, split, test_batches
+from vaekit.data import HeldOut, Prepared, Stream, prepare, resolve_source, split
 from vaekit.devices import make_fabric, resolve_precision
 from vaekit.evaluation import evaluate
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
 from vaekit.runlog import RunLog
-from vaekit.runs import FIGURE_IMAGES, check_free, check_resumable, default_run, draw, figure_images, write_run
+from vaekit.runs import FIGURE_IMAGES, check_free, check_resumable, check_same_pictures, default_run, draw, write_run
 from vaekit.schedule import fraction_done, learning_rate_factor, left_sec
 from vaekit.signals import StopSignals
 from vaekit.step import NonFiniteLoss, TrainState, train_step
@@ -60,16 +60,20 @@ def train(config: Config, images: str | Path, out: str | Path | None = None, res
     with fabric.rank_zero_first():
         prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(console))
     train_indices, test_indices = split(len(prepared), config.split)
+    if len(train_indices) < 2:
+        raise ValueError(f"one picture to train on: the batch moments need two or more; add some to {folder}")
     stream = Stream(prepared.images, train_indices, config.seed, config.flip)
+    held_out = HeldOut(prepared.images, test_indices)
     state = build_state(fabric, config)
     if newest is not None:
+        check_same_pictures(run, prepared)
         checkpoint.load(state, newest)
     if fabric.is_global_zero:
         write_run(run, config, folder, prepared)
     console.print(summary(fabric, config, state, prepared, len(train_indices), run), highlight=False, soft_wrap=True)
 
     with RunLog(run, int(state.counters["step"]), console, enabled=fabric.is_global_zero) as log:
-        finished = loop(fabric, config, state, stream, prepared, test_indices, run, log)
+        finished = loop(fabric, config, state, stream, held_out, run, log)
     if not finished:
         resume_command = f"vaekit train --resume {shlex.quote(str(run))}"
         console.print(f"stopped and saved; go on with: {resume_command}", highlight=False, soft_wrap=True)
@@ -81,16 +85,16 @@ def loop(
     config: Config,
     state: TrainState,
     stream: Stream,
-    prepared: Prepared,
-    test_indices: np.ndarray,
+    held_out: HeldOut,
     run: Path,
     log: RunLog,
 ) -> bool:
     """Step until the run is over (True) or somebody asks to stop (False); either way it is saved."""
     objective = build_objective(config)
     counters = state.counters
-    started_at = saved_at = logged_at = time.monotonic()
-    elapsed_before, logged_images = counters["elapsed_sec"], counters["images_seen"]
+    started_at = time.monotonic() - counters["elapsed_sec"]
+    saved_at = logged_at = counters["elapsed_sec"]
+    logged_images = counters["images_seen"]
     progress = fraction_done(config, counters)
     with StopSignals() as stop:
         while progress < 1 and not stop.requested:
@@ -114,9 +118,9 @@ def loop(
 
             counters["step"] += 1
             counters["images_seen"] += config.batch
-            now, stop_requested = from_rank_zero(time.monotonic(), stop.requested)
+            now, stop_requested = from_rank_zero(time.monotonic() - started_at, stop.requested)
             stop.requested = bool(stop_requested)
-            counters["elapsed_sec"] = elapsed_before + now - started_at
+            counters["elapsed_sec"] = now
             before, progress = progress, fraction_done(config, counters)
 
             if counters["step"] % config.log_every_steps == 0 or progress >= 1:
@@ -127,7 +131,7 @@ def loop(
                 log.write(record)
                 log.show(progress, record, left_sec(counters, progress))
             if math.floor(progress * config.draws) > math.floor(before * config.draws) and progress < 1:
-                measure_and_draw(fabric, state, prepared, test_indices[:FIGURE_IMAGES], run, log)
+                measure_and_draw(fabric, state, held_out, run, log, limit=FIGURE_IMAGES)
             if fabric.is_global_zero and now - saved_at > 60 * config.save_every_minutes:
                 save(state, run, config)
                 saved_at = now
@@ -135,7 +139,7 @@ def loop(
         save(state, run, config)
     if progress < 1:
         return False
-    measure_and_draw(fabric, state, prepared, test_indices, run, log)
+    measure_and_draw(fabric, state, held_out, run, log)
     return True
 
 
@@ -185,10 +189,10 @@ def update_ema(ema: VAE, vae: VAE, decay: float, step: int) -> None:
 
 
 def measure_and_draw(
-    fabric: Fabric, state: TrainState, prepared: Prepared, indices: np.ndarray, run: Path, log: RunLog
+    fabric: Fabric, state: TrainState, held_out: HeldOut, run: Path, log: RunLog, limit: int | None = None
 ) -> None:
-    """Measure the averaged model on test pictures (every rank the same ones) and draw the figures (rank 0)."""
-    batches = (to_float(u.to(fabric.device)) for u in test_batches(prepared.images, indices, TEST_BATCH))
+    """Measure the averaged model on the first test pictures (every rank the same ones) and draw (rank 0)."""
+    batches = (x.to(fabric.device) for x in held_out.batches(TEST_BATCH, limit))
     measured = evaluate(state.ema, batches)
     if not fabric.is_global_zero:
         return
@@ -198,7 +202,7 @@ def measure_and_draw(
         f"PSNR {measured['psnr']:.2f} dB, Laplacian ratio {measured['laplacian_ratio']:.2f}, "
         f"{measured['active_units']} of {state.ema.latent_dim} entries active"
     )
-    draw(state.ema, run, figure_images(prepared, indices).to(fabric.device))
+    draw(state.ema, run, held_out.first(FIGURE_IMAGES))
 
 
 def save(state: TrainState, run: Path, config: Config) -> None:

@@ -1,10 +1,11 @@
 """From a folder of pictures to batches of uint8 pixels: decoded once, read in shuffled order."""
 
 from vaekit.data.cache import Prepared, prepare
-from vaekit.data.loader import Stream, split, test_batches
+from vaekit.data.loader import HeldOut, Stream, split
 from vaekit.data.sources import UnreadablePicture, find_pictures, read_picture, resolve_source
 
 __all__ = [
+    "HeldOut",
     "Prepared",
     "Stream",
     "UnreadablePicture",
@@ -13,5 +14,4 @@ __all__ = [
     "read_picture",
     "resolve_source",
     "split",
-    "test_batches",
 ]

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.pixels import to_float
+
 
 def split(num_images: int, train_fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the images to train on, the first ones, and of those to test on, the rest.
@@ -75,11 +77,19 @@ class Stream:
         return order, generator.integers(2, size=len(order), dtype=bool)
 
 
-def test_batches(images: np.ndarray, indices: np.ndarray, size: int) -> Iterator[Tensor]:
-    """Yield the images at the indices, in order and as they are.
+class HeldOut:
+    """The images kept from training: in order, never mirrored, float32 in [-1, 1]."""
 
-    uint8 (size, C, H, W); the last batch holds what is left.
-    """
-    images = np.asarray(images)
-    for start in range(0, len(indices), size):
-        yield torch.from_numpy(images[indices[start : start + size]])
+    def __init__(self, images: np.ndarray, indices: np.ndarray):
+        self.images = np.asarray(images)
+        self.indices = indices
+
+    def batches(self, size: int, limit: int | None = None) -> Iterator[Tensor]:
+        """Yield the first `limit` images, or all: (size, C, H, W) each, the last batch holds what is left."""
+        chosen = self.indices[:limit]
+        for start in range(0, len(chosen), size):
+            yield to_float(torch.from_numpy(self.images[chosen[start : start + size]]))
+
+    def first(self, limit: int) -> Tensor:
+        """Return the first `limit` images, or all if they are fewer: (N, C, H, W)."""
+        return torch.cat(list(self.batches(limit, limit)))
