@@ -136,6 +136,11 @@ def test_held_out_images_come_in_order_unmirrored_with_a_smaller_last_batch():
     assert [len(batch) for batch in batches] == [3, 3, 2]
     expected = torch.from_numpy(numbered()[3:]).float() / 127.5 - 1
     torch.testing.assert_close(torch.cat(batches), expected)
-    assert torch.equal(torch.cat(list(held_out.batches(3, limit=4))), expected[:4])
-    assert torch.equal(held_out.first(5), expected[:5])
-    assert torch.equal(held_out.first(500), expected)
+
+
+def test_some_held_out_images_are_spread_evenly_over_all_of_them():
+    held_out = HeldOut(numbered(), np.arange(3, 11))
+    whole = held_out.some(500)
+    assert len(whole) == 8
+    assert torch.equal(held_out.some(3), whole[[0, 4, 7]])
+    assert torch.equal(torch.cat(list(held_out.batches(2, limit=3))), whole[[0, 4, 7]])

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from vaekit.charts import Records, check_entries, curves, joint_histogram, latent_statistics, series
+from vaekit.data.loader import evenly
 from vaekit.mosaic import Pixels, enlarge, grid, labelled, save, to_rgb
 from vaekit.vae import VAE
 
@@ -145,8 +146,9 @@ def draw_all(vae: VAE, x: torch.Tensor, records: Records, folder: str | Path, se
     mean, std = _encode(vae, x)
     z = mean + _noise(mean.shape, draws()) * std
     n, d = z.shape
+    few = x[evenly(n, 8)]  # from front to back: folders are often sorted by kind
     figures = {
-        "reconstructions": reconstructions(vae, x, draws()),
+        "reconstructions": reconstructions(vae, few, draws()),
         "variants": variants(vae, x[0], 0, min(1, d - 1), generator=draws()),
         "samples": samples(vae, generator=draws()),
         "latents": latent_statistics(mean, std),
@@ -154,7 +156,7 @@ def draw_all(vae: VAE, x: torch.Tensor, records: Records, folder: str | Path, se
     if n > 1:
         a, b = most_varying(mean)
         figures["variants_data"] = variants(vae, x[0], a, b, (-2, 0, 2), z.std(0), draws())
-        pairs = x[: min(8, n // 2 * 2)].unflatten(0, (-1, 2))
+        pairs = few[: len(few) // 2 * 2].unflatten(0, (-1, 2))
         figures["transitions"] = transitions({"": vae}, pairs, generator=draws())
     if d > 1:
         figures["joint_histogram"] = joint_histogram(z)

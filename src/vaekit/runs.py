@@ -105,7 +105,7 @@ def draw_run(run: str | Path, images: str | Path | None = None) -> list[Path]:
     prepared = prepare(resolve_source(str(images)), *vae.config.image_size, vae.config.channels)
     own = (run / PICTURES_FILE).is_file() and prepared.fingerprint == read_pictures(run).fingerprint
     indices = split(len(prepared), vae.config.split)[1] if own else np.arange(len(prepared))
-    return draw(vae, run, HeldOut(prepared.images, indices).first(FIGURE_IMAGES))
+    return draw(vae, run, HeldOut(prepared.images, indices).some(FIGURE_IMAGES))
 
 
 def draw(vae: VAE, run: Path, x: Tensor) -> list[Path]:

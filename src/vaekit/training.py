@@ -74,9 +74,11 @@ def train(config: Config, images: str | Path, out: str | Path | None = None, res
 
     with RunLog(run, int(state.counters["step"]), console, enabled=fabric.is_global_zero) as log:
         finished = loop(fabric, config, state, stream, held_out, run, log)
-    if not finished:
-        resume_command = f"vaekit train --resume {shlex.quote(str(run))}"
-        console.print(f"stopped and saved; go on with: {resume_command}", highlight=False, soft_wrap=True)
+    resume_command = f"vaekit train --resume {shlex.quote(str(run))}"
+    outcome = (
+        f"done: model and figures are in {run}" if finished else f"stopped and saved; go on with: {resume_command}"
+    )
+    console.print(outcome, highlight=False, soft_wrap=True)
     return state.ema.eval()
 
 
@@ -191,7 +193,7 @@ def update_ema(ema: VAE, vae: VAE, decay: float, step: int) -> None:
 def measure_and_draw(
     fabric: Fabric, state: TrainState, held_out: HeldOut, run: Path, log: RunLog, limit: int | None = None
 ) -> None:
-    """Measure the averaged model on the first test pictures (every rank the same ones) and draw (rank 0)."""
+    """Measure the averaged model on test pictures (every rank the same ones) and draw (rank 0)."""
     batches = (x.to(fabric.device) for x in held_out.batches(TEST_BATCH, limit))
     measured = evaluate(state.ema, batches)
     if not fabric.is_global_zero:
@@ -202,7 +204,7 @@ def measure_and_draw(
         f"PSNR {measured['psnr']:.2f} dB, Laplacian ratio {measured['laplacian_ratio']:.2f}, "
         f"{measured['active_units']} of {state.ema.latent_dim} entries active"
     )
-    draw(state.ema, run, held_out.first(FIGURE_IMAGES))
+    draw(state.ema, run, held_out.some(FIGURE_IMAGES))
 
 
 def save(state: TrainState, run: Path, config: Config) -> None:

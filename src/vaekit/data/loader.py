@@ -78,18 +78,26 @@ class Stream:
 
 
 class HeldOut:
-    """The images kept from training: in order, never mirrored, float32 in [-1, 1]."""
+    """The images kept from training: in order, never mirrored, float32 in [-1, 1].
+
+    Folders are often sorted by kind. So where only some are wanted, they come at even distances, not from the front.
+    """
 
     def __init__(self, images: np.ndarray, indices: np.ndarray):
         self.images = np.asarray(images)
         self.indices = indices
 
     def batches(self, size: int, limit: int | None = None) -> Iterator[Tensor]:
-        """Yield the first `limit` images, or all: (size, C, H, W) each, the last batch holds what is left."""
-        chosen = self.indices[:limit]
+        """Yield `limit` images, or all: (size, C, H, W) each, the last batch holds what is left."""
+        chosen = self.indices if limit is None else self.indices[evenly(len(self.indices), limit)]
         for start in range(0, len(chosen), size):
             yield to_float(torch.from_numpy(self.images[chosen[start : start + size]]))
 
-    def first(self, limit: int) -> Tensor:
-        """Return the first `limit` images, or all if they are fewer: (N, C, H, W)."""
+    def some(self, limit: int) -> Tensor:
+        """Return `limit` images, or all if they are fewer: (N, C, H, W)."""
         return torch.cat(list(self.batches(limit, limit)))
+
+
+def evenly(total: int, limit: int) -> np.ndarray:
+    """Return at most `limit` of the places 0 to total - 1, the first and the last among them, at even distances."""
+    return np.linspace(0, total - 1, min(limit, total)).round().astype(int)
