@@ -1,15 +1,30 @@
 """Sums over ranks that carry gradients; the identity on one process.
 
-The batch moments belong to the whole optimisation step, so they are sums over the images of every rank. An
-in-place or gradient-free all-reduce would give 1/W of the gradient on W ranks, silently; the functional one
-returns a new tensor whose backward sums the incoming gradients over the ranks. With the same loss on every rank
-and DistributedDataParallel averaging the gradients, that is exactly the gradient of one process: no extra factor.
+The batch moments belong to the whole optimisation step, so they are sums over the images of every rank. A plain
+all-reduce has no gradient, and would give 1/W of it on W ranks, silently. Here the backward sums the incoming
+gradients over the ranks. With the same loss on every rank and DistributedDataParallel averaging the gradients,
+that is exactly the gradient of one process: no extra factor.
 """
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
+
+
+class SumOverRanks(torch.autograd.Function):
+    """Sum over ranks, forwards and backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return SumOverRanks.apply(gradient)
 
 
 def is_distributed() -> bool:
@@ -19,7 +34,7 @@ def is_distributed() -> bool:
 
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum of `x` over all ranks, any shape, differentiable; `x` itself on one process."""
-    return all_reduce(x) if is_distributed() else x
+    return SumOverRanks.apply(x) if is_distributed() else x
 
 
 def mean_over_images(x: Tensor) -> Tensor:
