@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -94,44 +96,21 @@ class VAE(nn.Module):
 
 def build_vae(config: Config) -> VAE:
     """An untrained VAE; its weights follow from torch's global seed."""
-    network, stages = config.network, config.num_stages
-    encoder: nn.Module
-    decoder: nn.Module
+    network = config.network
+    settings: dict[str, Any] = {"stages": config.num_stages, "channels": network.channels}
+    make_encoder: Callable[..., nn.Module]
+    make_decoder: Callable[..., nn.Module]
     if network.kind == "pixelshuffle":
-        encoder = PixelShuffleEncoder(
-            config.image_shape,
-            network.latent_dim,
-            stages=stages,
-            channels=network.channels,
-            max_channels=network.max_channels,
-            identity_blocks=network.encoder_blocks,
-        )
-        decoder = PixelShuffleDecoder(
-            config.image_shape,
-            network.latent_dim,
-            stages=stages,
-            channels=network.channels,
-            max_channels=network.max_channels,
-            identity_blocks=network.decoder_blocks,
-        )
+        make_encoder, make_decoder = PixelShuffleEncoder, PixelShuffleDecoder
+        settings["max_channels"] = network.max_channels
     else:
-        encoder = Encoder(
-            config.image_shape,
-            network.latent_dim,
-            stages=stages,
-            channels=network.channels,
-            identity_blocks=network.encoder_blocks,
-            norm=network.norm,
-        )
-        decoder = Decoder(
-            config.image_shape,
-            network.latent_dim,
-            stages=stages,
-            channels=network.channels,
-            identity_blocks=network.decoder_blocks,
-            norm=network.norm,
-        )
-    return VAE(encoder, decoder, config)
+        make_encoder, make_decoder = Encoder, Decoder
+        settings["norm"] = network.norm
+    return VAE(
+        make_encoder(config.image_shape, network.latent_dim, identity_blocks=network.encoder_blocks, **settings),
+        make_decoder(config.image_shape, network.latent_dim, identity_blocks=network.decoder_blocks, **settings),
+        config,
+    )
 
 
 def build_discriminator(config: Config) -> PatchDiscriminator:
