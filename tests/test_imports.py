@@ -12,7 +12,7 @@ import vaekit
 SOURCE = Path(vaekit.__file__).parent
 # A module imports only from floors below its own; data/ keeps its own order: loader and cache -> sources.
 FLOORS = [
-    {"config", "collectives", "pixels", "signals", "data.sources", "runlog"},
+    {"config", "collectives", "files", "pixels", "signals", "data.sources", "runlog"},
     {"posterior", "metrics", "resnetv2", "pixelshuffle", "mosaic", "devices", "schedule", "data.cache", "data.loader"},
     {"objectives", "patchgan", "charts", "data"},
     {"vae"},

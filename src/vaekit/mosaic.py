@@ -6,7 +6,6 @@ Shapes: N pictures (N, H, W, 3), uint8; canvases are drawn without any global st
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vaekit.files import replacing
 from vaekit.pixels import to_uint8
 
 Pixels = np.ndarray  # uint8: one picture (H, W, 3), or several (N, H, W, 3)
@@ -54,12 +54,8 @@ def save(pixels: Pixels, path: str | Path) -> Path:
     """Write uint8 (H, W, 3) as PNG, creating the folder; a reader sees the old file or the new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        Image.fromarray(pixels).save(partial, format="PNG")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="PNG")
     return path
 
 

@@ -60,8 +60,8 @@ class PixelShuffleEncoder(nn.Module):
             if stage > 0:
                 layers.append(nn.Conv2d(widths[stage - 1], wide, 2, stride=2))
             layers += [ResidualBlock(wide) for _ in range(identity_blocks)]
-        # Adam moves an output by up to lr x fan-in x feature in a step. Over 4,096 unbounded features the heads
-        # diverged at lr 2e-3 after a thousand steps; normalised and fewer ones do not.
+        # Adam moves an output by up to lr x fan-in x feature in a step. With heads over 4,096 unbounded features a
+        # run at lr 2e-3 diverged after a thousand steps; with fewer and normalised ones it did not (docs/log.md).
         layers += [nn.GroupNorm(1, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], GRID_CHANNELS, 1), nn.Flatten()]
         self.features = nn.Sequential(*layers)
         num_features = GRID_CHANNELS * (height >> stages) * (width >> stages)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vaekit.config import Config
+from vaekit.files import replacing
 from vaekit.patchgan import PatchDiscriminator
 from vaekit.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder
 from vaekit.posterior import Posterior
@@ -128,13 +128,8 @@ def build_discriminator(config: Config) -> PatchDiscriminator:
 
 def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write parameters and buffers as safetensors; a reader sees the old file or the new."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-        save_file(tensors, unfinished, metadata)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, unfinished, metadata)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
