@@ -5,10 +5,11 @@ BIN = $(VENV)/bin
 
 .PHONY: demo test lint format clean
 
-demo: $(VENV)/.demo  ## train on photographs of solar cells and draw the figures: runs/demo/figures
+demo: $(VENV)/.demo  ## train on photographs of solar cells, draw and measure: runs/demo
 	rm -rf runs/demo
 	$(BIN)/vaekit train elpv --channels 1 --size 64 --minutes 6 --out runs/demo
-	@echo "the figures are in runs/demo/figures"
+	$(BIN)/vaekit evaluate runs/demo
+	@echo "the figures are in runs/demo/figures, the numbers in runs/demo/evaluation.json"
 
 test: lint  ## lint, types and tests
 	$(BIN)/pytest -n 2

@@ -12,13 +12,16 @@ import vaekit
 SOURCE = Path(vaekit.__file__).parent
 # A module imports only from floors below its own; data/ keeps its own order: loader and cache -> sources.
 FLOORS = [
-    {"config", "collectives", "files", "pixels", "signals", "data.sources", "runlog"},
-    {"posterior", "metrics", "resnetv2", "pixelshuffle", "mosaic", "devices", "schedule", "data.cache", "data.loader"},
-    {"objectives", "patchgan", "charts", "data"},
+    {"config", "collectives", "files", "pixels", "signals", "data.sources", "runlog", "tables", "theory"},
+    {"posterior", "metrics", "resnetv2", "pixelshuffle", "mosaic", "devices", "schedule", "models"}
+    | {"distances", "features", "bimodality", "priors", "data.cache", "data.loader", "data.labels"},
+    {"objectives", "patchgan", "charts", "data", "diagnostics", "picturesets", "probes"},
     {"vae"},
     {"evaluation", "checkpoint", "figures", "step"},
     {"runs"},
-    {"training"},
+    {"training", "sampling"},
+    {"assessment", "report"},
+    {"comparison"},
     {"cli"},
     {"__main__", ""},
 ]

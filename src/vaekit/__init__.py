@@ -9,12 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vaekit.assessment import evaluate_run
+    from vaekit.comparison import compare
     from vaekit.config import Config, preset
+    from vaekit.diagnostics import diagnose
     from vaekit.evaluation import evaluate
     from vaekit.objectives import GlobalELBO, Losses, StandardELBO, discriminator_loss, vae_loss
     from vaekit.patchgan import PatchDiscriminator
     from vaekit.posterior import Posterior, batch_moments, kl_gaussians, kl_global, product_of_gaussians
     from vaekit.runs import draw_run
+    from vaekit.sampling import sample_run
     from vaekit.training import train
     from vaekit.vae import VAE, build_discriminator, build_vae
 
@@ -31,13 +35,17 @@ HOMES = {
     "batch_moments": "posterior",
     "build_discriminator": "vae",
     "build_vae": "vae",
+    "compare": "comparison",
+    "diagnose": "diagnostics",
     "discriminator_loss": "objectives",
     "draw_run": "runs",
     "evaluate": "evaluation",
+    "evaluate_run": "assessment",
     "kl_gaussians": "posterior",
     "kl_global": "posterior",
     "preset": "config",
     "product_of_gaussians": "posterior",
+    "sample_run": "sampling",
     "train": "training",
     "vae_loss": "objectives",
 }
@@ -53,13 +61,17 @@ __all__ = [
     "batch_moments",
     "build_discriminator",
     "build_vae",
+    "compare",
+    "diagnose",
     "discriminator_loss",
     "draw_run",
     "evaluate",
+    "evaluate_run",
     "kl_gaussians",
     "kl_global",
     "preset",
     "product_of_gaussians",
+    "sample_run",
     "train",
     "vae_loss",
 ]

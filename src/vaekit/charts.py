@@ -6,7 +6,7 @@ Shapes: N images, latents of d entries.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ Records = Sequence[Mapping[str, Any]]
 
 FAINT = "#9a9a9a"
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito: told apart with any colour vision
+PALETTE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d3b")  # Okabe-Ito, yellow left out
 DASHES = (0, (4, 3))
 POSITIONS = ("images_seen", "elapsed_sec", "step", "num_images")  # entries of a record that are no curve
 
@@ -31,7 +32,7 @@ def check_entries(a: int, b: int, d: int) -> None:
         raise ValueError(f"entries {a} and {b} of a latent of {d}; choose from 0 to {d - 1}")
 
 
-def joint_histogram(z: torch.Tensor, a: int = 0, b: int = 1) -> Pixels:
+def joint_histogram(z: torch.Tensor, a: int = 0, b: int = 1, title: str = "") -> Pixels:
     """Fig. 6: joint histogram of two entries of latents z (N, d) with marginals, and N(0, I) for reference.
 
     Raises ValueError if a or b is no entry.
@@ -56,6 +57,7 @@ def joint_histogram(z: torch.Tensor, a: int = 0, b: int = 1) -> Pixels:
     key |= {r"$\mathcal{N}(0, 1)$": ORANGE, "circles: 50 %, 95 %": ORANGE}
     for i, (text, color) in enumerate(key.items()):
         figure.text(0.795, 0.95 - 0.033 * i, text, fontsize=7.5, color=color, va="center")
+    figure.text(0.02, 0.985, title, fontsize=9, color=INK, va="top")
     return render(figure)
 
 
@@ -113,6 +115,31 @@ def _draw_std(ax: Axes, std: np.ndarray) -> None:
     below, above = 100 * np.mean(std < 0.05), 100 * np.mean(std > 0.95)
     _style(ax, f"std: {below:.0f} % < 0.05,  {above:.0f} % > 0.95", "posterior std", "share")
     ax.set_xlim(0, upper)
+
+
+def power_spectra(spectra: Mapping[str, Sequence[float]], models: bool = False) -> Pixels:
+    """Radially averaged power spectra by name, each (R,) from 1 cycle a picture up to the Nyquist frequency.
+
+    The one called "original" is drawn in ink; below, each of the others relative to it, in decibels: 0 is as the
+    originals, below it detail is missing, above it there is too much. `models` draws them as `model_curves` does.
+    """
+    figure = new_figure(6.4, 5.6, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    original = np.asarray(spectra["original"])
+    others = {name: np.asarray(values).clip(1e-12) for name, values in spectra.items() if name != "original"}
+    plain = [{"color": PALETTE[i % len(PALETTE)]} for i in range(len(others))]
+    cycles = np.arange(1, len(original) + 1)
+    above.loglog(cycles, original.clip(1e-12), color=INK, linewidth=1.4, label="original")
+    for (name, values), style in zip(others.items(), model_styles(others) if models else plain, strict=True):
+        above.loglog(cycles, values, **style, linewidth=1.4, label=name)
+        below.semilogx(cycles, 10 * np.log10(values / original.clip(1e-12)), **style)
+    below.axhline(0, color=INK, linewidth=1)
+    for ax in (above, below):
+        ax.grid(color="#ececec", linewidth=0.8)
+    _style(above, "power spectrum, mean over the pictures", ylabel="power")
+    _style(below, "relative to the originals", "cycles per picture", "dB")
+    above.legend(fontsize=7.5, frameon=False)
+    return render(figure)
 
 
 def series(records: Records) -> dict[str, dict[str, np.ndarray]]:
@@ -178,3 +205,36 @@ def _style(ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> Non
     ax.tick_params(which="both", labelsize=7.5, color=FAINT, labelcolor=INK, length=2.5)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
+
+
+def model_curves(records: Mapping[str, Records], names: Mapping[str, str]) -> Pixels:
+    """Test measures of several models by name over the run: against images seen above, against seconds below.
+
+    `names` maps measures of the log, without "test/", to their titles. Models with and without "+gan" share a colour.
+    """
+    figure = new_figure(3.2 * len(names), 6, layout="constrained")
+    axes = figure.subplots(2, len(names), squeeze=False)
+    for (model, log), style in zip(records.items(), model_styles(records), strict=True):
+        for row, position in zip(axes, ("images_seen", "elapsed_sec"), strict=True):
+            for ax, name in zip(row, names, strict=True):
+                points = [(r[position], r[f"test/{name}"]) for r in log if f"test/{name}" in r]
+                ax.plot(*zip(*points, strict=True), **style, linewidth=1.3, marker="o", markersize=2.5, label=model)
+    for row, xlabel in zip(axes, ("images seen", "seconds of training"), strict=True):
+        for ax, title in zip(row, names.values(), strict=True):
+            _style(ax, title, xlabel)
+            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+            ax.grid(color="#ececec", linewidth=0.8)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=4, fontsize=7.5, frameon=False
+    )
+    return render(figure)
+
+
+def model_styles(models: Iterable[str]) -> list[dict[str, Any]]:
+    """A colour for each objective, solid with a discriminator and dashed without."""
+    colors: dict[str, str] = {}
+    styles = []
+    for model in models:
+        color = colors.setdefault(model.replace("+gan", ""), PALETTE[len(colors) % len(PALETTE)])
+        styles.append({"color": color, "linestyle": "-" if "+gan" in model else DASHES})
+    return styles

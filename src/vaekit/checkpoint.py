@@ -76,6 +76,14 @@ def load(state: State, folder: Path) -> None:
     state.counters = counters
 
 
+def counters(folder: Path) -> dict[str, float]:
+    """Step, images seen and seconds of a checkpoint. Raises `ValueError` if the folder is no whole checkpoint."""
+    try:
+        return json.loads((folder / STATE_FILE).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} is not a whole checkpoint: {error}") from error
+
+
 def latest(run: Path) -> Path | None:
     """The newest checkpoint of a run, or None."""
     checkpoints = all_checkpoints(run)

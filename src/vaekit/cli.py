@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Union
 
 import tyro
 
 from vaekit.config import PRESETS, Config, preset
+from vaekit.models import MODELS
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130  # exit status: done, our mistake, the user's, Ctrl-C
 
@@ -62,6 +64,98 @@ class Figures:
             print(path)  # noqa: T201
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """What to measure with."""
+
+    features: Literal["efficientnet-lite0", "inception", "none"] = "efficientnet-lite0"
+    """Feature space of Frechet and kernel distances; inception gives the true FID and KID."""
+    weights: Path | None = None
+    """File of the weights of --features inception, if it is not where torch looks for it."""
+    labels: Path | None = None
+    """CSV of file,label, to probe what the latents are good for; class folders and labels.csv are found without."""
+    normal: tuple[str, ...] = ()
+    """Classes that are no anomaly; by default the most frequent one."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a finished run: reconstruction, generation, latents and usefulness, as evaluation.json and a table."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    pictures: tyro.conf.Positional[str | None] = None
+    """Folder of pictures to measure with instead of the run's own test pictures."""
+    measuring: Annotated[Measuring, tyro.conf.arg(name="")] = Measuring()
+    limit: int | None = None
+    """Measure with this many of the pictures, at even distances."""
+    seed: int = 0
+    """Seeds noise, samples and projections."""
+
+    def run(self) -> None:
+        from vaekit.assessment import evaluate_run, readable
+
+        settings = dataclasses.asdict(self.measuring)
+        result = evaluate_run(
+            self.run_folder, self.pictures, **settings, limit=self.limit, seed=self.seed, say=progress
+        )
+        print(readable(result))  # noqa: T201
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw new pictures from a finished run."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    prior: Literal["normal", "gaussian-mixture"] = "normal"
+    """normal: N(0, I); gaussian-mixture: fitted to the latents of the train pictures, which are closer to theirs."""
+    count: int = 64
+    """How many."""
+    seed: int = 0
+    """Another seed, other pictures."""
+    out: Path | None = None
+    """Folder for single pictures; by default they go into one, in the figures of the run."""
+
+    def run(self) -> None:
+        from vaekit.sampling import sample_run
+
+        print(sample_run(self.run_folder, self.prior, self.count, self.seed, self.out))  # noqa: T201
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train several objectives alike, with and without discriminator, and put them side by side in a report.
+
+    Takes all settings of train; what a model sets itself (objective, moments, gan) is overridden. The same command
+    goes on where it was interrupted.
+    """
+
+    pictures: tyro.conf.Positional[str]
+    """Folder of pictures, searched recursively, or elpv for the data of the extra "demo"."""
+    out: Path | None = None
+    """Folder of the comparison; by default runs/compare-<pictures>-<preset>-<size>."""
+    models: tuple[str, ...] = MODELS
+    """samples, means, total, standard or beta; +gan; settings of its own after a colon: means+gan:lr=0.001,batch=16."""
+    seeds: int = 1
+    """Repeat everything with this many seeds, counting up from --seed, and give means and standard deviations."""
+    measuring: Annotated[Measuring, tyro.conf.arg(name="")] = Measuring()
+    config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
+
+    def run(self) -> None:
+        from vaekit.comparison import compare
+
+        settings = dataclasses.asdict(self.measuring)
+        report = compare(self.config, self.pictures, self.out, self.models, self.seeds, **settings, say=progress)
+        if report is not None:
+            print(report)  # noqa: T201
+
+
+def progress(line: str) -> None:
+    """One line of progress, out of the way of results."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 the user's mistake, 1 ours."""
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
@@ -83,12 +177,16 @@ def run(arguments: list[str]) -> int:
     return DONE
 
 
-def parse(arguments: list[str]) -> Train | Figures:
+Command = Train | Figures | Evaluate | Sample | Compare
+
+
+def parse(arguments: list[str]) -> Command:
     """The command with its settings: those given, over those of the preset or of the run that is resumed."""
-    defaults = Train(config=default_config(arguments))
-    train = Annotated[Train, tyro.conf.subcommand("train", default=defaults)]
-    figures = Annotated[Figures, tyro.conf.subcommand("figures")]
-    return tyro.cli(train | figures, prog="vaekit", args=arguments)
+    config = default_config(arguments)
+    train = Annotated[Train, tyro.conf.subcommand("train", default=Train(config=config))]
+    compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=config))]
+    others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (Evaluate, Sample, Figures)]
+    return tyro.cli(Union[train, others[0], compare, *others[1:]], prog="vaekit", args=arguments)  # type: ignore
 
 
 def default_config(arguments: list[str]) -> Config:

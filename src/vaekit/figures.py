@@ -44,7 +44,7 @@ def _encode(vae: VAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, torch.cat([q.std.float().cpu() for q in posteriors])
 
 
-def _decode(vae: VAE, z: torch.Tensor) -> Pixels:
+def decode(vae: VAE, z: torch.Tensor) -> Pixels:
     """(N, d) -> (N, H, W, 3)."""
     with _evaluating(vae) as device:
         return np.concatenate([to_rgb(vae.decode(part.to(device))) for part in z.split(BATCH)])
@@ -59,7 +59,7 @@ def reconstructions(vae: VAE, x: torch.Tensor, generator: torch.Generator | None
     x = x[:8]
     mean, std = _encode(vae, x)
     z = mean + _noise(mean.shape, generator) * std  # eq. 6
-    tiles = np.concatenate([to_rgb(x), _decode(vae, z), _decode(vae, mean)])
+    tiles = np.concatenate([to_rgb(x), decode(vae, z), decode(vae, mean)])
     return labelled(tiles, rows=("original", "sampled z", "mean"))
 
 
@@ -98,7 +98,7 @@ def variants(
     top, side = (rf"$z_{{{j}}}$   (${symbol}={unit[j]:.2g}$, {meaning})" for j in (a, b))
     offsets = [rf"$\mu{delta:+g}\,{symbol}$" if delta else r"$\mu$" for delta in deltas]
     rows, side = (offsets, side) if a != b else ([""], "")
-    return labelled(_decode(vae, z), rows, offsets, top, side, target=192)
+    return labelled(decode(vae, z), rows, offsets, top, side, target=192)
 
 
 def transitions(
@@ -116,7 +116,7 @@ def transitions(
         if mean.shape not in eps:
             eps[mean.shape] = _noise(mean.shape, generator)
         z_1, z_2 = (mean + eps[mean.shape] * std).unflatten(0, (-1, 1, 2)).unbind(2)  # (P, 1, d) each
-        x_hat = _decode(vae, ((1 - alpha) * z_1 + alpha * z_2).flatten(0, 1))
+        x_hat = decode(vae, ((1 - alpha) * z_1 + alpha * z_2).flatten(0, 1))
         rows.append(x_hat.reshape(len(x_pairs), steps, *x_hat.shape[1:]))
     tiles = np.stack(rows, axis=1)  # (P, models, steps, H, W, 3)
     columns = ["$z_1$", *(rf"$\alpha={value:.2g}$" for value in alpha[1:-1].flatten().tolist()), "$z_2$"]
@@ -128,7 +128,30 @@ def samples(vae: VAE, n: int = 64, generator: torch.Generator | None = None) -> 
 
     KL_G (eq. 20) matches two moments of the aggregate posterior, not its shape: expect less than in fig. 5.
     """
-    return grid(enlarge(_decode(vae, _noise((n, vae.latent_dim), generator)), target=128))
+    return grid(enlarge(decode(vae, _noise((n, vae.latent_dim), generator)), target=128))
+
+
+def sampled(vae: VAE, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """One z (N, d) of the posterior of each image x (N, C, H, W) (eq. 6), on the CPU."""
+    mean, std = _encode(vae, x)
+    return mean + _noise(mean.shape, generator) * std  # eq. 6
+
+
+def side_by_side(vaes: Mapping[str, VAE], x: torch.Tensor) -> Pixels:
+    """Images x (N, C, H, W) above their reconstructions from a sampled z, a row for each model by name."""
+    rows = [decode(vae, sampled(vae, x)) for vae in vaes.values()]
+    return labelled(np.concatenate([to_rgb(x), *rows]), rows=("original", *vaes))
+
+
+def latent_rows(vaes: Mapping[str, VAE], latents: Mapping[str, torch.Tensor]) -> Pixels:
+    """Decoded latents (n, d) of each model by name, a row each, all of one n."""
+    return labelled(np.concatenate([decode(vae, latents[name]) for name, vae in vaes.items()]), rows=[*vaes])
+
+
+def joint_histograms(latents: Mapping[str, torch.Tensor], columns: int = 4) -> Pixels:
+    """Fig. 6 for several models by name, latents (N, d) each: the two entries of each that vary most."""
+    tiles = [joint_histogram(z, *most_varying(z), title=name) for name, z in latents.items()]
+    return grid(np.stack(tiles), min(columns, len(tiles)))
 
 
 def draw_all(vae: VAE, x: torch.Tensor, records: Records, folder: str | Path, seed: int = 0) -> list[Path]:

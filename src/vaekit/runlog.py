@@ -58,15 +58,16 @@ class RunLog:
             self.tensorboard.close()
             self.file.close()
 
-    def write(self, record: Mapping[str, float]) -> None:
-        """Append one record, which must hold `step`, to both logs."""
+    def write(self, record: Mapping[str, float | str]) -> None:
+        """Append one record, which must hold `step`, to both logs; text goes to the file alone."""
         if not self.enabled:
             return
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
+        step = int(record["step"])
         for name, value in record.items():
-            if name not in ("step", "images_seen", "elapsed_sec"):
-                self.tensorboard.add_scalar(name if "/" in name else f"train/{name}", value, int(record["step"]))
+            if name not in ("step", "images_seen", "elapsed_sec") and not isinstance(value, str):
+                self.tensorboard.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
     def show(self, fraction: float, record: Mapping[str, float], left_sec: float) -> None:
         """Move the bar: share of the run done, speed, time left and the losses by name."""

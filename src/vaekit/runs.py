@@ -13,6 +13,7 @@ from vaekit import checkpoint, figures
 from vaekit.config import Config, differences
 from vaekit.data import HeldOut, Prepared, prepare, resolve_source, split
 from vaekit.runlog import read_records
+from vaekit.schedule import fraction_done
 from vaekit.vae import CONFIG_FILE, VAE, WEIGHTS_FILE
 
 PICTURES_FILE = "pictures.json"
@@ -30,11 +31,11 @@ class Pictures:
     skipped: list[tuple[str, str]]
 
 
-def default_run(config: Config, images: str | Path) -> Path:
-    """runs/<pictures>-<preset>-<size>."""
+def default_run(config: Config, images: str | Path, prefix: str = "") -> Path:
+    """runs/<prefix><pictures>-<preset>-<size>."""
     height, width = config.image_size
     size = str(height) if height == width else f"{height}x{width}"
-    return Path("runs") / f"{Path(images).resolve().name}-{config.preset}-{size}"
+    return Path("runs") / f"{prefix}{Path(images).resolve().name}-{config.preset}-{size}"
 
 
 def check_free(run: Path) -> None:
@@ -54,6 +55,12 @@ def check_resumable(run: Path, config: Config) -> Path:
     if newest is None:
         raise ValueError(f"{run} has no checkpoint to resume from; start it anew with another --out")
     return newest
+
+
+def finished(run: Path, config: Config) -> bool:
+    """Whether `run` holds a run with these settings that came to its end. Raises `ValueError` for other settings."""
+    newest = check_resumable(run, config) if checkpoint.latest(run) is not None else None
+    return newest is not None and fraction_done(config, checkpoint.counters(newest)) >= 1
 
 
 def check_same_pictures(run: Path, prepared: Prepared) -> None:
@@ -98,14 +105,37 @@ def draw_run(run: str | Path, images: str | Path | None = None) -> list[Path]:
     """
     run = Path(run)
     vae = VAE.from_pretrained(run)
+    prepared, test = held_out_of(run, vae.config, images)
+    return draw(vae, run, HeldOut(prepared.images, test).some(FIGURE_IMAGES))
+
+
+def held_out_of(run: Path, config: Config, images: str | Path | None = None) -> tuple[Prepared, np.ndarray]:
+    """The pictures to measure a run with, and which of them it has not trained on: all, if they are not its own.
+
+    `images` is their folder, None for the run's own. Raises `ValueError` if that is gone.
+    """
     if images is None:
-        images = read_pictures(run).folder
-        if not Path(images).is_dir():
-            raise ValueError(f"the pictures of {run} are no longer in {images}; name their folder")
-    prepared = prepare(resolve_source(str(images)), *vae.config.image_size, vae.config.channels)
+        images = own_folder(run)
+    prepared = prepare(resolve_source(str(images)), *config.image_size, config.channels)
     own = (run / PICTURES_FILE).is_file() and prepared.fingerprint == read_pictures(run).fingerprint
-    indices = split(len(prepared), vae.config.split)[1] if own else np.arange(len(prepared))
-    return draw(vae, run, HeldOut(prepared.images, indices).some(FIGURE_IMAGES))
+    return prepared, split(len(prepared), config.split)[1] if own else np.arange(len(prepared))
+
+
+def trained_on(run: Path, config: Config) -> tuple[Prepared, np.ndarray]:
+    """The run's own pictures, and which of them it trained on. Raises `ValueError` if they are gone or have changed."""
+    folder = own_folder(run)
+    prepared = prepare(resolve_source(folder), *config.image_size, config.channels)
+    if prepared.fingerprint != read_pictures(run).fingerprint:
+        raise ValueError(f"the pictures in {folder} are no longer those that {run} trained on")
+    return prepared, split(len(prepared), config.split)[0]
+
+
+def own_folder(run: Path) -> str:
+    """The folder of the pictures of a run. Raises `ValueError` if it is gone."""
+    folder = read_pictures(run).folder
+    if not Path(folder).is_dir():
+        raise ValueError(f"the pictures of {run} are no longer in {folder}; name their folder")
+    return folder
 
 
 def draw(vae: VAE, run: Path, x: Tensor) -> list[Path]:

@@ -25,7 +25,8 @@ from vaekit.collectives import from_rank_zero
 from vaekit.config import Config
 from vaekit.data import HeldOut, Prepared, Stream, prepare, resolve_source, split
 from vaekit.devices import make_fabric, resolve_precision
-from vaekit.evaluation import evaluate
+from vaekit.diagnostics import entries, std_histogram, verdict
+from vaekit.evaluation import measure
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
 from vaekit.runlog import RunLog
@@ -199,15 +200,19 @@ def measure_and_draw(
     """
     batches = (x.to(fabric.device) for x in held_out.batches(TEST_BATCH, limit))
     with fabric.autocast():
-        measured = evaluate(state.ema, batches)
+        measured, posterior = measure(state.ema, batches)
     if not fabric.is_global_zero:
         return
-    log.write(state.counters | {f"test/{name}": value for name, value in measured.items()})
+    judged = verdict(entries(posterior), std_histogram(posterior), state.ema.config.objective)
+    log.write(
+        state.counters | {f"test/{name}": value for name, value in measured.items()} | {"test/verdict": judged.state}
+    )
     log.say(
         f"step {state.counters['step']:,}, {measured['num_images']} test pictures: L1 {measured['l1']:.4f}, "
         f"PSNR {measured['psnr']:.2f} dB, Laplacian ratio {measured['laplacian_ratio']:.2f}, "
         f"{measured['active_units']} of {state.ema.latent_dim} entries active"
     )
+    log.say(f"latents: {judged.sentence}" if judged.ok else f"WARNING, latents: {judged.sentence}")
     with fabric.autocast():
         draw(state.ema, run, held_out.some(FIGURE_IMAGES))
 

@@ -1,0 +1,210 @@
+"""Classes of pictures, where somebody has written them down: in the names of folders or in a CSV. N pictures."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vaekit.data.sources import SUFFIXES
+
+LABELS_FILE = "labels.csv"
+FILE_COLUMNS = ("file", "filename", "path", "image", "picture", "name")
+LABEL_COLUMNS = ("label", "class", "target")
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The class of each of N pictures.
+
+    `classes` are the names in order, `indices` int (N,) point into them, `source` says where they come from, and
+    `ordered` that the classes are numbers, or the two sides of a number, from low to high.
+    """
+
+    classes: tuple[str, ...]
+    indices: np.ndarray
+    source: str
+    ordered: bool = False
+
+    @classmethod
+    def of(cls, names: Sequence[str], source: str = "a list") -> Labels:
+        """Labels from the name of each picture's class; numbers are sorted as numbers, anything else as text."""
+        classes = sorted(set(names))
+        ordered = all(_is_number(name) for name in classes)
+        if ordered:
+            classes.sort(key=float)
+        place = {name: i for i, name in enumerate(classes)}
+        return cls(tuple(classes), np.array([place[name] for name in names], int), source, ordered)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> Labels:
+        """The labels of some pictures; the classes stay all of them, so that parts fit together."""
+        return Labels(self.classes, self.indices[chosen], self.source, self.ordered)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pictures of each class, in the order of `classes`; some may have none."""
+        counts = np.bincount(self.indices, minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist(), strict=True))
+
+    @property
+    def normal(self) -> str:
+        """The class taken for the normal one: the lower of two that are ordered, else the most frequent."""
+        if self.ordered and len(self.classes) == 2:
+            return self.classes[0]
+        return max(self.classes, key=self.counts.__getitem__)
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether the classes are numbers from 0 to 1 with at least one strictly between."""
+        if not all(_is_number(name) for name in self.classes):
+            return False
+        values = [float(name) for name in self.classes]
+        return min(values) >= 0 and max(values) <= 1 and any(0 < value < 1 for value in values)
+
+    def at_least(self, threshold: float) -> Labels:
+        """Two classes out of numbers: for a threshold of 0.5, "below 0.5" and "0.5 or more".
+
+        Raises `ValueError` if the classes are no numbers.
+        """
+        if not all(_is_number(name) for name in self.classes):
+            raise ValueError(f"the classes {', '.join(self.classes[:3])} are not all numbers; only numbers can be cut")
+        above = np.array([float(name) >= threshold for name in self.classes])
+        sides = f"below {threshold:g}", f"{threshold:g} or more"
+        return Labels(sides, above[self.indices].astype(int), self.source, ordered=True)
+
+    def decided(self) -> Labels:
+        """Probabilities of one thing cut at 0.5 into no and yes; any other labels as they are."""
+        return self.at_least(0.5) if self.probabilities else self
+
+
+def find_labels(folder: Path, names: Sequence[str], labels: Path | None = None) -> Labels | None:
+    """Return the classes of the pictures `names`, N paths relative to `folder`, or None if nobody wrote them down.
+
+    The first of these that there is:
+    - the CSV `labels`, lines of picture and label, see `read_labels`;
+    - class folders: every picture lies in one of two or more folders directly below `folder`, and there are at
+      least twice as many pictures as folders;
+    - `labels.csv` in the folder, or beside it in the parent folder if that one names any of the pictures.
+
+    Raises `ValueError` as `read_labels` does.
+    """
+    folder = folder.resolve()
+    if labels is not None:
+        return read_labels(labels, folder, names)
+    parents = [name.partition("/")[0] for name in names if "/" in name]
+    if len(parents) == len(names) and 2 <= len(set(parents)) <= len(names) / 2:
+        return Labels.of(parents, "class folders")
+    inside, beside = folder / LABELS_FILE, folder.parent / LABELS_FILE
+    if inside.is_file():
+        return read_labels(inside, folder, names)
+    if beside.is_file() and _match(beside, folder, names):  # else it is about other pictures
+        return read_labels(beside, folder, names)
+    return None
+
+
+def read_labels(path: Path, folder: Path, names: Sequence[str]) -> Labels:
+    """Read the classes of the pictures `names`, N paths relative to `folder`, from a CSV of picture and label.
+
+    Tabs, semicolons, commas or spaces part the columns, whichever of them comes first in this order and splits
+    the first line. A first line without the name of a picture is the header: its column `label`, `class` or
+    `target` counts, and `file`, `filename`, `path`, `image`, `picture` or `name`; otherwise the first column names
+    the picture, relative to `folder`, else to the CSV's own folder, else by a file name that no two share, and the
+    second holds the label. Lines about other pictures are left alone.
+
+    Raises `ValueError` for a file that is missing, empty or no UTF-8 text, a picture without label or with two, a
+    single class, or more classes than half the pictures, which is rather a measurement.
+    """
+    found = _match(path, folder.resolve(), names)
+    missing = [name for i, name in enumerate(names) if i not in found]
+    if missing:
+        example = missing[0]
+        raise ValueError(
+            f"{path.name} has no label for {len(missing):,} of {len(names):,} pictures, for instance {example}; "
+            f"add a line for each, such as {example},LABEL, or move those pictures elsewhere"
+        )
+    labels = Labels.of([found[i] for i in range(len(names))], str(path))
+    if len(labels.classes) < 2:
+        raise ValueError(f"{path.name} gives every picture the label {found[0]!r}; two classes or more are needed")
+    if len(labels.classes) > len(names) / 2:
+        raise ValueError(
+            f"{path.name} has {len(labels.classes):,} different labels for {len(names):,} pictures: it looks like "
+            "a measurement, not a class; give a few classes"
+        )
+    return labels
+
+
+def _match(path: Path, folder: Path, names: Sequence[str]) -> dict[int, str]:
+    """The labels in a CSV by the place of their picture among `names`."""
+    rows = _read_rows(path)
+    file, label, first = _columns([cell.lower() for cell in rows[0]])
+    places = _places(folder, names, path.resolve().parent)
+    found: dict[int, str] = {}
+    for row in rows[first:]:
+        if len(row) <= max(file, label) or not row[label]:
+            continue
+        place = places.get(posixpath.normpath(row[file]))
+        if place is not None and found.setdefault(place, row[label]) != row[label]:
+            raise ValueError(
+                f"{path.name} gives {names[place]} two labels, {found[place]!r} and {row[label]!r}; keep one of them"
+            )
+    return found
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"cannot read the labels {path}: {reason}; give a CSV with lines of picture,label") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the labels {path} are no UTF-8 text; save them as CSV in UTF-8") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"the labels {path} are empty; give a CSV with lines of picture,label")
+    try:
+        delimiter = next((mark for mark in "\t;," if len(_split(lines[:1], mark)[0]) > 1), " ")
+        return _split(lines, delimiter)
+    except csv.Error as error:
+        raise ValueError(f"the labels {path} are no CSV: {error}; give lines of picture,label") from error
+
+
+def _split(lines: list[str], delimiter: str) -> list[list[str]]:
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)  # so several spaces part only once
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def _columns(head: list[str]) -> tuple[int, int, int]:
+    """The column of the picture, that of the label, and the first row that is no header."""
+    if any(cell.endswith(SUFFIXES) for cell in head):
+        return 0, 1, 0
+    label = next((head.index(name) for name in LABEL_COLUMNS if name in head), 1)
+    file = next((head.index(name) for name in FILE_COLUMNS if name in head), 0 if label else 1)
+    return file, label, 1
+
+
+def _places(folder: Path, names: Sequence[str], csv_folder: Path) -> dict[str, int]:
+    """Where among `names` a picture stands, by all that a CSV may call it."""
+    bases = [posixpath.basename(name) for name in names]
+    counts = Counter(bases)
+    bare = {base: i for i, base in enumerate(bases) if counts[base] == 1}
+    way = Path(os.path.relpath(folder, csv_folder)).as_posix()
+    beside = {posixpath.normpath(f"{way}/{name}"): i for i, name in enumerate(names)}
+    absolute = {f"{folder.as_posix()}/{name}": i for i, name in enumerate(names)}
+    return bare | absolute | beside | {name: i for i, name in enumerate(names)}  # the last one counts
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

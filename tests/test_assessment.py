@@ -1,0 +1,160 @@
+"""Measuring a finished run: what is reported, from which pictures, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vaekit import evaluate_run, sample_run, train
+from vaekit.assessment import readable
+from vaekit.cli import run as command
+from vaekit.data import HeldOut, prepare, split
+from vaekit.evaluation import evaluate
+from vaekit.priors import GaussianMixturePrior
+from vaekit.vae import VAE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Forty pictures in two class folders, alternating by name so that both parts of the split have both."""
+    folder = tmp_path_factory.mktemp("labelled")
+    random = np.random.default_rng(0)
+    lines = ["file,label"]
+    for i in range(40):
+        coarse = Image.fromarray(random.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+        coarse.resize((20, 20)).save(folder / f"{i:02d}.png")
+        lines.append(f"{i:02d}.png,{'good' if i % 2 else 'bad'}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, folder, tmp_path_factory):
+    """A run that took a while; nobody writes to it."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(tiny, folder, run)
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run for a test to write to."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_it_measures_reconstruction_generation_latents_and_usefulness(run, folder):
+    result = evaluate_run(run)
+    assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result))
+    assert result["protocol"]["pictures"]["num_images"] == 8  # 20 % of 40
+    assert result["protocol"]["features"]["distance"] == "FD-EffNet"
+    for kind in ("sampled", "mean"):
+        assert {"l1", "psnr", "ssim", "laplacian_ratio", "spectrum_db"} <= result["reconstruction"][kind].keys()
+    assert {"fd_effnet", "kd_effnet", "precision"} <= result["reconstruction"]["sampled"].keys()
+    assert result["generation"].keys() == {"normal", "gaussian-mixture", "train"}
+    assert result["generation"]["train"]["fd_effnet"] < result["generation"]["normal"]["fd_effnet"]
+    assert result["latents"]["latent_dim"] == 6
+    assert 0 <= result["usefulness"]["anomaly_auroc"] <= 1
+    assert (run / "figures" / "power_spectra.png").is_file()
+    assert "FD-EffNet" in (run / "evaluation.md").read_text()
+    assert "biased upwards" in result["warnings"][0]
+    assert "not measured, lpips" in readable(result)
+    assert "FID" not in readable(result)
+
+
+def test_its_numbers_are_those_of_evaluate_and_repeat(run, folder):
+    first, again = evaluate_run(run, features="none"), evaluate_run(run, features="none")
+    assert first["reconstruction"] == again["reconstruction"]
+    assert first["generation"] == again["generation"]
+    prepared = prepare(folder, 16, 16, 3)
+    test = HeldOut(prepared.images, split(40, 0.8)[1])
+    expected = evaluate(VAE.from_pretrained(run), test.batches(50))
+    for name in ("l1", "psnr"):
+        assert first["reconstruction"]["sampled"][name] == pytest.approx(expected[name], rel=1e-3)  # bf16 or not
+        assert first["reconstruction"]["mean"][name] == pytest.approx(expected[f"{name}_mean"], rel=1e-3)
+
+
+def test_other_pictures_are_all_measured_and_named_in_the_file(run, photos):
+    result = evaluate_run(run, photos, features="none")
+    assert result["protocol"]["pictures"]["num_images"] == 20
+    assert (run / f"evaluation-{photos.name}.json").is_file()
+    assert "no labels" in result["not_measured"]["usefulness"]
+
+
+def test_without_the_train_pictures_what_needs_them_is_left_out_with_the_reason(tiny, photos, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(photos, copy)
+    train(tiny, copy, tmp_path / "run")
+    shutil.rmtree(copy)
+    result = evaluate_run(tmp_path / "run", photos, features="none")
+    assert result["generation"].keys() == {"normal"}
+    assert "no longer in" in result["not_measured"]["gaussian-mixture, train"]
+
+
+def test_a_limit_takes_that_many_pictures(run):
+    assert evaluate_run(run, features="none", limit=5)["protocol"]["pictures"]["num_images"] == 5
+
+
+def test_mistakes_are_one_clear_line(run, folder, tmp_path, capsys):
+    (tmp_path / "few.csv").write_text("00.png,a\n01.png,b\n")
+    inception = "no weights in" if find_spec("torch_fidelity") else "need torch-fidelity"
+    for arguments, message in {
+        (str(tmp_path / "nothing"),): "no model in",
+        (str(run), str(tmp_path / "nowhere")): "there is no folder",
+        (str(run), "--limit", "1"): "variances need two or more",
+        (str(run), "--labels", str(tmp_path / "few.csv")): "has no label for 38 of 40 pictures",
+        (str(run), "--features", "inception", "--weights", str(tmp_path / "none.pth")): inception,
+    }.items():
+        assert command(["evaluate", *arguments]) == 2, arguments
+        error = capsys.readouterr().err.strip().splitlines()
+        assert message in error[-1]
+        assert error[-1].startswith("vaekit: ")
+
+
+def test_latents_that_are_not_finite_are_one_clear_line(run, capsys):
+    vae = VAE.from_pretrained(run)
+    torch.nn.init.constant_(vae.encoder.mean.bias, float("nan"))
+    vae.save_pretrained(run)
+    assert command(["evaluate", str(run), "--features", "none"]) == 2
+    assert "not finite" in capsys.readouterr().err
+
+
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_samples_come_from_either_prior_as_one_picture_or_many(run, tmp_path):
+    one = sample_run(run, "gaussian-mixture", 9)
+    assert size(one) == (3 * 128 + 4, 3 * 128 + 4)
+    many = sample_run(run, "normal", 3, out=tmp_path / "out")
+    assert sorted(path.name for path in many.iterdir()) == ["000000.png", "000001.png", "000002.png"]
+
+
+def test_the_fitted_prior_is_kept_until_the_model_changes(run):
+    sample_run(run, "gaussian-mixture", 1)
+    kept = (run / "prior.safetensors").stat().st_mtime_ns
+    sample_run(run, "gaussian-mixture", 1)
+    assert (run / "prior.safetensors").stat().st_mtime_ns == kept
+    VAE.from_pretrained(run).save_pretrained(run)
+    sample_run(run, "gaussian-mixture", 1)
+    assert (run / "prior.safetensors").stat().st_mtime_ns > kept
+    assert GaussianMixturePrior.load(run / "prior.safetensors").mean.shape[1] == 6
+
+
+def test_a_seed_draws_the_same_samples_and_another_seed_others(run, tmp_path):
+    def drawn(seed):
+        folder = sample_run(run, "normal", 1, seed=seed, out=tmp_path / str(seed))
+        return (folder / "000000.png").read_bytes()
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_grey_pictures_are_measured_too(tiny, folder, tmp_path):
+    train(dataclasses.replace(tiny, channels=1), folder, tmp_path / "grey")
+    assert evaluate_run(tmp_path / "grey", limit=4)["reconstruction"]["sampled"]["fd_effnet"] > 0

@@ -1,0 +1,103 @@
+"""A comparison: the same for every model but the model, resumable run by run, one report."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+import torch
+
+from vaekit import compare
+from vaekit.checkpoint import all_checkpoints
+from vaekit.cli import run as command
+from vaekit.config import Config
+from vaekit.devices import make_fabric
+from vaekit.models import model_config
+from vaekit.training import build_state
+
+MODELS = ("samples", "means+gan:weights.kl_individual=0.1", "beta")
+
+
+@pytest.fixture(scope="module")
+def report(tiny, photos, tmp_path_factory):
+    return compare(tiny, photos, tmp_path_factory.mktemp("comparison") / "out", MODELS, seeds=2, features="none")
+
+
+def test_the_report_has_every_model_with_its_spread_and_its_figures(report):
+    folder = report.parent
+    markdown = (folder / "report.md").read_text()
+    for model in MODELS:
+        assert f"| {model} | " in markdown
+    assert "±" in markdown
+    figures = re.findall(r"!\[.*?\]\((figures/.*?\.png)\)", markdown)
+    assert len(figures) == 7
+    assert all((folder / figure).is_file() for figure in figures)
+    page = report.read_text()
+    assert page.count("data:image/png;base64,") == 7
+    assert "http" not in page
+    numbers = json.loads((folder / "report.json").read_text())
+    assert {model: len(runs) for model, runs in numbers.items()} == dict.fromkeys(MODELS, 2)
+
+
+def test_models_differ_in_nothing_but_what_their_names_say(report):
+    folder = report.parent
+    configs = {
+        path.parent.parent.name: Config.from_json(path.read_text()) for path in folder.glob("*/seed-0/config.json")
+    }
+    same = {
+        dataclasses.replace(
+            config,
+            objective="global",
+            moments="samples",
+            gan=True,
+            weights=dataclasses.replace(config.weights, kl_individual=0.5),
+        ).to_json()
+        for config in configs.values()
+    }
+    assert len(configs) == 3
+    assert len(same) == 1
+
+
+def test_all_models_of_a_seed_start_from_the_same_weights(tiny):
+    starts = []
+    for model in ("samples", "standard+gan", "beta"):
+        config = model_config(tiny.resolved(), model)
+        starts.append(build_state(make_fabric(config), config).ema.state_dict())
+    for start in starts[1:]:
+        assert all(torch.equal(start[name], tensor) for name, tensor in starts[0].items())
+
+
+def test_finished_runs_are_neither_trained_nor_measured_again(tiny, photos, report):
+    folder = report.parent
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("seed-*/*.*") if path.is_file()}
+    compare(tiny, photos, folder, MODELS, seeds=2, features="none")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_run_that_was_cut_off_goes_on(tiny, photos, tmp_path):
+    long = dataclasses.replace(tiny, save_every_minutes=1e-6)
+    compare(long, photos, tmp_path / "out", ["samples"], features="none")
+    run = tmp_path / "out" / "samples" / "seed-0"
+    last = all_checkpoints(run)[-1]
+    undisturbed = (last / "vae.safetensors").read_bytes()
+    for path in last.iterdir():
+        path.unlink()
+    last.rmdir()
+    compare(long, photos, tmp_path / "out", ["samples"], features="none")
+    assert (last / "vae.safetensors").read_bytes() == undisturbed
+
+
+def test_unknown_models_and_several_devices_are_refused_before_anything_is_trained(tiny, photos, tmp_path, capsys):
+    with pytest.raises(ValueError, match="unknown model 'gan'"):
+        compare(tiny, photos, tmp_path / "out", ["samples", "gan"])
+    with pytest.raises(ValueError, match="compare trains on one device"):
+        compare(dataclasses.replace(tiny, devices=2), photos, tmp_path / "out", ["samples"])
+    assert not (tmp_path / "out").exists()
+    assert command(["compare", str(photos), "--models", "samples", "--size", "17"]) == 2
+    assert "does not fit this network" in capsys.readouterr().err
+
+
+def test_other_settings_than_those_of_a_started_comparison_are_refused(tiny, photos, tmp_path):
+    compare(tiny, photos, tmp_path / "out", ["samples"], features="none")
+    with pytest.raises(ValueError, match="lr was"):
+        compare(dataclasses.replace(tiny, lr=0.1), photos, tmp_path / "out", ["samples"], features="none")
