@@ -95,6 +95,14 @@ def test_without_the_train_pictures_what_needs_them_is_left_out_with_the_reason(
     assert "no longer in" in result["not_measured"]["gaussian-mixture, train"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_run_trained_on_another_device_is_measured_on_the_one_there_is(run):
+    vae = VAE.from_pretrained(run)
+    vae.config = dataclasses.replace(vae.config, device="cuda", precision="fp16")
+    vae.save_pretrained(run)
+    assert evaluate_run(run, features="none")["protocol"]["device"] != "cuda"
+
+
 def test_a_limit_takes_that_many_pictures(run):
     assert evaluate_run(run, features="none", limit=5)["protocol"]["pictures"]["num_images"] == 5
 

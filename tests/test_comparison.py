@@ -87,6 +87,16 @@ def test_a_run_that_was_cut_off_goes_on(tiny, photos, tmp_path):
     assert (last / "vae.safetensors").read_bytes() == undisturbed
 
 
+def test_a_run_that_was_cut_off_before_its_first_checkpoint_starts_anew(tiny, photos, tmp_path):
+    (tmp_path / "out" / "samples" / "seed-0" / "checkpoints").mkdir(parents=True)
+    assert compare(tiny, photos, tmp_path / "out", ["samples"], features="none") is not None
+
+
+def test_two_test_pictures_are_enough_for_a_report(tiny, photos, tmp_path):
+    config = dataclasses.replace(tiny, split=0.9)
+    assert compare(config, photos, tmp_path / "out", ["samples"], features="none") is not None
+
+
 def test_unknown_models_and_several_devices_are_refused_before_anything_is_trained(tiny, photos, tmp_path, capsys):
     with pytest.raises(ValueError, match="unknown model 'gan'"):
         compare(tiny, photos, tmp_path / "out", ["samples", "gan"])

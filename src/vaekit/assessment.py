@@ -26,9 +26,9 @@ from vaekit.config import Config
 from vaekit.data import HeldOut, Prepared
 from vaekit.data.labels import Labels, find_labels
 from vaekit.data.loader import evenly
-from vaekit.devices import available, resolve_precision
+from vaekit.devices import available, precision_here
 from vaekit.diagnostics import diagnose
-from vaekit.evaluation import encode, gather, reconstruct
+from vaekit.evaluation import BATCH, encode, gather, reconstruct
 from vaekit.features import LPIPS_SMALLEST, Extractor, load_extractor, load_lpips
 from vaekit.files import replacing, sha256
 from vaekit.mosaic import save
@@ -39,18 +39,12 @@ from vaekit.probes import usefulness
 from vaekit.runlog import read_records
 from vaekit.runs import FIGURES_FOLDER, held_out_of, trained_on
 from vaekit.sampling import run_prior
-from vaekit.tables import ABSENT, Table, by_measure
+from vaekit.tables import ABSENT, GENERATIONS, Table, by_measure
 from vaekit.vae import VAE, WEIGHTS_FILE
 
 PROTOCOL_VERSION = 1  # raise it when a measure would give another number
-BATCH = 50
 FEW_IMAGES = 2048  # fewer bias distances upwards too much to be compared with those of other sets
 RECONSTRUCTIONS = {"sampled": "from sampled z", "mean": "from the mean"}
-GENERATIONS = {
-    "normal": "z ~ N(0, I)",
-    "gaussian-mixture": "z ~ fitted mixture",
-    "train": "train pictures, for reference",
-}
 
 PROBED = ("accuracy", "balanced_accuracy", "auroc", "average_precision")
 NONE = np.array([], dtype=int)
@@ -93,7 +87,9 @@ def evaluate_run(
     prepared, test = held_out_of(run, vae.config, images)
     chosen = test if limit is None else test[evenly(len(test), limit)]
     if len(chosen) < 2:
-        raise ValueError(f"one picture to measure {run} with: variances need two or more; name a folder with more")
+        raise ValueError(
+            f"{len(chosen)} pictures to measure {run} with: variances need two or more; name a folder with more"
+        )
     found = find_labels(prepared.folder, prepared.names, labels)
     extractor = None if features == "none" else load_extractor(features, weights, available("auto"))
     subject = Subject(vae, prepared, HeldOut(prepared.images, chosen), extractor, seed, say)
@@ -312,9 +308,9 @@ def protocol(run: Path, subject: Subject, labels: Labels | None, normal: tuple[s
         },
         "features": None if subject.extractor is None else subject.extractor.protocol(),
         "ms_ssim_scales": metrics.ms_ssim_scales(*config.image_size),
-        "labels": labels and {"source": labels.source, "normal": normal},
+        "labels": None if labels is None else {"source": labels.source, "normal": normal},
         "seed": subject.seed,
-        "precision": resolve_precision(config),
+        "precision": precision_here(config),
         "device": subject.device.type,
         "versions": {name: version(name) for name in ("vaekit", "torch", "torchmetrics", "scikit-learn")},
     }
@@ -324,7 +320,7 @@ def protocol(run: Path, subject: Subject, labels: Labels | None, normal: tuple[s
 def in_precision_of(config: Config) -> Iterator[None]:
     """The network in the precision of the run, as in training; measures are in float32 and float64 all the same."""
     device = available("auto")
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(config))
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision_here(config))
     with torch.autocast(device, dtype, enabled=dtype is not None):
         yield
 
@@ -389,7 +385,7 @@ def usefulness_table(scores: Mapping[str, Any]) -> Table:
     names = [name for name in PROBED if f"linear_{name}" in scores]
     anomaly = f"{scores['anomaly_auroc']:.3f} ± {scores['anomaly_auroc_se']:.3f}"
     label = f"error as anomaly score, AUROC (normal: {scores['anomaly_normal']})"
-    columns = ("", "linear probe", "20 nearest", "most frequent class")
+    columns = ("", "linear probe", f"{scores['knn_k']} nearest", "most frequent class")
     rows = [*(row(name) for name in names), [label, anomaly, ABSENT, "0.500"]]
     return Table(f"Usefulness of the means ({scores['protocol']})", columns, rows)
 

@@ -75,7 +75,7 @@ class Measuring:
     labels: Path | None = None
     """CSV of file,label, to probe what the latents are good for; class folders and labels.csv are found without."""
     normal: tuple[str, ...] = ()
-    """Classes that are no anomaly; by default the most frequent one."""
+    """Classes that are no anomaly; by default the lower of two numbers, else the most frequent one."""
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 
-from vaekit import charts, figures
+from vaekit import charts, checkpoint, figures
 from vaekit.assessment import Say, evaluate_run
 from vaekit.config import Config
 from vaekit.data import HeldOut
 from vaekit.data.loader import evenly
 from vaekit.models import MODELS, folder_name, model_config
 from vaekit.mosaic import save
-from vaekit.priors import GaussianMixturePrior, Prior, StandardNormal
+from vaekit.priors import Prior, StandardNormal
 from vaekit.report import Entries, Entry, write_report
 from vaekit.runlog import read_records
 from vaekit.runs import FIGURE_IMAGES, FIGURES_FOLDER, default_run, finished, held_out_of
-from vaekit.sampling import PRIOR_FILE
+from vaekit.sampling import run_prior
 from vaekit.training import train
 from vaekit.vae import VAE
 
@@ -76,7 +76,7 @@ def compare(
     for i, (key, settings) in enumerate(planned.items(), start=1):
         if not finished(runs[key], settings):
             say(f"{i} of {len(planned)}: training {key[0]}, seed {settings.seed}")
-            train(settings, images, runs[key], resume=(runs[key] / "checkpoints").is_dir())
+            train(settings, images, runs[key], resume=checkpoint.latest(runs[key]) is not None)
         if not finished(runs[key], settings):
             say("stopped; the same command goes on")
             return None
@@ -100,7 +100,7 @@ def draw_figures(folder: Path, entries: Entries) -> dict[str, Path]:
     x = HeldOut(prepared.images, test).some(FIGURE_IMAGES)
     few = x[evenly(len(x), COLUMNS)]
     normal = {model: StandardNormal(vae.latent_dim) for model, vae in vaes.items()}
-    mixture = {model: GaussianMixturePrior.load(run / PRIOR_FILE) for model, run in runs.items()}
+    mixture = {model: run_prior(run, vaes[model]) for model, run in runs.items()}
     spectra = {model: first.measured["spectra"] for model, (first, *_) in entries.items()}
     original = next(iter(spectra.values()))["original"]
 
@@ -112,7 +112,7 @@ def draw_figures(folder: Path, entries: Entries) -> dict[str, Path]:
 
     pixels = {
         "reconstructions": figures.side_by_side(vaes, few),
-        "transitions": figures.transitions(vaes, few[: len(few) // 4 * 2].unflatten(0, (-1, 2))),
+        "transitions": figures.transitions(vaes, few[: max(2, len(few) // 4 * 2)].unflatten(0, (-1, 2))),
         "samples-normal": drawn(normal),
         "samples-gaussian-mixture": drawn(mixture),
         "joint_histograms": figures.joint_histograms({model: figures.sampled(vae, x) for model, vae in vaes.items()}),

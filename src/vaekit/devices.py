@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 
@@ -53,3 +54,12 @@ def resolve_precision(config: Config) -> str:
         "mps": lambda: False,
     }
     return "bf16" if has_bf16[device]() else "fp32"
+
+
+def precision_here(config: Config) -> str:
+    """The precision of a run on the first device of this machine, which need not be the one it was trained on.
+
+    fp16 belongs to CUDA; elsewhere such a run takes what `auto` gives.
+    """
+    precision = "auto" if config.precision == "fp16" and available("auto") != "cuda" else config.precision
+    return resolve_precision(dataclasses.replace(config, device="auto", precision=precision))

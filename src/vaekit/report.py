@@ -15,7 +15,7 @@ from typing import Any
 
 from vaekit.config import Config
 from vaekit.files import replacing
-from vaekit.tables import ABSENT, MEASURES, Table, number
+from vaekit.tables import ABSENT, GENERATIONS, MEASURES, Table, number
 
 FD, KD = ("fd_effnet", "fid"), ("kd_effnet", "kid")
 RECONSTRUCTION = ("l1", "psnr", "ssim", "ms_ssim", "lpips", "laplacian_ratio", "spectrum_db", *FD, *KD)
@@ -33,7 +33,6 @@ LATENTS = (
 )
 USEFULNESS = ("linear_accuracy", "linear_auroc", "knn_accuracy", "knn_auroc", "anomaly_auroc")
 BUDGET = ("images_seen", "train_sec")
-REFERENCE = "train pictures, for reference"
 STYLE = """body { font: 15px/1.45 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1.2rem 0; font-variant-numeric: tabular-nums; font-size: 13px }
 caption { text-align: left; font-weight: 600; padding: .3rem 0 } td, th { padding: .2rem .6rem; text-align: right }
@@ -123,7 +122,7 @@ def tables_of(entries: Entries) -> list[Table]:
             measured = {
                 model: [e.measured["generation"].get(prior, {}) for e in runs] for model, runs in entries.items()
             }
-            measured[REFERENCE] = [m["generation"].get("train", {}) for m in measurements(entries)[:1]]
+            measured[GENERATIONS["train"]] = [m["generation"].get("train", {}) for m in measurements(entries)[:1]]
             tables.append(by_model(title, measured, GENERATION))
     tables.append(by_model("Latents of test pictures", rows(entries, latents), LATENTS))
     if any(m["usefulness"] for m in measurements(entries)):

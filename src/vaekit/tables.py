@@ -24,6 +24,11 @@ class Measure:
         return f"{self.label} {self.better}".strip()
 
 
+GENERATIONS = {
+    "normal": "z ~ N(0, I)",
+    "gaussian-mixture": "z ~ fitted mixture",
+    "train": "train pictures, for reference",
+}
 UP, DOWN = "\u2191", "\u2193"
 MEASURES = {
     "l1": Measure("L1", ".4f", DOWN),
