@@ -12,10 +12,10 @@ import vaekit
 SOURCE = Path(vaekit.__file__).parent
 # A module imports only from floors below its own; data/ keeps its own order: loader and cache -> sources.
 FLOORS = [
-    {"config", "collectives", "files", "pixels", "signals", "data.sources", "runlog", "tables", "theory"},
+    {"config", "collectives", "files", "pixels", "signals", "data.sources", "runlog", "tables"},
     {"posterior", "metrics", "resnetv2", "pixelshuffle", "mosaic", "devices", "schedule", "models"}
     | {"distances", "features", "bimodality", "priors", "data.cache", "data.loader", "data.labels"},
-    {"objectives", "patchgan", "charts", "data", "diagnostics", "picturesets", "probes"},
+    {"objectives", "patchgan", "charts", "data", "diagnostics", "picturesets", "probes", "theory"},
     {"vae"},
     {"evaluation", "checkpoint", "figures", "step"},
     {"runs"},

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from vaekit.vae import load_weights, save_weights
+from vaekit.files import read_tensors, write_tensors
 
 OPTIMIZERS_FILE = "optimizers.pt"
 STATE_FILE = "state.json"
@@ -46,7 +46,7 @@ def save(state: State, run: Path, config: str) -> Path:
     unfinished.mkdir(parents=True)
     try:
         for name, network in state.networks.items():
-            save_weights(network, unfinished / f"{name}.safetensors", {"config": config})
+            write_tensors(network.state_dict(), unfinished / f"{name}.safetensors", {"config": config})
         optimizers = {name: optimizer.state_dict() for name, optimizer in state.optimizers.items()}
         torch.save(optimizers, unfinished / OPTIMIZERS_FILE)
         (unfinished / STATE_FILE).write_text(json.dumps(state.counters))
@@ -64,16 +64,16 @@ def save(state: State, run: Path, config: str) -> Path:
 
 def load(state: State, folder: Path) -> None:
     """Fill `state` in place from a checkpoint. Raises `ValueError` if the folder is no whole checkpoint."""
+    saved = counters(folder)
     try:
-        counters = json.loads((folder / STATE_FILE).read_text())
         optimizers: dict[str, Any] = torch.load(folder / OPTIMIZERS_FILE, map_location="cpu", weights_only=True)
         for name, network in state.networks.items():
-            network.load_state_dict(load_weights(folder / f"{name}.safetensors")[0])
-    except (OSError, json.JSONDecodeError, UnpicklingError, BadZipFile, RuntimeError, EOFError) as error:
+            network.load_state_dict(read_tensors(folder / f"{name}.safetensors")[0])
+    except (OSError, ValueError, UnpicklingError, BadZipFile, RuntimeError, EOFError) as error:
         raise ValueError(f"{folder} is not a whole checkpoint of this model: {error}") from error
     for name, optimizer in state.optimizers.items():
         optimizer.load_state_dict(optimizers[name])
-    state.counters = counters
+    state.counters = saved
 
 
 def counters(folder: Path) -> dict[str, float]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vaekit.bimodality import MIN_IMAGES, bimodality
-from vaekit.posterior import Posterior, kl_global
+from vaekit.posterior import Posterior, kl_global, log_densities
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): an entry is active if its mean varies by more than this over the data
 DIRAC_STD, PRIOR_STD = 0.05, 0.95  # a std below the one is nearly a point, above the other nearly the prior
@@ -129,20 +129,6 @@ def kl_full_gaussian(posterior: Posterior) -> float:
     log_det = noise.log().sum() + eigenvalues.log1p().sum()  # of noise^(1/2) (I + signal' signal / N) noise^(1/2)
     trace = (noise + posterior.mean.var(0, correction=0)).sum()
     return 0.5 * (trace + mean.square().sum() - len(mean) - log_det).item()
-
-
-def log_densities(z: Tensor, posterior: Posterior) -> Tensor:
-    """log q(z_m|x_n) of every image at every point: z (M, d), posterior (N, d) -> (M, N), nats, float64.
-
-    The squares are expanded, so that the work is two matrix products; about the mean of the means, which keeps
-    their differences exact.
-    """
-    posterior = checked(posterior)
-    center = posterior.mean.mean(0)
-    z, mean = z.double() - center, posterior.mean - center
-    precision = torch.exp(-posterior.logvar)
-    constant = (mean.square() * precision + posterior.logvar + math.log(2 * math.pi)).sum(1)
-    return -0.5 * (z.square() @ precision.T - 2 * z @ (precision * mean).T + constant)
 
 
 def elbo_split(posterior: Posterior, seed: int, num_samples: int = 1000) -> dict[str, float]:

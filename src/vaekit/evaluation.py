@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaekit import metrics
 from vaekit.data import HeldOut
-from vaekit.diagnostics import entries, std_histogram
+from vaekit.diagnostics import Verdict, entries, std_histogram, verdict
 from vaekit.posterior import Posterior, kl_global
 from vaekit.vae import VAE
 
@@ -60,8 +60,8 @@ def evaluate(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> dict[str, fl
 
 
 @torch.no_grad()
-def measure(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> tuple[dict[str, float], Posterior]:
-    """What `evaluate` returns, and the posterior (N, d) of all the pictures."""
+def measure(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> tuple[dict[str, float], Verdict]:
+    """What `evaluate` returns, and a verdict on the latents in words."""
     training = vae.training
     vae.eval()
     sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
@@ -93,4 +93,4 @@ def measure(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> tuple[dict[st
         "near_dirac": std["near_dirac"],
         "near_prior": std["near_prior"],
         "num_images": len(posterior.mean),
-    }, posterior
+    }, verdict(by_entry, std, vae.config.objective)

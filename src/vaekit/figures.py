@@ -128,7 +128,12 @@ def samples(vae: VAE, n: int = 64, generator: torch.Generator | None = None) -> 
 
     KL_G (eq. 20) matches two moments of the aggregate posterior, not its shape: expect less than in fig. 5.
     """
-    return grid(enlarge(decode(vae, _noise((n, vae.latent_dim), generator)), target=128))
+    return square(vae, _noise((n, vae.latent_dim), generator))
+
+
+def square(vae: VAE, z: torch.Tensor) -> Pixels:
+    """A square of decoded latents z (N, d)."""
+    return grid(enlarge(decode(vae, z), target=128))
 
 
 def sampled(vae: VAE, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:

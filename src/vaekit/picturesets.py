@@ -29,7 +29,6 @@ THOUSANDTHS = 1000.0  # kernel distances are small; people print them times a th
 class PictureSet:
     """N pictures: `features` (N, F) or None, mean power spectrum (R,), mean Laplacian energy, some of the pixels."""
 
-    num_images: int
     features: Tensor | None
     spectrum: Tensor
     laplacian_energy: float
@@ -65,7 +64,7 @@ class Collector:
         """What was collected."""
         features = torch.cat(self.features) if self.features else None
         energy = self.laplacian.item() / self.num_images
-        return PictureSet(self.num_images, features, self.spectrum / self.num_images, energy, torch.cat(self.pictures))
+        return PictureSet(features, self.spectrum / self.num_images, energy, torch.cat(self.pictures))
 
 
 def collect(batches: Iterable[Tensor], num_images: int, extractor: Extractor | None) -> PictureSet:
@@ -90,26 +89,25 @@ def compare_sets(
         "laplacian_ratio": fake.laplacian_energy / real.laplacian_energy if real.laplacian_energy else math.nan,
         "spectrum_db": metrics.spectrum_db(real.spectrum, fake.spectrum),
     }
-    missing: dict[str, str] = {}
-
-    def attempt(name: str, measure: Callable[[], dict[str, float]]) -> None:
-        try:
-            measured.update(measure())
-        except ValueError as error:  # too few pictures for this one
-            missing[name] = str(error)
-
-    attempt(
-        "sliced_wasserstein",
-        lambda: {
+    measures: dict[str, Callable[[], dict[str, float]]] = {
+        "sliced_wasserstein": lambda: {
             "sliced_wasserstein": sliced_wasserstein(to_float(real.pictures), to_float(fake.pictures), seed)["mean"]
-        },
-    )
+        }
+    }
     if extractor is not None and real.features is not None and fake.features is not None:
         x, y = real.features, fake.features
         frechet, kernel = measure_names(extractor)
-        attempt(frechet, lambda: {frechet: frechet_distance(x, y)})
-        attempt(kernel, lambda: {kernel: THOUSANDTHS * kernel_distance(x, y, seed=seed)[0]})
-        attempt("precision, recall, density, coverage", lambda: precision_recall_density_coverage(x, y))
+        measures |= {
+            frechet: lambda: {frechet: frechet_distance(x, y)},
+            kernel: lambda: {kernel: THOUSANDTHS * kernel_distance(x, y, seed=seed)[0]},
+            "precision, recall, density, coverage": lambda: precision_recall_density_coverage(x, y),
+        }
+    missing: dict[str, str] = {}
+    for name, measure in measures.items():
+        try:
+            measured |= measure()
+        except ValueError as error:  # too few pictures for this one
+            missing[name] = str(error)
     return measured, missing
 
 

@@ -121,11 +121,23 @@ def product_of_gaussians(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     return product_var * (mean / var).sum(0), product_var  # eq. 14
 
 
+def log_densities(z: Tensor, posterior: Posterior) -> Tensor:
+    """log q(z_m|x_n) of every image at every point: z (M, d), posterior (N, d) -> (M, N), nats, float64.
+
+    The squares are expanded, so that the work is two matrix products; about the mean of the means, which keeps
+    their differences exact.
+    """
+    mean, logvar = posterior.mean.double(), posterior.logvar.double()
+    center = mean.mean(0)
+    z, mean = z.double() - center, mean - center
+    precision = torch.exp(-logvar)
+    constant = (mean.square() * precision + logvar + math.log(2 * math.pi)).sum(1)
+    return -0.5 * (z.square() @ precision.T - 2 * z @ (precision * mean).T + constant)
+
+
 def log_mixture(z: Tensor, posterior: Posterior) -> Tensor:
     """log q(z) of the aggregate posterior (1/N) sum_i N(mean_i, std_i^2) at points z (M, d): (M,), nats (eq. 15).
 
-    Costs M x N x d; call it with a few hundred points at a time.
+    Holds M x N densities at once.
     """
-    offset = (z[:, None] - posterior.mean) * torch.exp(-0.5 * posterior.logvar)  # (M, N, d)
-    log_density = -0.5 * (offset.square() + posterior.logvar + math.log(2 * math.pi)).sum(-1)
-    return torch.logsumexp(log_density, 1) - math.log(len(posterior.mean))  # eq. 15
+    return torch.logsumexp(log_densities(z, posterior), 1) - math.log(len(posterior.mean))  # eq. 15

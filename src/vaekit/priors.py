@@ -15,11 +15,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from vaekit.files import replacing
+from vaekit.files import read_tensors, write_tensors
 
 PRIORS = ("normal", "gaussian-mixture")
 # Components to try, fewest first. A full covariance has d (d + 1) / 2 numbers, 33,000 for d = 256: ten thousand
@@ -94,19 +92,16 @@ class GaussianMixturePrior:
     def save(self, path: str | Path) -> None:
         """Write weights, mean and scale as safetensors; a reader sees the old file or the new."""
         tensors = {"weights": self.weights, "mean": self.mean, "scale": self.scale}
-        with replacing(Path(path)) as unfinished:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, unfinished, {"prior": "gaussian-mixture"})
+        write_tensors(tensors, Path(path), {"prior": "gaussian-mixture"})
 
     @classmethod
     def load(cls, path: str | Path) -> GaussianMixturePrior:
         """Read what `save` wrote. Raises `ValueError` if the file is missing, damaged or something else."""
         try:
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                kind = (file.metadata() or {}).get("prior")
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}; fit the prior again") from error
-        if kind != "gaussian-mixture" or tensors.keys() != {"weights", "mean", "scale"}:
+            tensors, metadata = read_tensors(Path(path))
+        except ValueError as error:
+            raise ValueError(f"{error}; fit the prior again") from error
+        if metadata.get("prior") != "gaussian-mixture" or tensors.keys() != {"weights", "mean", "scale"}:
             raise ValueError(f"{path} holds no fitted prior; give a file that GaussianMixturePrior.save wrote")
         prior = cls(**tensors)
         if not prior._is_density():

@@ -9,8 +9,8 @@ import torch
 from vaekit.data import HeldOut
 from vaekit.devices import available
 from vaekit.evaluation import encode
-from vaekit.figures import decode
-from vaekit.mosaic import enlarge, grid, save
+from vaekit.figures import decode, square
+from vaekit.mosaic import save
 from vaekit.posterior import Posterior
 from vaekit.priors import PRIORS, GaussianMixturePrior, Prior, StandardNormal, fit_gaussian_mixture
 from vaekit.runs import FIGURES_FOLDER, trained_on
@@ -36,10 +36,9 @@ def sample_run(
     vae = VAE.from_pretrained(run, available("auto"))
     density = StandardNormal(vae.latent_dim) if prior == "normal" else run_prior(run, vae)
     z = density.sample(num_images, torch.Generator().manual_seed(seed))
-    pictures = decode(vae, z)
     if out is None:
-        return save(grid(enlarge(pictures, target=128)), run / FIGURES_FOLDER / f"samples-{prior}.png")
-    for i, picture in enumerate(pictures):
+        return save(square(vae, z), run / FIGURES_FOLDER / f"samples-{prior}.png")
+    for i, picture in enumerate(decode(vae, z)):
         save(picture, Path(out) / f"{i:06d}.png")
     return Path(out)
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 
-MOMENTS = ("samples", "means", "total")
+from vaekit.posterior import MOMENTS
 
 
 def rate(snr: float) -> float:

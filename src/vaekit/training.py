@@ -25,7 +25,6 @@ from vaekit.collectives import from_rank_zero
 from vaekit.config import Config
 from vaekit.data import HeldOut, Prepared, Stream, prepare, resolve_source, split
 from vaekit.devices import make_fabric, resolve_precision
-from vaekit.diagnostics import entries, std_histogram, verdict
 from vaekit.evaluation import measure
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
@@ -200,10 +199,9 @@ def measure_and_draw(
     """
     batches = (x.to(fabric.device) for x in held_out.batches(TEST_BATCH, limit))
     with fabric.autocast():
-        measured, posterior = measure(state.ema, batches)
+        measured, judged = measure(state.ema, batches)
     if not fabric.is_global_zero:
         return
-    judged = verdict(entries(posterior), std_histogram(posterior), state.ema.config.objective)
     log.write(
         state.counters | {f"test/{name}": value for name, value in measured.items()} | {"test/verdict": judged.state}
     )

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vaekit.config import Config
-from vaekit.files import replacing
+from vaekit.files import read_tensors, write_tensors
 from vaekit.patchgan import PatchDiscriminator
 from vaekit.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder
 from vaekit.posterior import Posterior
@@ -73,7 +71,7 @@ class VAE(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = self.config.to_json()
-        save_weights(self, folder / WEIGHTS_FILE, {"config": config})
+        write_tensors(self.state_dict(), folder / WEIGHTS_FILE, {"config": config})
         (folder / CONFIG_FILE).write_text(config + "\n")
 
     @classmethod
@@ -85,7 +83,7 @@ class VAE(nn.Module):
         path = Path(folder) / WEIGHTS_FILE
         if not path.is_file():
             raise ValueError(f"no model in {folder}: {WEIGHTS_FILE} is missing; give the folder of a finished run")
-        weights, metadata = load_weights(path)
+        weights, metadata = read_tensors(path)
         vae = build_vae(Config.from_json(metadata.get("config", "")))
         try:
             vae.load_state_dict(weights)
@@ -125,18 +123,3 @@ def build_discriminator(config: Config) -> PatchDiscriminator:
         norm_logits=settings.norm_logits,
         dropout=settings.dropout,
     )
-
-
-def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write parameters and buffers as safetensors; a reader sees the old file or the new."""
-    with replacing(path) as unfinished:
-        save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, unfinished, metadata)
-
-
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata of a safetensors file. Raises `ValueError` if it is none, or damaged."""
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
