@@ -1,8 +1,10 @@
 """The command: its flags, what it prints, and the exit status of every kind of mistake."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -71,7 +73,7 @@ def test_train_figures_and_resume_from_the_command_line(photos, tmp_path, capsys
     assert len(drawn) == 8
     Image.open(drawn[0]).verify()
     assert run(["figures", out, str(photos)]) == 0
-    assert run(["train", "--resume", out]) == 0
+    assert run(["train", "--resume", "--out", out]) == 0
 
 
 def mistakes(tmp_path, photos):
@@ -95,12 +97,14 @@ def mistakes(tmp_path, photos):
         "nothing to test on": ([*train, "--split", "0.01"], "leaves 0 to train on and 20 to test on"),
         "one picture to train on": (["train", str(tmp_path / "two"), "--split", "0.5"], "need two or more"),
         "other channels than pictures have": ([*train, "--channels", "4"], "choose 1 (grey) or 3 (RGB)"),
-        "no run to resume": (["train", "--resume", str(tmp_path / "nowhere")], "no run in"),
+        "no run to resume": (["train", "--resume", "--out", str(tmp_path / "nowhere")], "no run in"),
+        "which run to resume": (["train", "--resume"], "name its folder, as in `vaekit train --resume --out"),
+        "no run of these pictures": (["train", str(photos), "--resume"], "no run in runs/photos"),
         "no run to draw": (["figures", str(tmp_path / "nowhere")], "no model in"),
     }
 
 
-@pytest.mark.parametrize("case", range(13))
+@pytest.mark.parametrize("case", range(15))
 def test_a_users_mistake_is_one_line_and_exit_two_and_leaves_nothing(photos, tmp_path, capsys, case):
     arguments, message = list(mistakes(tmp_path, photos).values())[case]
     before = sorted(tmp_path.rglob("*"))
@@ -125,11 +129,24 @@ def test_divergence_is_our_exit_one(photos, tmp_path, capsys):
     assert "Try a lower --lr" in capsys.readouterr().err
 
 
-def test_resuming_with_a_changed_flag_names_it(photos, tmp_path, capsys):
-    out = str(tmp_path / "run")
-    assert run(["train", str(photos), *TINY, "--out", out]) == 0
-    assert run(["train", "--resume", out, "--lr", "0.5"]) == 2
-    assert "lr was 0.002, now 0.5" in capsys.readouterr().err
+def test_the_same_command_with_resume_goes_on_and_changed_flags_are_named(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["train", str(photos), *TINY, "--lr", "0.003"]
+    assert run(command) == 0
+    (folder,) = Path("runs").iterdir()
+    capsys.readouterr()
+    assert run([*command, "--resume"]) == 0
+    assert run(["train", str(photos), "--size", "16", "--resume", "--devices", "1"]) == 0
+    assert capsys.readouterr().err.count(f"done: model and figures are in {folder}") == 2
+    assert run(["train", "--resume", "--out", str(folder), "--lr", "0.5", "--seed", "3"]) == 2
+    assert "other settings: seed was 0, now 3; lr was 0.003, now 0.5; leave these out" in capsys.readouterr().err
+
+
+def test_resuming_takes_the_settings_of_the_run_and_those_given_over_them(photos, tmp_path, capsys):
+    config = preset("paper", size=48, lr=0.01, batch=30).resolved()
+    (tmp_path / "config.json").write_text(config.to_json())
+    resumed = dry_run(capsys, "--resume", "--out", str(tmp_path), "--devices", "3")
+    assert resumed == dataclasses.replace(config, devices=3)
 
 
 def test_the_config_of_a_run_is_what_dry_run_prints(photos, tmp_path, capsys):

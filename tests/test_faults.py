@@ -18,15 +18,20 @@ import pytest
 import torch
 
 from vaekit import VAE, checkpoint, train
+from vaekit.cli import run as command
 from vaekit.devices import make_fabric
 from vaekit.files import read_tensors
 from vaekit.runlog import read_records
 from vaekit.training import build_state
 
 children = multiprocessing.get_context("forkserver")  # whose server has imported everything when a child starts
-children.set_forkserver_preload(["pytest", "vaekit.training"])
+children.set_forkserver_preload(["pytest", "vaekit.cli", "vaekit.training"])
 
 ALWAYS = 1e-9  # minutes: save after every step
+FLAGS = (
+    "--size 16 --batch 4 --device cpu --precision fp32 --draws 1 --log-every-steps 1 --discriminator.start 0.3 "
+    "--network.latent-dim 6 --network.channels 8 --network.max-channels 16 --discriminator.channels 8 8 8 8 8"
+).split()
 NO_LIMIT = resource.RLIM_INFINITY
 
 
@@ -99,7 +104,7 @@ def same_end(run, other):
 
 
 def leftovers(run):
-    return [path for path in run.rglob(".*")]
+    return list(run.rglob(".*"))
 
 
 def test_six_steps_are_three_a_kill_and_three(config, photos, undisturbed, tmp_path):
@@ -113,19 +118,21 @@ def test_six_steps_are_three_a_kill_and_three(config, photos, undisturbed, tmp_p
 
 
 def test_a_run_killed_twenty_times_is_the_undisturbed_one(config, photos, tmp_path):
-    """Each time at a random moment: a quarter while it starts, the others within a few steps and their checkpoints."""
+    """Each time at a random moment: a quarter while it starts, the others in the steps and savings after that."""
     chance = random.Random(0)
     config = dataclasses.replace(config, images=60 * 4)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train(config, photos, whole)
-    log = broken / "log.jsonl"
+    train(dataclasses.replace(config, save_every_minutes=10.0), photos, whole)
+    log, start_sec = broken / "log.jsonl", 0.0
     for _ in range(20):
-        before = log.stat().st_size if log.exists() else 0
+        before = log.stat().st_mtime_ns if log.exists() else 0
+        started_at = time.monotonic()
         process = in_child(go_on, config, photos, broken)
         if chance.random() < 0.75:
-            while process.is_alive() and (not log.exists() or log.stat().st_size <= before):
+            while process.is_alive() and (not log.exists() or log.stat().st_mtime_ns == before):
                 time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.2))
+            start_sec = min(0.5, time.monotonic() - started_at)
+        time.sleep(chance.uniform(0, start_sec))
         process.kill()  # SIGKILL
         process.join()
         assert process.exitcode in (-signal.SIGKILL, 0)  # 0: on a fast machine it may be done before the last kill
@@ -214,7 +221,7 @@ def lines_of(queue):
     return text.splitlines()
 
 
-def on_a_full_disk(cache, config, photos, run, step, warnings, said):
+def on_a_full_disk(cache, photos, run, step, warnings, said):
     """Train while the system takes no file above 1,000 bytes: from the saving of a step on, for some warnings."""
 
     def limit(event, arguments):
@@ -225,12 +232,12 @@ def on_a_full_disk(cache, config, photos, run, step, warnings, said):
     torch.set_num_threads(1)
     sys.stderr = Said(said, warnings)
     sys.addaudithook(limit)
-    train(config, photos, run)
+    sys.exit(command(["train", str(photos), *FLAGS, f"--save-every-minutes={ALWAYS}", "--images=24", f"--out={run}"]))
 
 
 def test_a_disk_that_is_full_for_a_while_costs_only_warnings(config, photos, undisturbed, tmp_path):
     run, said = tmp_path / "run", children.SimpleQueue()
-    process = in_child(on_a_full_disk, config, photos, run, 2, 3, said)
+    process = in_child(on_a_full_disk, photos, run, 2, 3, said)
     process.join()
     lines = lines_of(said)
     assert process.exitcode == 0
@@ -248,10 +255,12 @@ def test_a_disk_that_stays_full_is_one_line_at_the_end_and_the_old_checkpoints_s
     config, photos, undisturbed, tmp_path
 ):
     run, said = tmp_path / "run", children.SimpleQueue()
-    process = in_child(on_a_full_disk, config, photos, run, 5, math.inf, said)
+    process = in_child(on_a_full_disk, photos, run, 5, math.inf, said)
     process.join()
-    assert process.exitcode == 1
-    assert "OSError: could not save step 6 of" in lines_of(said)[-1]
+    assert process.exitcode == 2
+    last = lines_of(said)[-1]
+    assert last.startswith(f"vaekit: could not save step 6 of {run}: ")
+    assert "File too large" in last
     assert [folder.name for folder in checkpoint.all_checkpoints(run)] == ["000000003", "000000004"]
     assert checkpoint.latest(run).name == "000000004"
     VAE.from_pretrained(run)
@@ -262,14 +271,10 @@ def test_a_disk_that_stays_full_is_one_line_at_the_end_and_the_old_checkpoints_s
 
 def test_sigterm_saves_and_the_printed_command_goes_on(photos, tmp_path):
     run = tmp_path / "a run"
-    flags = (
-        "--size 16 --images 400 --batch 4 --device cpu --precision fp32 --draws 1 --log-every-steps 1 "
-        "--network.latent-dim 6 --network.channels 8 --network.max-channels 16 --discriminator.channels 8 8 8 8 8"
-    )
-    command = [sys.executable, "-m", "vaekit", "train", str(photos), *flags.split(), "--out", str(run)]
+    arguments = [sys.executable, "-m", "vaekit", "train", str(photos), *FLAGS, "--images", "400", "--out", str(run)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment)
     while len(read_records(run)) < 3 and process.poll() is None:
         time.sleep(0.01)
     process.terminate()

@@ -10,18 +10,21 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vaekit import VAE, draw_run, preset, train
+from vaekit import VAE, checkpoint, draw_run, preset, train
 from vaekit.data import prepare
 from vaekit.devices import resolve_precision
 from vaekit.pixels import to_float
-from vaekit.runlog import duration, read_records
+from vaekit.runlog import RunLog, duration, read_records
+from vaekit.runs import read_config, write_run
 from vaekit.schedule import learning_rate_factor
 from vaekit.step import NonFiniteLoss
 from vaekit.training import update_ema
@@ -145,6 +148,67 @@ def test_resuming_with_other_settings_names_them(tiny, photos, tmp_path):
         train(dataclasses.replace(tiny, lr=0.5), photos, tmp_path, resume=True)
 
 
+def test_a_run_goes_on_with_changed_settings_if_asked_to(tiny, photos, tmp_path):
+    train(tiny, photos, tmp_path)
+    changed = dataclasses.replace(
+        tiny, images=32, lr=0.001, gan=False, optimizer=dataclasses.replace(tiny.optimizer, beta1=0.5)
+    )
+    train(changed, photos, tmp_path, resume=True, change_settings=True)
+    steps = [record for record in read_records(tmp_path) if "l1" in record]
+    assert [(record["step"], "realism" in record) for record in steps[3:]] == [
+        (4, True),
+        (5, True),
+        (6, True),
+        (7, False),
+        (8, False),
+    ]
+    newest = checkpoint.latest(tmp_path)
+    (group,) = torch.load(newest / "optimizers.pt", weights_only=True)["vae"]["param_groups"]
+    assert group["betas"][0] == 0.5
+    assert read_config(tmp_path) == checkpoint.read_config(newest) == changed.resolved()
+
+
+def with_setting(config, name, value):
+    """The config with one setting changed, by its dotted name."""
+    *group, field = name.split(".")
+    if group:
+        value, field = dataclasses.replace(getattr(config, group[0]), **{field: value}), group[0]
+    return dataclasses.replace(config, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("size", 24, "the weights of its checkpoints would not fit"),
+        ("channels", 1, "the weights"),
+        ("network.latent_dim", 7, "the weights"),
+        ("discriminator.kernel", 3, "the weights"),
+        ("gan", True, "its checkpoints hold no discriminator"),
+        ("split", 0.5, "test pictures would be some that it has trained on"),
+        ("preset", "paper", "it is only the name of a set of settings"),
+    ],
+)
+def test_what_a_run_cannot_change_is_refused_with_the_reason(tiny, photos, tmp_path, name, value, reason):
+    config = dataclasses.replace(tiny, gan=False)
+    write_run(tmp_path, config.resolved(), photos, prepare(photos, 16, 16, 3))
+    with pytest.raises(ValueError, match=f"cannot change {name} from .* to {value!r}: {reason}"):
+        train(with_setting(config, name, value), photos, tmp_path, resume=True, change_settings=True)
+
+
+def test_what_is_not_computed_may_differ_freely(tiny, photos, tmp_path):
+    first = weights(train(tiny, photos, tmp_path))
+    other = dataclasses.replace(tiny, device="auto", log_every_steps=3, draws=2, save_every_minutes=1.0)
+    again = weights(train(other, photos, tmp_path, resume=True))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew(tiny, photos, tmp_path):
+    write_run(tmp_path, tiny.resolved(), photos, prepare(photos, 16, 16, 3))
+    with pytest.raises(ValueError, match="ended before its first checkpoint; leave out --resume to start it anew"):
+        train(tiny, photos, tmp_path, resume=True)
+    train(tiny, photos, tmp_path)
+
+
 def test_resuming_with_more_pictures_than_before_is_refused(tiny, photos, tmp_path):
     pictures = tmp_path / "pictures"
     shutil.copytree(photos, pictures)
@@ -155,14 +219,15 @@ def test_resuming_with_more_pictures_than_before_is_refused(tiny, photos, tmp_pa
 
 
 def test_a_finished_run_resumes_to_itself(tiny, photos, tmp_path):
-    first = weights(train(tiny, photos, tmp_path))
+    first, log = weights(train(tiny, photos, tmp_path)), read_records(tmp_path)
     again = weights(train(tiny, photos, tmp_path, resume=True))
     assert all(torch.equal(first[name], again[name]) for name in first)
+    assert read_records(tmp_path) == log
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tiny, photos, tmp_path):
     train(tiny, photos, tmp_path)
-    with pytest.raises(ValueError, match="already holds a run; go on with --resume"):
+    with pytest.raises(ValueError, match="already holds a run; add --resume"):
         train(tiny, photos, tmp_path)
 
 
@@ -288,6 +353,24 @@ def test_bf16_trains_with_float32_losses(tiny, photos, tmp_path):
     train(dataclasses.replace(tiny, precision="bf16"), photos, tmp_path)
     assert VAE.from_pretrained(tmp_path).encoder.mean.weight.dtype == torch.float32
     assert all(math.isfinite(record.get("kl_global", 0)) for record in read_records(tmp_path))
+
+
+def test_a_resumed_log_forgets_what_came_after_the_checkpoint_and_half_a_line(tmp_path):
+    lines = ['{"step": 1}', '{"step": 2}', "damaged", '{"step": 3}', '{"step": 3, "test/verdict": "healthy"}', '{"st']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    for step, again, kept in ((3, False, 5), (3, True, 4), (2, True, 3), (0, False, 0)):
+        with RunLog(tmp_path, step, Console(quiet=True), measure_again=again):
+            pass
+        assert (tmp_path / "log.jsonl").read_text() == "".join(line + "\n" for line in lines[:kept])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_log_on_a_full_disk_waits_in_memory(tmp_path):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with RunLog(tmp_path, 0, Console(quiet=True)) as log:
+        log.write({"step": 1, "l1": 0.5})
+        with pytest.raises(OSError, match="No space left on device"):
+            log.sync()
 
 
 @pytest.mark.parametrize(("sec", "text"), [(45, "45 s"), (600, "10 min"), (3 * 3600, "3.0 h"), (72 * 3600, "3.0 days")])

@@ -103,7 +103,7 @@ def load(state: State, folder: Path) -> None:
 
 
 def problem(folder: Path, *configs: Config) -> str | None:
-    """Why a checkpoint cannot be used; None if it is whole and, where `configs` are given, computed with one of them."""
+    """Why a checkpoint cannot be used; None if it is whole and, where `configs` are given, of one of them."""
     try:
         if (folder / SUMS_FILE).read_bytes() != checksums(folder).encode():
             return f"{folder} is damaged: its files do not match {SUMS_FILE}"

@@ -28,6 +28,12 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `replacing` left in a folder when its process was killed."""
+    for unfinished in folder.glob(".*.unfinished"):
+        unfinished.unlink()
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk and outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaekit import checkpoint, figures
 from vaekit.config import Config, changes
 from vaekit.data import HeldOut, Prepared, prepare, resolve_source, split
-from vaekit.files import write_text
+from vaekit.files import remove_unfinished, write_text
 from vaekit.runlog import read_records
 from vaekit.schedule import fraction_done
 from vaekit.vae import CONFIG_FILE, VAE, WEIGHTS_FILE
@@ -144,8 +144,8 @@ def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared
     A run that goes on has a config, None here: changed settings become its own with its next checkpoint.
     """
     run.mkdir(parents=True, exist_ok=True)
-    for leftover in run.glob(".*.unfinished"):  # of a process that was killed
-        leftover.unlink()
+    for place in (run, run / FIGURES_FOLDER):
+        remove_unfinished(place)
     if config is not None:
         write_text(config.to_json() + "\n", run / CONFIG_FILE)
     pictures = Pictures(str(folder.resolve()), prepared.fingerprint, len(prepared), list(prepared.skipped))

@@ -250,14 +250,14 @@ def measure_and_draw(
 def save(state: TrainState, run: Path, config: Config, log: RunLog) -> None:
     """Write a checkpoint, and the averaged model where `VAE.from_pretrained` finds it.
 
-    The log comes first: a resumed run must find every record up to its checkpoint. Raises `OSError` if the disk is full.
+    The log comes first: a resumed run must find every record up to its checkpoint. Raises `OSError` on a full disk.
     """
     try:
         log.sync()
         checkpoint.save(state, run, config)
         state.ema.save_pretrained(run)
     except OSError as error:
-        raise OSError(f"could not save step {int(state.counters['step']):,} of {run}: {error}") from error
+        raise OSError(f"could not save step {int(state.counters['step']):,} of {run}: {error}; make room there") from error
 
 
 def build_objective(config: Config) -> Objective:
