@@ -12,15 +12,15 @@ import vaekit
 SOURCE = Path(vaekit.__file__).parent
 # A module imports only from floors below its own; data/ keeps its own order: loader and cache -> sources.
 FLOORS = [
-    {"config", "collectives", "files", "pixels", "signals", "data.sources", "runlog", "tables"},
+    {"chain", "config", "collectives", "files", "pixels", "signals", "data.sources", "runlog", "tables"},
     {"posterior", "metrics", "resnetv2", "pixelshuffle", "mosaic", "devices", "schedule", "models"}
     | {"distances", "features", "bimodality", "priors", "data.cache", "data.loader", "data.labels"},
     {"objectives", "patchgan", "charts", "data", "diagnostics", "picturesets", "probes", "theory"},
     {"vae"},
-    {"evaluation", "checkpoint", "figures", "step"},
+    {"evaluation", "checkpoint", "figures", "flops", "step"},
     {"runs"},
     {"training", "sampling"},
-    {"assessment", "report"},
+    {"assessment", "benchmark", "report"},
     {"comparison"},
     {"cli"},
     {"__main__", ""},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaekit.assessment import evaluate_run
+    from vaekit.benchmark import bench
     from vaekit.comparison import compare
     from vaekit.config import Config, preset
     from vaekit.diagnostics import diagnose
@@ -33,6 +34,7 @@ HOMES = {
     "StandardELBO": "objectives",
     "VAE": "vae",
     "batch_moments": "posterior",
+    "bench": "benchmark",
     "build_discriminator": "vae",
     "build_vae": "vae",
     "compare": "comparison",
@@ -59,6 +61,7 @@ __all__ = [
     "Posterior",
     "StandardELBO",
     "batch_moments",
+    "bench",
     "build_discriminator",
     "build_vae",
     "compare",

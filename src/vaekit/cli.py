@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -151,6 +152,23 @@ class Compare:
             print(report)  # noqa: T201
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Time the training step on this machine: how long would the whole run take? Takes all settings of train."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print everything as JSON."""
+    seconds: float = 10.0
+    """How long to time each kind of step."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
+
+    def run(self) -> None:
+        from vaekit.benchmark import bench, readable
+
+        result = bench(self.config, self.seconds)
+        print(json.dumps(result, indent=2) if self.json else readable(self.config, result))  # noqa: T201
+
+
 def progress(line: str) -> None:
     """One line of progress, out of the way of results."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201
@@ -177,7 +195,7 @@ def run(arguments: list[str]) -> int:
     return DONE
 
 
-Command = Train | Figures | Evaluate | Sample | Compare
+Command = Train | Figures | Evaluate | Sample | Compare | Bench
 
 
 def parse(arguments: list[str]) -> Command:
@@ -185,8 +203,9 @@ def parse(arguments: list[str]) -> Command:
     config = default_config(arguments)
     train = Annotated[Train, tyro.conf.subcommand("train", default=Train(config=config))]
     compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=config))]
+    bench = Annotated[Bench, tyro.conf.subcommand("bench", default=Bench(config=config))]
     others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (Evaluate, Sample, Figures)]
-    return tyro.cli(Union[train, others[0], compare, *others[1:]], prog="vaekit", args=arguments)  # type: ignore
+    return tyro.cli(Union[train, others[0], compare, *others[1:], bench], prog="vaekit", args=arguments)  # type: ignore
 
 
 def default_config(arguments: list[str]) -> Config:

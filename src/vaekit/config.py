@@ -166,6 +166,8 @@ class Config:
     """Images of one optimisation step over all devices: the batch whose moments KL_G sees."""
     micro_batch: int | None = None
     """Images a device works on at once, to save memory; the gradient stays that of the whole batch."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time, same gradient."""
     lr: float = 2e-3
     """Peak learning rate of the encoder and decoder."""
     objective: Literal["global", "standard", "beta"] = "global"

@@ -26,6 +26,7 @@ from vaekit.config import Config
 from vaekit.data import HeldOut, Prepared, Stream, prepare, resolve_source, split
 from vaekit.devices import make_fabric, resolve_precision
 from vaekit.evaluation import measure
+from vaekit.flops import step_flops
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
 from vaekit.runlog import RunLog
@@ -98,6 +99,7 @@ def loop(
     saved_at = logged_at = counters["elapsed_sec"]
     logged_images = counters["images_seen"]
     progress = fraction_done(config, counters)
+    price = step_flops(config, adversarial=True) / step_flops(config, adversarial=False) if config.gan else 1.0
     with StopSignals() as stop:
         while progress < 1 and not stop.requested:
             set_learning_rates(state, config, progress)
@@ -131,7 +133,7 @@ def loop(
                 record = counters | {name: loss.item() for name, loss in losses.items()}
                 record["images_per_sec"] = rate
                 log.write(record)
-                log.show(progress, record, left_sec(counters, progress))
+                log.show(progress, record, left_sec(config, counters, rate, price))
             if math.floor(progress * config.draws) > math.floor(before * config.draws) and progress < 1:
                 measure_and_draw(fabric, state, held_out, run, log, limit=FIGURE_IMAGES)
             if fabric.is_global_zero and now - saved_at > 60 * config.save_every_minutes:
