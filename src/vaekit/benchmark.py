@@ -28,10 +28,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
     """Time the training step of `config` on random pictures, without and with the discriminator, for `seconds` each.
 
-    Returns images_per_sec and images_per_sec_adversarial (None without a discriminator) from the median step,
-    gflop_per_image of both kinds of step, matmul_gflops (rate of a 2048 x 2048 product in the same precision),
-    matmul_fraction (share of it that the slower kind of step reaches), peak_memory_gib (of the device; on a CPU of this
-    whole process, imports included) and expected_hours of the whole run. One process; raises as `train` does.
+    Returns images_per_sec and images_per_sec_adversarial from the median step, and gflop_per_image of both (the same
+    numbers twice where a run has one kind of step), matmul_gflops (rate of a 2048 x 2048 product in the same
+    precision), matmul_fraction (share of it that the slower kind of step reaches), peak_memory_gib (of the device; on
+    a CPU of this whole process, imports included) and expected_hours of the whole run. One process; raises as `train`.
     """
     config = config.resolved()
     fabric = make_fabric(config)
@@ -57,7 +57,7 @@ def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
         state.counters["images_seen"] += config.batch
         wait_for(fabric.device)
 
-    kinds = (False, True) if config.gan else (False,)
+    kinds = [False] * (not config.gan or config.discriminator.start > 0) + [True] * config.gan
     rates = [config.batch / median_sec(lambda kind=kind: step(kind), seconds) for kind in kinds]  # type: ignore[misc]
     gflops = [step_flops(config, kind) / 1e9 for kind in kinds]
     matmul = matmul_gflops(fabric.device, DTYPES[resolve_precision(config)])
