@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vaekit.evaluation import evaluate
     from vaekit.objectives import GlobalELBO, Losses, StandardELBO, discriminator_loss, vae_loss
     from vaekit.patchgan import PatchDiscriminator
-    from vaekit.posterior import Posterior, batch_moments, kl_gaussians, kl_global, product_of_gaussians
+    from vaekit.posterior import MomentsMemory, Posterior, batch_moments, kl_gaussians, kl_global, product_of_gaussians
     from vaekit.runs import draw_run
     from vaekit.sampling import sample_run
     from vaekit.training import train
@@ -29,6 +29,7 @@ HOMES = {
     "Config": "config",
     "GlobalELBO": "objectives",
     "Losses": "objectives",
+    "MomentsMemory": "posterior",
     "PatchDiscriminator": "patchgan",
     "Posterior": "posterior",
     "StandardELBO": "objectives",
@@ -57,6 +58,7 @@ __all__ = [
     "Config",
     "GlobalELBO",
     "Losses",
+    "MomentsMemory",
     "PatchDiscriminator",
     "Posterior",
     "StandardELBO",

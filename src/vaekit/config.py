@@ -174,6 +174,8 @@ class Config:
     """global: the paper's; standard: the VAE's; beta: the beta-VAE's."""
     moments: Literal["samples", "means", "total"] = "samples"
     """Estimator of the batch variance in KL_G: the paper's, the published code's, the noise-free one."""
+    moments_memory: int = 0
+    """Earlier steps whose moments KL_G sees beside those of this one, for batches of very few images."""
     gan: bool = True
     """Train against a PatchGAN discriminator."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -207,6 +209,12 @@ class Config:
         if not 0 < self.split < 1:
             raise ValueError(f"split is {self.split}; it must lie between 0 and 1, with pictures left to test on")
         check_at_least("seed", self.seed, 0)
+        check_at_least("moments_memory", self.moments_memory, 0)
+        if self.moments_memory and self.objective != "global":
+            raise ValueError(
+                f"moments_memory {self.moments_memory} needs --objective global; "
+                f"{self.objective} has no batch moments to remember"
+            )
         self._check_batch()
         self._check_size()
 

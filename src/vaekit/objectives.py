@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from vaekit.collectives import mean_over_images
-from vaekit.posterior import MOMENTS, Posterior, at_least_float32, kl_global
+from vaekit.posterior import MOMENTS, MomentsMemory, Posterior, at_least_float32, kl_global
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class GlobalELBO:
 
     The defaults are the paper's (beta_1, beta_2, beta_3, beta_4) = (1, 0.5, 5000, 100). The author's published
     code has `kl_individual=0.1` and `moments="means"`, which costs far less to hold information: see
-    `posterior.batch_moments`.
+    `posterior.batch_moments`. A `memory` makes KL_G see earlier steps too; only training steps may then ask for terms.
     """
 
     kl_global: float = 1.0
@@ -63,6 +63,7 @@ class GlobalELBO:
     l1: float = 5000.0
     realism: float = 100.0
     moments: str = "samples"
+    memory: MomentsMemory | None = None
 
     def __post_init__(self) -> None:
         if self.moments not in MOMENTS:
@@ -80,7 +81,7 @@ class GlobalELBO:
     def latent_terms(self, posterior: Posterior, z: Tensor) -> dict[str, Tensor]:
         """KL_G (eq. 20) and the batch mean of KL_I (eq. 21), nats."""
         return {
-            "kl_global": kl_global(posterior, z, self.moments),
+            "kl_global": kl_global(posterior, z, self.moments, self.memory),
             "kl_individual": mean_over_images(posterior.kl_individual()),
         }
 

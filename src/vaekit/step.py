@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vaekit.objectives import Losses, Objective, discriminator_loss, likelihood_terms, vae_loss
 from vaekit.patchgan import PatchDiscriminator
-from vaekit.posterior import Posterior
+from vaekit.posterior import MomentsMemory, Posterior
 from vaekit.vae import VAE
 
 NORM_RATE = 0.01  # of the running average of the gradient's norm: a hundred steps
@@ -32,7 +32,7 @@ class TrainState:
     """Everything that changes during a run.
 
     `vae`, `discriminator` and the optimisers are Fabric's wrappers: call those networks; `.module` is the network
-    itself. Without a discriminator the last two are None.
+    itself. Without a discriminator its two are None; without `moments_memory`, so is `memory`.
     """
 
     vae: Any
@@ -40,13 +40,18 @@ class TrainState:
     ema: VAE
     discriminator: Any = None
     discriminator_optimizer: Any = None
+    memory: MomentsMemory | None = None
     counters: dict[str, float] = field(default_factory=lambda: {"step": 0, "images_seen": 0, "elapsed_sec": 0.0})
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
-        """The networks by name, unwrapped, for checkpoints."""
-        networks = {"vae": self.vae.module, "ema": self.ema}
-        return networks | ({"discriminator": self.discriminator.module} if self.discriminator else {})
+        """The networks by name, unwrapped, and the memory of moments, for checkpoints."""
+        networks: dict[str, nn.Module] = {"vae": self.vae.module, "ema": self.ema}
+        if self.discriminator:
+            networks["discriminator"] = self.discriminator.module
+        if self.memory:
+            networks["memory"] = self.memory
+        return networks
 
     @property
     def optimizers(self) -> Mapping[str, Any]:

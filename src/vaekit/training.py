@@ -29,6 +29,7 @@ from vaekit.evaluation import measure
 from vaekit.flops import step_flops
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
+from vaekit.posterior import MomentsMemory
 from vaekit.runlog import RunLog
 from vaekit.runs import FIGURE_IMAGES, check_free, check_resumable, check_same_pictures, default_run, draw, write_run
 from vaekit.schedule import fraction_done, learning_rate_factor, left_sec
@@ -93,7 +94,7 @@ def loop(
     log: RunLog,
 ) -> bool:
     """Step until the run is over (True) or somebody asks to stop (False); either way it is saved."""
-    objective = build_objective(config)
+    objective = build_objective(config, state.memory)
     counters = state.counters
     started_at = time.monotonic() - counters["elapsed_sec"]
     saved_at = logged_at = counters["elapsed_sec"]
@@ -223,11 +224,11 @@ def save(state: TrainState, run: Path, config: Config) -> None:
     state.ema.save_pretrained(run)
 
 
-def build_objective(config: Config) -> Objective:
-    """The loss that a config names, with its weights."""
+def build_objective(config: Config, memory: MomentsMemory | None = None) -> Objective:
+    """The loss that a config names, with its weights; `memory` is that of the run, see `TrainState`."""
     weights = config.weights
     if config.objective == "global":
-        return GlobalELBO(weights.kl_global, weights.kl_individual, weights.l1, weights.realism, config.moments)
+        return GlobalELBO(weights.kl_global, weights.kl_individual, weights.l1, weights.realism, config.moments, memory)
     kl = weights.kl_standard * (weights.beta if config.objective == "beta" else 1.0)
     return StandardELBO(kl, weights.l1, weights.realism)
 
@@ -250,6 +251,8 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
     )
     wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
     state = TrainState(wrapped, wrapped_optimizer, ema)
+    if config.moments_memory:
+        state.memory = MomentsMemory(config.moments_memory, config.network.latent_dim).to(fabric.device)
     if config.gan:
         discriminator = build_discriminator(config).to(memory_format=torch.channels_last)
         optimizer = AdamW(
