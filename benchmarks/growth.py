@@ -1,4 +1,4 @@
-"""Step time against picture size, width, batch and latent_dim, beside the arithmetic floor; and where a step's time goes.
+"""Step time against picture size, width, batch and latent_dim, beside the arithmetic floor; where the time goes.
 
     python benchmarks/growth.py [--seconds 3] [--chart growth.png] [--json growth.json]
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import in_fresh_process, show
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from common import in_fresh_process, show
 from vaekit import bench, preset
 from vaekit.config import Config
-from vaekit.devices import make_fabric
+from vaekit.devices import launch, make_fabric
 from vaekit.mosaic import new_figure, render, save
 from vaekit.step import train_step
 from vaekit.training import build_objective, build_state
@@ -74,6 +74,7 @@ def draw(tables: dict[str, list[dict[str, float]]], path: Path) -> None:
 def profile() -> list[dict[str, str | float]]:
     """The operations that take most of a step, as torch's profiler sees them."""
     fabric = make_fabric(MODEL)
+    launch(fabric)
     config = MODEL.resolved()
     state, objective = build_state(fabric, config), build_objective(config)
     x = torch.rand(config.batch, *config.image_shape).to(memory_format=torch.channels_last)

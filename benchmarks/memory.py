@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 
 import tyro
-from common import in_fresh_process, show
 
+from common import in_fresh_process, show
 from vaekit import bench, preset
 
 RUNS = {

@@ -15,7 +15,7 @@ from vaekit.step import (
     backward_in_chunks,
     backward_whole,
     clip_gradient,
-    realism_through,
+    judge_through,
     split_batch,
     train_step,
 )
@@ -56,12 +56,11 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(fabric, tiny, genera
     state = build_state(fabric, config)
     objective = build_objective(config)
     x, eps = batch(config, generator)
+    judge = judge_through(fabric, state.discriminator.module, features=True)
     gradients, terms = [], []
     for backward, chunks in ((backward_whole, split_batch(6, None)), (backward_in_chunks, split_batch(6, 4))):
         state.vae_optimizer.zero_grad()
-        losses, x_hat = backward(
-            fabric, state.vae, objective, x, eps, chunks, lambda x, x_hat: state.discriminator.module(x_hat)
-        )
+        losses, x_hat = backward(fabric, state.vae, objective, x, eps, chunks, judge)
         assert x_hat.shape == x.shape
         gradients.append({name: p.grad.clone() for name, p in state.vae.module.named_parameters()})
         terms.append(losses.items())
@@ -95,8 +94,8 @@ def test_without_a_discriminator_only_the_vae_moves(fabric, tiny, generator):
 def test_the_loss_of_the_vae_gives_the_discriminator_no_gradient(fabric, tiny, generator):
     state = build_state(fabric, tiny)
     x, eps = batch(tiny, generator)
-    realism = realism_through(fabric, state.discriminator.module)
-    backward_whole(fabric, state.vae, build_objective(tiny), x, eps, split_batch(6, None), realism)
+    judge = judge_through(fabric, state.discriminator.module, features=True)
+    backward_whole(fabric, state.vae, build_objective(tiny), x, eps, split_batch(6, None), judge)
     assert all(p.grad is None for p in state.discriminator.module.parameters())
     assert all(p.requires_grad for p in state.discriminator.module.parameters())
     assert all(p.grad is not None for p in state.vae.module.parameters())
@@ -110,9 +109,24 @@ def test_the_loss_of_the_discriminator_gives_the_vae_no_gradient(fabric, tiny, g
     assert all(p.grad is not None for p in state.discriminator.module.parameters())
 
 
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_feature_matching_brings_reconstructions_closer_in_the_eyes_of_the_discriminator(fabric, tiny, generator, norm):
+    x, eps = batch(tiny, generator)
+    weights = dataclasses.replace(tiny.weights, l1=0.0, kl_global=0.0, kl_individual=0.0, realism=0.0, features=1.0)
+    optimizer = dataclasses.replace(tiny.optimizer, discriminator_lr=0.0)
+    discriminator = dataclasses.replace(tiny.discriminator, norm=norm)
+    config = dataclasses.replace(tiny, weights=weights, lr=0.01, optimizer=optimizer, discriminator=discriminator)
+    state = build_state(fabric, config)
+    losses = [
+        train_step(fabric, state, build_objective(config), x, eps, adversarial=True)["features"].item()
+        for _ in range(40)
+    ]
+    assert losses[-1] < 0.5 * losses[0]
+
+
 def test_realism_moves_the_decoder(fabric, tiny, generator):
     x, eps = batch(tiny, generator)
-    weights = dataclasses.replace(tiny.weights, l1=0.0, kl_global=0.0, kl_individual=0.0, realism=1.0)
+    weights = dataclasses.replace(tiny.weights, l1=0.0, kl_global=0.0, kl_individual=0.0, realism=1.0, features=0.0)
     config = dataclasses.replace(tiny, weights=weights, lr=0.01)
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, discriminator_lr=0.0))
     state = build_state(fabric, config)
@@ -130,9 +144,10 @@ def test_both_steps_use_the_discriminator_from_before_the_update(fabric, tiny, g
     train_step(fabric, state, build_objective(tiny), x, eps, adversarial=True)
 
     mean, logvar, z, x_hat = twin.vae(x, eps)
-    generator_loss = vae_loss(
-        build_objective(tiny), x, x_hat, Posterior(mean, logvar), z, twin.discriminator(x_hat)
-    ).total
+    real, fake = (twin.discriminator.module.activations(pictures) for pictures in (x, x_hat))
+    features = sum((one - other).abs().mean() for one, other in zip(real[:-1], fake[:-1], strict=True))
+    posterior = Posterior(mean, logvar)
+    generator_loss = vae_loss(build_objective(tiny), x, x_hat, posterior, z, fake[-1], features).total
     judge_loss = discriminator_loss(twin.discriminator(x), twin.discriminator(x_hat.detach())).total
     for loss, network in ((generator_loss, twin.vae), (judge_loss, twin.discriminator)):
         weights = list(network.module.parameters())

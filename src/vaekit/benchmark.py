@@ -13,7 +13,7 @@ import torch
 
 from vaekit.config import Config
 from vaekit.data import Stream
-from vaekit.devices import make_fabric, resolve_precision
+from vaekit.devices import launch, make_fabric, resolve_precision
 from vaekit.flops import step_flops
 from vaekit.runlog import duration
 from vaekit.step import train_step
@@ -35,6 +35,7 @@ def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
     """
     config = config.resolved()
     fabric = make_fabric(config)
+    launch(fabric)
     state = build_state(fabric, config)
     objective = build_objective(config)
     random = np.random.default_rng(config.seed)

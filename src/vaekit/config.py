@@ -74,12 +74,14 @@ class Network:
 class Discriminator:
     """The PatchGAN, and when it enters the training."""
 
-    channels: tuple[int, int, int, int, int] = (64, 128, 128, 64, 64)
+    channels: tuple[int, int, int, int, int] = (32, 64, 128, 128, 64)
     """Channels of its first five convolutions; the sixth has one, the logit."""
     kernel: Literal[3, 4] = 4
     """Kernel of the three strided convolutions."""
     norm: Literal["batch", "frozen", "group", "none"] = "group"
     """Normalisation after each convolution."""
+    norm_first: bool = False
+    """Normalise after the first convolution too, the most expensive place."""
     norm_logits: bool = False
     """Normalise the logits too, as the author's code does; only sensible with frozen statistics."""
     dropout: float = 0.0
@@ -104,6 +106,8 @@ class Weights:
     """beta_3, on the mean absolute difference (all objectives)."""
     realism: float = 15.0
     """beta_4, on the cross-entropy of the realism map (where there is a discriminator)."""
+    features: float = 500.0
+    """On the distance of x_hat from x in the features of the discriminator (not in the paper)."""
     kl_standard: float = 1.0
     """On the standard KL (objectives standard and beta)."""
     beta: float = 4.0
@@ -291,7 +295,9 @@ PAPER_NETWORK = Network(
     decoder_blocks=2,
     norm="batch",
 )
-PAPER_DISCRIMINATOR = Discriminator(channels=(128, 128, 128, 64, 64), kernel=3, norm="batch", dropout=0.25, start=0.0)
+PAPER_DISCRIMINATOR = Discriminator(
+    channels=(128, 128, 128, 64, 64), kernel=3, norm="batch", norm_first=True, dropout=0.25, start=0.0
+)
 # beta1 = 0.5 is from the author's code (the paper names none); beta2 is Keras' default.
 PAPER_OPTIMIZER = Optimizer(
     beta1=0.5, beta2=0.999, weight_decay=0.0, discriminator_lr=1e-4, warmup=0.0, decay="constant", clip=None
@@ -305,7 +311,7 @@ PAPER = Config(
     lr=1e-4,
     network=PAPER_NETWORK,
     discriminator=PAPER_DISCRIMINATOR,
-    weights=Weights(realism=100.0),
+    weights=Weights(realism=100.0, features=0.0),
     optimizer=PAPER_OPTIMIZER,
 )
 RELEASED = dataclasses.replace(
@@ -315,7 +321,7 @@ RELEASED = dataclasses.replace(
     moments="means",
     network=dataclasses.replace(PAPER_NETWORK, decoder_blocks=1, norm="frozen"),
     discriminator=dataclasses.replace(PAPER_DISCRIMINATOR, norm="frozen", norm_logits=True, dropout=0.0),
-    weights=Weights(kl_individual=0.1, realism=100.0),
+    weights=Weights(kl_individual=0.1, realism=100.0, features=0.0),
 )
 PRESETS = {"fast": Config(), "paper": PAPER, "released": RELEASED}
 

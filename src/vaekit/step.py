@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vaekit.collectives import which_ranks
-from vaekit.objectives import Losses, Objective, discriminator_loss, likelihood_terms, vae_loss
+from vaekit.objectives import Losses, Objective, discriminator_loss, feature_distance, likelihood_terms, vae_loss
 from vaekit.patchgan import PatchDiscriminator
 from vaekit.posterior import MomentsMemory, Posterior
 from vaekit.vae import VAE
@@ -80,11 +80,12 @@ def train_step(
     `clip_gradient`. Raises `NonFiniteLoss` instead of updating with a loss that is not finite.
     """
     chunks = split_batch(len(x), micro_batch)
-    realism = realism_through(fabric, state.discriminator.module) if adversarial else None
+    features = objective.weights["features"] > 0
+    judge = judge_through(fabric, state.discriminator.module, features) if adversarial else None
     backward = backward_whole if len(chunks) == 1 else backward_in_chunks
 
     state.vae_optimizer.zero_grad()
-    losses, x_hat = backward(fabric, state.vae, objective, x, eps, chunks, realism)
+    losses, x_hat = backward(fabric, state.vae, objective, x, eps, chunks, judge)
     check_finite(losses, x_hat)
     if clip is not None:
         clip_gradient(fabric, state, clip)
@@ -99,27 +100,33 @@ def train_step(
     return {"total": losses.total, **losses.terms, **judged.terms}
 
 
-Realism = Callable[[Tensor, Tensor], Tensor]  # x, x_hat -> logits of x_hat
+Judge = Callable[[Tensor, Tensor], dict[str, Tensor]]  # x, x_hat -> `realism`, and `features` if they count
 
 
-def realism_through(fabric: Fabric, discriminator: PatchDiscriminator) -> Realism:
-    """The logits of reconstructions as the VAE's step sees them: gradients pass through, the discriminator gets none.
+def judge_through(fabric: Fabric, discriminator: PatchDiscriminator, features: bool) -> Judge:
+    """What the discriminator makes of reconstructions in the VAE's step: gradients pass through, it gets none itself.
 
     It is called unwrapped, so that DistributedDataParallel does not wait for gradients that never come.
     """
 
-    def realism(x: Tensor, x_hat: Tensor) -> Tensor:
+    def judge(x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         discriminator.requires_grad_(False)
         with fabric.autocast():
-            # Only live BatchNorm needs the real pictures beside the fake ones.
-            logits = judge(discriminator, x, x_hat)[1] if discriminator.batch_statistics else discriminator(x_hat)
+            if discriminator.batch_statistics:  # real and fake pictures in one batch: see `judge_both`
+                both = [activation.chunk(2) for activation in discriminator.activations(torch.cat([x, x_hat]))]
+                real, fake = [real.detach() for real, _ in both], [fake for _, fake in both]
+            else:
+                fake = discriminator.activations(x_hat)
+                with torch.no_grad():
+                    real = discriminator.activations(x) if features else []
         discriminator.requires_grad_(True)
-        return logits
+        distance = {"features": feature_distance(real[:-1], fake[:-1])} if features else {}
+        return {"realism": fake[-1], **distance}
 
-    return realism
+    return judge
 
 
-def judge(discriminator: Any, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+def judge_both(discriminator: Any, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of real and fake pictures seen in one batch, so that live BatchNorm gives both the same statistics."""
     realism_real, realism_fake = discriminator(torch.cat([x, x_hat])).chunk(2)
     return realism_real, realism_fake
@@ -132,12 +139,11 @@ def backward_whole(
     x: Tensor,
     eps: Tensor,
     chunks: list[slice],
-    realism: Realism | None,
+    judge: Judge | None,
 ) -> tuple[Losses, Tensor]:
     """Gradients of the loss of a batch that fits in memory; returns the losses and x_hat, detached."""
     mean, logvar, z, x_hat = vae(x, eps)
-    logits = realism(x, x_hat) if realism else None
-    losses = vae_loss(objective, x, x_hat, Posterior(mean, logvar), z, logits)
+    losses = vae_loss(objective, x, x_hat, Posterior(mean, logvar), z, **(judge(x, x_hat) if judge else {}))
     fabric.backward(losses.total)
     return losses, x_hat.detach()
 
@@ -149,7 +155,7 @@ def backward_in_chunks(
     x: Tensor,
     eps: Tensor,
     chunks: list[slice],
-    realism: Realism | None,
+    judge: Judge | None,
 ) -> tuple[Losses, Tensor]:
     """The same gradients in the memory of one chunk, for one more pass through the encoder.
 
@@ -172,8 +178,8 @@ def backward_in_chunks(
     for chunk in chunks:
         with fabric.no_backward_sync(vae, enabled=chunk is not chunks[-1]):
             mean, logvar, _, x_hat = vae(x[chunk], eps[chunk])
-            logits = realism(x[chunk], x_hat) if realism else None
-            likelihood = Losses(likelihood_terms(x[chunk], x_hat, logits), objective.weights)
+            judged = judge(x[chunk], x_hat) if judge else {}
+            likelihood = Losses(likelihood_terms(x[chunk], x_hat, **judged), objective.weights)
             share = len(x_hat) / len(x)
             through_latents = (mean * mean_grad[chunk]).sum() + (logvar * logvar_grad[chunk]).sum()
             fabric.backward(share * likelihood.total + through_latents)
@@ -188,7 +194,7 @@ def backward_discriminator(fabric: Fabric, discriminator: Any, x: Tensor, x_hat:
     terms: dict[str, Tensor] = {}
     for chunk in chunks:
         with fabric.no_backward_sync(discriminator, enabled=chunk is not chunks[-1]):
-            losses = discriminator_loss(*judge(discriminator, x[chunk], x_hat[chunk]))
+            losses = discriminator_loss(*judge_both(discriminator, x[chunk], x_hat[chunk]))
             share = len(x[chunk]) / len(x)
             fabric.backward(share * losses.total)
         for name, term in losses.terms.items():

@@ -230,10 +230,11 @@ def save(state: TrainState, run: Path, config: Config) -> None:
 def build_objective(config: Config, memory: MomentsMemory | None = None) -> Objective:
     """The loss that a config names, with its weights; `memory` is that of the run, see `TrainState`."""
     weights = config.weights
+    likelihood = {"l1": weights.l1, "realism": weights.realism, "features": weights.features}
     if config.objective == "global":
-        return GlobalELBO(weights.kl_global, weights.kl_individual, weights.l1, weights.realism, config.moments, memory)
-    kl = weights.kl_standard * (weights.beta if config.objective == "beta" else 1.0)
-    return StandardELBO(kl, weights.l1, weights.realism)
+        moments = config.moments
+        return GlobalELBO(weights.kl_global, weights.kl_individual, **likelihood, moments=moments, memory=memory)
+    return StandardELBO(weights.kl_standard * (weights.beta if config.objective == "beta" else 1.0), **likelihood)
 
 
 def build_state(fabric: Fabric, config: Config) -> TrainState:

@@ -125,6 +125,7 @@ def build_discriminator(config: Config) -> PatchDiscriminator:
         channels=settings.channels,
         kernel=settings.kernel,
         norm=settings.norm,
+        norm_first=settings.norm_first,
         norm_logits=settings.norm_logits,
         dropout=settings.dropout,
     )
