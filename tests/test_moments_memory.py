@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
 from lightning_fabric import Fabric
 
 from vaekit import checkpoint, train
@@ -117,6 +119,37 @@ def test_the_first_step_is_that_without_a_memory(steps, moments):
         value.backward()
         results.append((value, own.mean.grad, own.logvar.grad))
     torch.testing.assert_close(*results)
+
+
+def three_steps(rank, world):
+    """KL_G of the last of three steps on uneven shares, its gradient by the weights, and what is remembered."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(4, 2 * D, generator=generator, dtype=torch.float64).requires_grad_()
+    memory = new_memory(2)
+    for _ in range(3):
+        x, eps = (torch.randn(6, size, generator=generator, dtype=torch.float64) for size in (4, D))
+        x, eps = (tensor.split({1: [6], 2: [2, 4]}[world])[rank] for tensor in (x, eps))
+        posterior = Posterior(*(x @ weights).chunk(2, 1))
+        value = kl_global(posterior, posterior.sample(eps), "samples", memory)
+    (gradient,) = torch.autograd.grad(value, weights)
+    if world > 1:
+        dist.all_reduce(gradient)
+    return [value.detach(), gradient / world, memory.means, memory.variances]
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.save(three_steps(rank, 2), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_remember_the_same_and_have_the_gradient_of_one_process(tmp_path):
+    multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for one, other, alone in zip(*ranks, three_steps(0, 1), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+        torch.testing.assert_close(one, alone, rtol=1e-12, atol=1e-12)
 
 
 def test_straight_through_has_the_value_of_one_and_the_gradient_of_the_other():
