@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import resource
 import sys
@@ -261,17 +262,89 @@ def test_every_size_and_number_of_channels_has_its_own_entry(folder, cache):
     assert len({prepare(folder, *shape, cache).fingerprint for shape in shapes}) == 4
 
 
-def test_runs_that_prepare_at_once_share_one_entry(folder, cache):
-    barrier = threading.Barrier(4)
+def decode(folder, cache, decoded, started=None, proceed=None):
+    """In a process of its own: prepare, count the decoded files, stop at the first of them until told to go on."""
 
-    def wait_for_all(done: int, total: int) -> None:
-        if done == total:
-            barrier.wait(timeout=30)
+    def progress(done: int, total: int) -> None:
+        decoded.value += 1
+        if started is not None and done == 1:
+            started.set()
+            proceed.wait()
 
-    with ThreadPoolExecutor(4) as pool:
-        racers = [pool.submit(grey, folder, cache, progress=wait_for_all) for _ in range(4)]
-        assert {tuple(levels(racer.result())) for racer in racers} == {(0, 20, 40, 10, 30)}
+    grey(folder, cache, progress=progress)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Real processes that need not import everything again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vaekit.data.cache"])
+    return context
+
+
+@pytest.fixture
+def builder(processes, folder, cache):
+    """A process in the middle of preparing `folder`, waiting for `proceed`; (process, decoded, proceed)."""
+    started, proceed, decoded = processes.Event(), processes.Event(), processes.Value("i", 0)
+    process = processes.Process(target=decode, args=(folder, cache, decoded, started, proceed))
+    process.start()
+    assert started.wait(60)
+    yield process, decoded, proceed
+    process.kill()
+    process.join()
+
+
+def start(processes, folder, cache, count):
+    decoded = processes.Value("i", 0)
+    started = [processes.Process(target=decode, args=(folder, cache, decoded)) for _ in range(count)]
+    for process in started:
+        process.start()
+    return started, decoded
+
+
+def join(started):
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0] * len(started)
+
+
+def test_processes_that_prepare_at_once_decode_once(processes, builder, folder, cache):
+    process, decoded_first, proceed = builder
+    others, decoded_later = start(processes, folder, cache, 3)
+    others[0].join(0.5)
+    assert all(other.is_alive() for other in others)  # they wait
+    proceed.set()
+    join([process, *others])
+    assert (decoded_first.value, decoded_later.value) == (5, 0)
+    assert levels(grey(folder, cache)) == [0, 20, 40, 10, 30]
     assert len(list(cache.iterdir())) == 1
+
+
+def test_threads_that_prepare_at_once_decode_once(folder, cache):
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(calls_of_progress, [folder] * 4, [cache] * 4)) == [0, 0, 0, 5]
+
+
+def test_a_killed_builder_is_replaced_by_one_that_waits(processes, builder, folder, cache):
+    others, decoded = start(processes, folder, cache, 2)
+    builder[0].kill()
+    join(others)
+    assert decoded.value == 5
+    assert levels(grey(folder, cache)) == [0, 20, 40, 10, 30]
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_what_a_killed_builder_left_goes_with_the_next_entry_but_not_what_a_living_one_makes(
+    processes, builder, folder, cache, tmp_path
+):
+    add_picture(tmp_path / "other" / "0.png", level=1)
+    add_picture(tmp_path / "third" / "0.png", level=2)
+    grey(tmp_path / "other", cache)
+    assert len(list(cache.glob(".building-*"))) == 2  # of the living one: its folder and its lock
+    builder[0].kill()
+    builder[0].join()
+    grey(tmp_path / "third", cache)
+    assert list(cache.glob(".*")) == []
 
 
 def test_the_cache_folder_can_be_set_in_the_environment(folder, tmp_path, monkeypatch):

@@ -1,11 +1,11 @@
 """Decode every picture once, into one memory-mapped file of pixels that later runs open at once."""
 
+import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
-import tempfile
 import warnings
 import zlib
 from collections import deque
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import platformdirs
@@ -24,6 +24,7 @@ from vaekit.data.sources import UnreadablePicture, find_pictures, read_picture
 
 FORMAT_VERSION = 1  # raise it when the same files would give other pixels: every entry is then made anew
 PIXELS_FILE, INDEX_FILE = "images.npy", "index.json"
+SCRATCH_PREFIX = ".building-"
 
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
@@ -79,6 +80,9 @@ def prepare(
 
     Raises ValueError for a folder without readable pictures or a size that makes no sense, OSError if the
     system refuses to read a file or the disk cannot hold the pixels. Nothing half-written is left behind.
+
+    Processes that want the same pictures at the same time, of one run or of several, decode them once: one holds a
+    lock, the others wait and find the entry. The lock dies with its process, so a killed one is replaced by the next.
     """
     _check(height, width, channels, workers)
     folder = folder.resolve()
@@ -87,9 +91,13 @@ def prepare(
     entry = (cache_dir or default_cache_dir()) / request.fingerprint()
     prepared = _open(entry)
     if prepared is None:
-        _build(entry, request, workers or os.cpu_count() or 1, progress)
-        prepared = _open(entry)
-        assert prepared is not None, entry
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(entry):
+            prepared = _open(entry)  # made while we waited
+            if prepared is None:
+                _build(entry, request, workers or os.cpu_count() or 1, progress)
+                prepared = _open(entry)
+                assert prepared is not None, entry
     return prepared
 
 
@@ -159,21 +167,77 @@ def _open(entry: Path) -> Prepared | None:
     return prepared if whole and images.shape == shape and images.dtype == np.uint8 else None
 
 
+@contextmanager
+def _locked(entry: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of an entry, once nobody else does; without `wait`, yield False at once if somebody does."""
+    path = _scratch(entry, ".lock")
+    while True:
+        with open(path, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            except OSError as error:
+                cure = "set VAEKIT_CACHE to a folder on a disk of this machine"
+                raise OSError(f"cannot lock {path} ({error.strerror}); {cure}") from error
+            if not _is_at(file, path):
+                continue  # its last holder removed it while we waited
+            try:
+                yield True
+            finally:
+                path.unlink()
+            return
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still what stands at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _scratch(entry: Path, suffix: str = "") -> Path:
+    """Where an entry is built; with ".lock", the file whose lock its builder holds."""
+    return entry.with_name(f"{SCRATCH_PREFIX}{entry.name}{suffix}")
+
+
 def _build(entry: Path, request: _Request, workers: int, progress: Progress | None) -> None:
-    """Write the entry in a scratch folder beside it and move it into place, whole or not at all."""
-    cache = entry.parent
-    cache.mkdir(parents=True, exist_ok=True)
-    if request.num_bytes > shutil.disk_usage(cache).free:
-        raise _does_not_fit(cache, request, "the disk is too full")
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".building-") as scratch:
-        built = Path(scratch, "built")  # one deeper: the scratch folder itself is closed to other users
-        built.mkdir()
+    """Write the entry, whose lock we hold, beside its place and move it there, whole or not at all."""
+    _remove_leftovers(entry)
+    if request.num_bytes > shutil.disk_usage(entry.parent).free:
+        raise _does_not_fit(entry.parent, request, "the disk is too full")
+    built = _scratch(entry)
+    built.mkdir()
+    try:
         with _decoding(workers) as pool, open(built / PIXELS_FILE, "wb", buffering=0) as file:
             pictures = _in_order(pool, request.decode, request.names, ahead=4 * workers)
             index = _write_pixels(file, request, pictures, progress)
         with open(built / INDEX_FILE, "wb", buffering=0) as file:
             _write(file, json.dumps(index).encode(), request)
-        _publish(built, entry, corrupt=Path(scratch, "corrupt"))
+        _remove(entry)  # if it is there, it is damaged
+        built.rename(entry)
+    except BaseException:
+        _remove(built)
+        raise
+
+
+def _remove_leftovers(entry: Path) -> None:
+    """Remove what killed builders left, of this entry and of others: folders whose lock nobody holds."""
+    _remove(_scratch(entry))
+    ours = (path for path in entry.parent.glob(f"{SCRATCH_PREFIX}*/") if os.access(path, os.W_OK))
+    for leftover in ours:
+        with _locked(leftover.with_name(leftover.name.removeprefix(SCRATCH_PREFIX)), wait=False) as is_dead:
+            if is_dead:
+                _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_pixels(
@@ -255,14 +319,3 @@ def _in_order(
         waiting.append(pool.submit(function, item))
     while waiting:
         yield waiting.popleft().result()
-
-
-def _publish(built: Path, entry: Path, corrupt: Path) -> None:
-    if entry.exists() and _open(entry) is None:
-        entry.rename(corrupt)
-    try:
-        built.rename(entry)
-    except OSError:
-        if _open(entry) is None:
-            raise
-        # Another process finished first; its entry was made from the same files, so it is ours too.
