@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from vaekit.collectives import which_ranks
 from vaekit.objectives import Losses, Objective, discriminator_loss, likelihood_terms, vae_loss
 from vaekit.patchgan import PatchDiscriminator
 from vaekit.posterior import Posterior
@@ -79,7 +80,7 @@ def train_step(
 
     state.vae_optimizer.zero_grad()
     losses, x_hat = backward(fabric, state.vae, objective, x, eps, chunks, realism)
-    check_finite(losses)
+    check_finite(losses, x_hat)
     if clip is not None:
         clip_gradient(fabric, state, clip)
     state.vae_optimizer.step()  # phi, theta
@@ -88,7 +89,7 @@ def train_step(
         return {"total": losses.total, **losses.terms}
     state.discriminator_optimizer.zero_grad()
     judged = backward_discriminator(fabric, state.discriminator, x, x_hat, chunks)
-    check_finite(judged)
+    check_finite(judged, x_hat)
     state.discriminator_optimizer.step()  # gamma
     return {"total": losses.total, **losses.terms, **judged.terms}
 
@@ -216,8 +217,12 @@ def split_batch(size: int, micro_batch: int | None) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
-def check_finite(losses: Losses) -> None:
-    """Stop before an update that would ruin the weights; every rank holds the same losses and stops too."""
+def check_finite(losses: Losses, x_hat: Tensor) -> None:
+    """Stop before an update that would ruin the weights; every rank holds the same losses and stops too.
+
+    The message names the terms, and the ranks whose own reconstructions `x_hat` are not finite.
+    """
     if not torch.isfinite(losses.total):
         bad = [f"{name} = {term.item()}" for name, term in losses.terms.items() if not torch.isfinite(term)]
-        raise NonFiniteLoss(", ".join(bad) or "total")
+        where = which_ranks(not bool(torch.isfinite(x_hat).all()))
+        raise NonFiniteLoss(f"{', '.join(bad) or 'total'} {where}".strip())

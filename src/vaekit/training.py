@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from vaekit import checkpoint
-from vaekit.collectives import from_rank_zero
+from vaekit.collectives import agree, from_rank_zero
 from vaekit.config import Config
 from vaekit.data import HeldOut, Prepared, Stream, prepare, resolve_source, split
-from vaekit.devices import make_fabric, resolve_precision
+from vaekit.devices import launch, make_fabric, resolve_precision, synchronise_batch_norm
 from vaekit.evaluation import measure
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
@@ -56,14 +56,16 @@ def train(config: Config, images: str | Path, out: str | Path | None = None, res
         check_free(run)
 
     fabric = make_fabric(config)
-    console = Console(stderr=True, quiet=not fabric.is_global_zero)
-    with fabric.rank_zero_first():
-        prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(console))
+    # Before the ranks meet: nobody waits in a collective, which has a time limit, for pictures to be prepared.
+    prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
     train_indices, test_indices = split(len(prepared), config.split)
     if len(train_indices) < 2:
         raise ValueError(f"one picture to train on: the batch moments need two or more; add some to {folder}")
     stream = Stream(prepared.images, train_indices, config.seed, config.flip)
     held_out = HeldOut(prepared.images, test_indices)
+
+    launch(fabric)
+    console = Console(stderr=True, quiet=not fabric.is_global_zero)
     state = build_state(fabric, config)
     if newest is not None:
         check_same_pictures(run, prepared)
@@ -120,8 +122,7 @@ def loop(
 
             counters["step"] += 1
             counters["images_seen"] += config.batch
-            now, stop_requested = from_rank_zero(time.monotonic() - started_at, stop.requested)
-            stop.requested = bool(stop_requested)
+            now, stop.requested = agree(time.monotonic() - started_at, stop.requested)
             counters["elapsed_sec"] = now
             before, progress = progress, fraction_done(config, counters)
 
@@ -193,13 +194,15 @@ def update_ema(ema: VAE, vae: VAE, decay: float, step: int) -> None:
 def measure_and_draw(
     fabric: Fabric, state: TrainState, held_out: HeldOut, run: Path, log: RunLog, limit: int | None = None
 ) -> None:
-    """Measure the averaged model on test pictures (every rank the same ones) and draw (rank 0).
+    """Measure the averaged model on test pictures (the ranks share them) and draw (rank 0).
 
     In the precision of the run. bf16 moves the PSNR in the fourth digit (docs/log.md) and is several times faster.
     """
+    for buffer in state.ema.buffers():  # ranks on CPUs have BatchNorm statistics of their own
+        from_rank_zero(buffer)
     batches = (x.to(fabric.device) for x in held_out.batches(TEST_BATCH, limit))
     with fabric.autocast():
-        measured, judged = measure(state.ema, batches)
+        measured, judged = measure(state.ema, batches, rank=fabric.global_rank, world=fabric.world_size)
     if not fabric.is_global_zero:
         return
     log.write(
@@ -235,6 +238,7 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
     torch.manual_seed(config.seed)
     settings = config.optimizer
     fused = fabric.device.type in ("cpu", "cuda")
+    synchronise = fabric.world_size > 1 and fabric.device.type == "cuda"
 
     vae = build_vae(config).to(memory_format=torch.channels_last)
     ema = copy.deepcopy(vae).requires_grad_(False).to(fabric.device)
@@ -246,6 +250,8 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
         settings.weight_decay,
         fused=fused,
     )
+    if synchronise:
+        synchronise_batch_norm(vae)
     wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
     state = TrainState(wrapped, wrapped_optimizer, ema)
     if config.gan:
@@ -258,23 +264,32 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
             weight_decay=0.0,
             fused=fused,
         )
+        if synchronise:
+            synchronise_batch_norm(discriminator)
         state.discriminator, state.discriminator_optimizer = fabric.setup(discriminator, optimizer)
     return state
 
 
 def summary(fabric: Fabric, config: Config, state: TrainState, prepared: Prepared, num_train: int, run: Path) -> str:
-    """What is about to happen, in three lines."""
+    """What is about to happen, in three lines, and a fourth where ranks do not compute what one process would."""
     height, width = config.image_size
     parameters = sum(p.numel() for p in state.ema.parameters()) / 1e6
     length = f"{config.minutes:g} min" if config.minutes is not None else f"{config.images:,} images"
     skipped = f", {len(prepared.skipped)} unreadable (see pictures.json)" if prepared.skipped else ""
+    own_share = fabric.world_size > 1 and fabric.device.type != "cuda" and has_batch_norm(config)
+    note = "\nBatchNorm: each process normalises its own share of the batch" if own_share else ""
     return (
         f"{len(prepared):,} pictures at {height}x{width}: {num_train:,} to train, "
         f"{len(prepared) - num_train:,} to test{skipped}\n"
         f"preset {config.preset}, objective {config.objective}{' + PatchGAN' if config.gan else ''}: "
         f"{parameters:.1f} M parameters, {config.network.latent_dim} latent entries, batch {config.batch}, {length}\n"
-        f"{fabric.world_size} x {fabric.device.type} in {resolve_precision(config)}; the run goes to {run}"
+        f"{fabric.world_size} x {fabric.device.type} in {resolve_precision(config)}; the run goes to {run}{note}"
     )
+
+
+def has_batch_norm(config: Config) -> bool:
+    """Whether a network has live BatchNorm, which mixes the images of a batch."""
+    return "batch" in (config.network.norm, config.discriminator.norm if config.gan else None)
 
 
 def diverged(run: Path, step: int, error: NonFiniteLoss) -> str:
