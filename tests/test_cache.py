@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import threading
 import zlib
@@ -99,7 +100,7 @@ def test_the_second_opening_equals_the_first(folder, cache):
     first, second = grey(folder, cache), grey(folder, cache)
     assert (first.images == second.images).all()
     assert (first.folder, first.names, first.skipped) == (second.folder, second.names, second.skipped)
-    assert first.fingerprint == second.fingerprint == first.path.name
+    assert first.fingerprint == second.fingerprint == first.path.name.removesuffix("-2")
 
 
 def test_one_folder_is_one_entry_however_it_is_written(folder, cache, monkeypatch):
@@ -125,7 +126,7 @@ def test_a_folder_of_broken_files_only_is_refused_and_leaves_nothing(tmp_path, c
     assert list(cache.iterdir()) == []
 
 
-def test_a_failure_on_the_way_leaves_nothing(folder, cache):
+def test_ctrl_c_stops_the_threads(folder, cache):
     def interrupt(done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
@@ -133,9 +134,9 @@ def test_a_failure_on_the_way_leaves_nothing(folder, cache):
     threads_before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         grey(folder, cache, progress=interrupt)
-    assert list(cache.iterdir()) == []
     assert threading.active_count() == threads_before
     assert len(grey(folder, cache)) == 5
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_a_file_that_vanishes_on_the_way_is_an_error_of_the_system(folder, cache):
@@ -334,17 +335,59 @@ def test_a_killed_builder_is_replaced_by_one_that_waits(processes, builder, fold
     assert len(list(cache.iterdir())) == 1
 
 
-def test_what_a_killed_builder_left_goes_with_the_next_entry_but_not_what_a_living_one_makes(
+def die(folder, cache, after):
+    """In a process of its own: prepare, and be killed after so many files."""
+
+    def progress(done: int, total: int) -> None:
+        if done == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    grey(folder, cache, workers=2, progress=progress)
+
+
+def test_a_killed_build_goes_on_from_what_it_saved(processes, tmp_path, cache):
+    folder = tmp_path / "many"
+    for number in range(600):
+        add_picture(folder / f"{number:03}.png", level=number % 256)
+    for number in (100, 300, 530, 590):
+        (folder / f"{number}.png").write_text("no picture")
+    process = processes.Process(target=die, args=(folder, cache, 550))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+    calls = []
+    resumed = grey(folder, cache, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 600) for done in range(513, 601)]  # it saves every 256 files
+    undisturbed = grey(folder, tmp_path / "another cache")
+    assert (resumed.images == undisturbed.images).all()
+    assert (resumed.names, resumed.skipped) == (undisturbed.names, undisturbed.skipped)
+    assert resumed.verify()
+    assert {path.name for path in resumed.path.iterdir()} == {"images.npy", "index.json"}
+
+
+def test_what_a_killed_builder_left_goes_after_a_week_but_not_what_a_living_one_makes(
     processes, builder, folder, cache, tmp_path
 ):
     add_picture(tmp_path / "other" / "0.png", level=1)
     add_picture(tmp_path / "third" / "0.png", level=2)
+    scratch, lock = sorted(cache.glob(".building-*"))  # of the living one
+    os.utime(scratch, (0, 0))
     grey(tmp_path / "other", cache)
-    assert len(list(cache.glob(".building-*"))) == 2  # of the living one: its folder and its lock
+    assert scratch.exists()
+    assert lock.exists()
     builder[0].kill()
     builder[0].join()
     grey(tmp_path / "third", cache)
     assert list(cache.glob(".*")) == []
+
+
+def test_what_a_builder_left_this_week_stays_while_others_build(processes, builder, folder, cache, tmp_path):
+    add_picture(tmp_path / "other" / "0.png", level=1)
+    builder[0].kill()
+    builder[0].join()
+    grey(tmp_path / "other", cache)
+    assert len([path for path in cache.glob(".building-*") if path.is_dir()]) == 1
 
 
 def test_the_cache_folder_can_be_set_in_the_environment(folder, tmp_path, monkeypatch):

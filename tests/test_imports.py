@@ -67,6 +67,29 @@ def test_an_unknown_name_is_an_attribute_error():
         vaekit.fit  # noqa: B018
 
 
+FIRST_STEP = """
+import sys, torch
+from vaekit import preset
+from vaekit.config import Network
+from vaekit.devices import make_fabric
+from vaekit.step import train_step
+from vaekit.training import build_objective, build_state
+
+config = preset("fast", size=8, device="cpu", precision="fp32", network=Network(latent_dim=4, channels=8))
+fabric = make_fabric(config)
+state = build_state(fabric, config)
+x = torch.zeros(2, 3, 8, 8)
+train_step(fabric, state, build_objective(config), x, torch.randn(2, 4), adversarial=True, clip=3.0)
+print(*sys.modules)
+"""
+
+
+def test_the_first_step_of_a_training_does_not_wait_for_what_only_measuring_and_drawing_need():
+    finished = subprocess.run([sys.executable, "-c", FIRST_STEP], check=True, capture_output=True, text=True)
+    unneeded = {"matplotlib", "scipy", "sklearn", "torchmetrics", "torchvision"}
+    assert not unneeded & set(finished.stdout.split())
+
+
 def test_help_and_dry_run_do_not_import_torch():
     code = (
         "import sys; from vaekit.cli import run\n"

@@ -50,6 +50,39 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Decode a folder of pictures once, into the cache that training reads; after a kill it goes on where it was."""
+
+    pictures: tyro.conf.Positional[str]
+    """Folder of pictures, searched recursively, or elpv for the data of the extra "demo"."""
+    size: int | tuple[int, int] = 64
+    """Side of the square pictures in pixels, or height and width, as given to train."""
+    channels: int = 3
+    """3: colour, 1: grey, as given to train."""
+
+    def run(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from vaekit.data import prepare, resolve_source
+
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("preparing pictures", total=None)
+            prepared = prepare(
+                resolve_source(self.pictures),
+                height,
+                width,
+                self.channels,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        for name, reason in prepared.skipped:
+            progress(f"skipped {name}: {reason}")
+        print(f"{len(prepared):,} pictures at {height}x{width} are in {prepared.path}")  # noqa: T201
+
+
+@dataclass(frozen=True)
 class Figures:
     """Draw the figures of a finished run again, from its own test pictures or from other ones."""
 
@@ -195,7 +228,7 @@ def run(arguments: list[str]) -> int:
     return DONE
 
 
-Command = Train | Figures | Evaluate | Sample | Compare | Bench
+Command = Train | Prepare | Bench | Evaluate | Sample | Compare | Figures
 
 
 def parse(arguments: list[str]) -> Command:
@@ -204,7 +237,8 @@ def parse(arguments: list[str]) -> Command:
     train = Annotated[Train, tyro.conf.subcommand("train", default=Train(config=config))]
     compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=config))]
     bench = Annotated[Bench, tyro.conf.subcommand("bench", default=Bench(config=config))]
-    others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (Evaluate, Sample, Figures)]
+    kinds = (Evaluate, Sample, Figures, Prepare)
+    others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
     return tyro.cli(Union[train, others[0], compare, *others[1:], bench], prog="vaekit", args=arguments)  # type: ignore
 
 

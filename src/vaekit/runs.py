@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from vaekit import checkpoint, figures
+from vaekit import checkpoint
 from vaekit.config import Config, differences
 from vaekit.data import HeldOut, Prepared, prepare, resolve_source, split
 from vaekit.runlog import read_records
@@ -140,4 +140,6 @@ def own_folder(run: Path) -> str:
 
 def draw(vae: VAE, run: Path, x: Tensor) -> list[Path]:
     """Draw every figure of a run from its VAE, test pictures x (N, C, H, W) in [-1, 1] and its log."""
+    from vaekit import figures  # not before the first step: matplotlib
+
     return figures.draw_all(vae, x, read_records(run), run / FIGURES_FOLDER, seed=vae.config.seed)

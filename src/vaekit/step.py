@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vaekit.collectives import which_ranks
+from vaekit.devices import Fabric
 from vaekit.objectives import Losses, Objective, discriminator_loss, feature_distance, likelihood_terms, vae_loss
 from vaekit.patchgan import PatchDiscriminator
 from vaekit.posterior import MomentsMemory, Posterior

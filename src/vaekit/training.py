@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor
 from torch.optim import AdamW
@@ -24,7 +23,7 @@ from vaekit import checkpoint
 from vaekit.collectives import agree, from_rank_zero
 from vaekit.config import Config
 from vaekit.data import HeldOut, Prepared, Stream, prepare, resolve_source, split
-from vaekit.devices import launch, make_fabric, resolve_precision, synchronise_batch_norm
+from vaekit.devices import Fabric, launch, make_fabric, resolve_precision, synchronise_batch_norm
 from vaekit.evaluation import measure
 from vaekit.flops import step_flops
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
