@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.optim import AdamW
 
-from vaekit import checkpoint
+from vaekit import checkpoint, step
 from vaekit.collectives import agree, from_rank_zero
 from vaekit.config import Config
 from vaekit.data import HeldOut, Prepared, Stream, prepare, resolve_source, split
@@ -107,19 +107,16 @@ def loop(
             set_learning_rates(state, config, progress)
             x, eps = next_batch(fabric, config, stream, counters)
             adversarial = config.gan and progress >= config.discriminator.start
-            try:
-                losses = train_step(
-                    fabric,
-                    state,
-                    objective,
-                    x,
-                    eps,
-                    adversarial=adversarial,
-                    micro_batch=config.micro_batch,
-                    clip=config.optimizer.clip,
-                )
-            except NonFiniteLoss as error:
-                raise NonFiniteLoss(diverged(run, int(counters["step"]) + 1, error)) from error
+            losses = train_step(
+                fabric,
+                state,
+                objective,
+                x,
+                eps,
+                adversarial=adversarial,
+                micro_batch=config.micro_batch,
+                clip=config.optimizer.clip,
+            )
             update_ema(state.ema, state.vae.module, config.optimizer.ema, int(counters["step"]))
 
             counters["step"] += 1
@@ -128,7 +125,10 @@ def loop(
             counters["elapsed_sec"] = now
             before, progress = progress, fraction_done(config, counters)
 
-            if counters["step"] % config.log_every_steps == 0 or progress >= 1:
+            logging = counters["step"] % config.log_every_steps == 0 or progress >= 1
+            if logging or fabric.device.type == "cpu":  # elsewhere looking means waiting for the device
+                check_finite(state, run)
+            if logging:
                 rate = (counters["images_seen"] - logged_images) / (now - logged_at)
                 logged_at, logged_images = now, counters["images_seen"]
                 record = counters | {name: loss.item() for name, loss in losses.items()}
@@ -180,8 +180,13 @@ def next_batch(fabric: Fabric, config: Config, stream: Stream, counters: dict[st
     noise = torch.Generator().manual_seed(int(seed[1]))
     eps = torch.randn(config.batch, config.network.latent_dim, generator=noise)
     pictures = stream.batch(int(counters["images_seen"]), config.batch, fabric.global_rank, fabric.world_size)
-    x = to_float(pictures.to(fabric.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-    return x, eps.chunk(fabric.world_size)[fabric.global_rank].to(fabric.device, non_blocking=True)
+    x = to_float(to_device(pictures, fabric.device)).contiguous(memory_format=torch.channels_last)
+    return x, to_device(eps.chunk(fabric.world_size)[fabric.global_rank], fabric.device)
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on the device, without waiting for it: a copy to CUDA is only asynchronous from pinned memory."""
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -297,8 +302,13 @@ def has_batch_norm(config: Config) -> bool:
     return "batch" in (config.network.norm, config.discriminator.norm if config.gan else None)
 
 
-def diverged(run: Path, step: int, error: NonFiniteLoss) -> str:
-    """Say where the loss broke and what is left."""
-    newest = checkpoint.latest(run)
-    kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been saved yet"
-    return f"step {step}: {error}; stopped before the update, {kept}. Try a lower --lr, or --precision fp32"
+def check_finite(state: TrainState, run: Path) -> None:
+    """Stop where the loss broke, and say what is left."""
+    try:
+        step.check_finite(state)
+    except NonFiniteLoss as error:
+        newest = checkpoint.latest(run)
+        kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been saved yet"
+        raise NonFiniteLoss(
+            f"{error}; stopped before the update, {kept}. Try a lower --lr, or --precision fp32"
+        ) from error
