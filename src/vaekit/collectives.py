@@ -52,11 +52,14 @@ def from_rank_zero(x: Tensor) -> None:
 
 
 def agree(clock: float, stop: bool) -> tuple[float, bool]:
-    """Rank 0's clock, and whether *any* rank was asked to stop: both differ between processes, decisions must not."""
+    """Rank 0's clock, and whether *any* rank was asked to stop: both differ between processes, decisions must not.
+
+    Between the CPUs (see `devices.BACKENDS`), so that nobody waits for a GPU.
+    """
     if not is_distributed():
         return clock, stop
     mine = [clock if dist.get_rank() == 0 else -math.inf, float(stop)]
-    shared = torch.tensor(mine, dtype=torch.float64, device=current_device())
+    shared = torch.tensor(mine, dtype=torch.float64)
     dist.all_reduce(shared, dist.ReduceOp.MAX)
     clock, asked = shared.tolist()
     return clock, bool(asked)
@@ -69,14 +72,9 @@ def which_ranks(condition: bool) -> str:
     """
     if not is_distributed():
         return ""
-    holds = torch.zeros(dist.get_world_size(), device=current_device())
+    holds = torch.zeros(dist.get_world_size())
     holds[dist.get_rank()] = float(condition)
     ranks = sum_over_ranks(holds).nonzero().flatten().tolist()
     if len(ranks) in (0, len(holds)):
         return "on every rank" if ranks else ""
     return f"on rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-
-
-def current_device() -> torch.device:
-    """Where the process group's tensors live."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
