@@ -260,6 +260,9 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
     )
     if synchronise:
         synchronise_batch_norm(vae)
+    if config.compile != "no":
+        vae.encoder.compile(mode=config.compile)
+        vae.decoder.compile(mode=config.compile)
     wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
     state = TrainState(wrapped, wrapped_optimizer, ema)
     if config.moments_memory:
