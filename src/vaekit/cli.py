@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Union
+from typing import Annotated, Literal, Union, cast
 
 import tyro
 
@@ -26,8 +26,10 @@ class Train:
     """Folder of pictures, searched recursively, or elpv for the data of the extra "demo"."""
     out: Path | None = None
     """Folder of the run; by default runs/<pictures>-<preset>-<size>."""
-    resume: Path | None = None
-    """Go on with the run in this folder, with its own settings and pictures."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the run in that folder; pictures and settings that are not given are its own."""
+    change_settings: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on although settings given here are not those that the run began with."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the resolved settings as JSON and stop."""
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
@@ -40,13 +42,23 @@ class Train:
         from vaekit.training import train
 
         pictures = self.pictures
-        if pictures is None and self.resume is not None:
-            pictures = read_pictures(self.resume).folder
+        if pictures is None and self.resume:
+            pictures = read_pictures(self.folder()).folder
         if pictures is None:
             raise ValueError(
                 "no pictures: give a folder, as in `vaekit train photos/`, or `vaekit train elpv` for the demo data"
             )
-        train(self.config, pictures, self.resume or self.out, resume=self.resume is not None)
+        train(self.config, pictures, self.out, self.resume, self.change_settings)
+
+    def folder(self) -> Path:
+        """The folder of the run."""
+        if self.out is not None:
+            return self.out
+        if self.pictures is None:
+            raise ValueError("go on with which run? name its folder, as in `vaekit train --resume --out runs/photos`")
+        from vaekit.runs import default_run
+
+        return default_run(self.config, self.pictures)
 
 
 @dataclass(frozen=True)
@@ -232,24 +244,25 @@ Command = Train | Prepare | Bench | Evaluate | Sample | Compare | Figures
 
 
 def parse(arguments: list[str]) -> Command:
-    """The command with its settings: those given, over those of the preset or of the run that is resumed."""
-    config = default_config(arguments)
-    train = Annotated[Train, tyro.conf.subcommand("train", default=Train(config=config))]
-    compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=config))]
-    bench = Annotated[Bench, tyro.conf.subcommand("bench", default=Bench(config=config))]
+    """The command with its settings: those given, over those of the preset or of the run that goes on."""
+    fresh = Train(config=preset(value_of("--preset", arguments) or "fast"))
+    if arguments[:1] != ["train"] or "--resume" not in arguments:
+        return parse_over(fresh, arguments)
+    from vaekit.runs import read_config
+
+    out = value_of("--out", arguments)
+    run = Path(out) if out is not None else cast(Train, parse_over(fresh, arguments)).folder()
+    return parse_over(Train(out=run, config=read_config(run)), arguments)
+
+
+def parse_over(default: Train, arguments: list[str]) -> Command:
+    """The command; what the command line leaves out is as in `default`."""
+    train = Annotated[Train, tyro.conf.subcommand("train", default=default)]
+    compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=default.config))]
+    bench = Annotated[Bench, tyro.conf.subcommand("bench", default=Bench(config=default.config))]
     kinds = (Evaluate, Sample, Figures, Prepare)
     others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
     return tyro.cli(Union[train, others[0], compare, *others[1:], bench], prog="vaekit", args=arguments)  # type: ignore
-
-
-def default_config(arguments: list[str]) -> Config:
-    """What the settings on the command line change: a preset's, or those of the run to resume."""
-    resumed = value_of("--resume", arguments)
-    if resumed is not None:
-        from vaekit.runs import read_config
-
-        return read_config(Path(resumed))
-    return preset(value_of("--preset", arguments) or "fast")
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:

@@ -76,7 +76,7 @@ def compare(
     for i, (key, settings) in enumerate(planned.items(), start=1):
         if not finished(runs[key], settings):
             say(f"{i} of {len(planned)}: training {key[0]}, seed {settings.seed}")
-            train(settings, images, runs[key], resume=checkpoint.latest(runs[key]) is not None)
+            train(settings, images, runs[key], resume=bool(checkpoint.all_checkpoints(runs[key])))
         if not finished(runs[key], settings):
             say("stopped; the same command goes on")
             return None

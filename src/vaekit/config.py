@@ -16,6 +16,7 @@ from typing import Any, Literal
 OBJECTIVES = ("global", "standard", "beta")
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
 PATCH = 8  # the discriminator halves three times
+NOT_COMPUTED = ("device", "devices", "log_every_steps", "draws", "save_every_minutes")  # a run may change these freely
 
 
 def nearest_multiple(value: int, multiple: int) -> int:
@@ -347,6 +348,11 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Settings by dotted name whose values differ, as (old, new)."""
     before, after = flatten(dataclasses.asdict(old)), flatten(dataclasses.asdict(new))
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Those of the differences that change what a run computes."""
+    return {name: values for name, values in differences(old, new).items() if name not in NOT_COMPUTED}
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

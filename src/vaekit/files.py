@@ -17,14 +17,30 @@ from torch import Tensor
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to, and move it into place at the end: a reader sees the old file or the new.
 
-    If writing fails, the old file stays and nothing else is left.
+    If writing fails, the old file stays and nothing else is left. The new one is on the disk before it gets its name.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         yield unfinished
+        flush(unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk and outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file; a reader sees the old file or the new."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text)
 
 
 def sha256(path: Path) -> str:
@@ -34,9 +50,15 @@ def sha256(path: Path) -> str:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors by name as safetensors; a reader sees the old file or the new."""
+    """Write tensors by name as safetensors; a reader sees the old file or the new.
+
+    Raises `OSError` if the disk does not take them.
+    """
     with replacing(path) as unfinished:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

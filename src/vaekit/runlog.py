@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -25,20 +27,33 @@ SHOWN = (
 
 
 class RunLog:
-    """Writes the records of one run; does nothing unless `enabled`, which is for rank 0 alone. A context manager."""
+    """Writes the records of one run; does nothing unless `enabled`, which is for rank 0 alone. A context manager.
 
-    def __init__(self, run: Path, resumed_step: int, console: Console, enabled: bool = True) -> None:
+    Records after `resumed_step`, of a process that was killed, are forgotten; with `measure_again` also the test record
+    of that step. A full disk does not stop a run here: records wait in memory until `sync`, which says so.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        resumed_step: int,
+        console: Console,
+        enabled: bool = True,
+        measure_again: bool = False,
+    ) -> None:
         self.run, self.resumed_step = run, resumed_step
         self.console = console
         self.enabled = enabled
+        self.measure_again = measure_again
+        self.unwritten = b""
         self.last_line_at = -PLAIN_LINE_EVERY_SEC
 
     def __enter__(self) -> RunLog:
         if not self.enabled:
             return self
-        drop_records_after(self.run / LOG_FILE, self.resumed_step)
-        self.file = (self.run / LOG_FILE).open("a")
-        self.tensorboard = SummaryWriter(self.run / "tensorboard", purge_step=self.resumed_step + 1)
+        drop_records_after(self.run / LOG_FILE, self.resumed_step, self.measure_again)
+        self.file = (self.run / LOG_FILE).open("ab", buffering=0)
+        self.tensorboard: SummaryWriter | None = SummaryWriter(self.run / "tensorboard", purge_step=self.resumed_step + 1)
         self.progress = Progress(
             BarColumn(bar_width=20),
             TaskProgressColumn(),
@@ -55,15 +70,40 @@ class RunLog:
     def __exit__(self, *exception: object) -> None:
         if self.enabled:
             self.progress.stop()
-            self.tensorboard.close()
+            if self.tensorboard is not None:
+                with suppress(OSError):
+                    self.tensorboard.close()
             self.file.close()
 
     def write(self, record: Mapping[str, float | str]) -> None:
         """Append one record, which must hold `step`, to both logs; text goes to the file alone."""
         if not self.enabled:
             return
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
+        self.unwritten += json.dumps(record).encode() + b"\n"
+        with suppress(OSError):
+            self.flush()
+        try:
+            self.chart(record)
+        except OSError as error:
+            self.tensorboard = None  # its thread is dead
+            self.say(f"WARNING: no TensorBoard from here on, {LOG_FILE} has everything: {error}")
+
+    def flush(self) -> None:
+        """Hand all records to the system. What it refuses, with `OSError`, is kept and tried again, to the byte."""
+        while self.unwritten:
+            written = self.file.write(self.unwritten)
+            self.unwritten = self.unwritten[written:]
+
+    def sync(self) -> None:
+        """Wait until all records are on the disk. Raises `OSError` if it does not take them."""
+        if self.enabled:
+            self.flush()
+            os.fsync(self.file.fileno())
+
+    def chart(self, record: Mapping[str, float | str]) -> None:
+        """Add the numbers of a record to TensorBoard."""
+        if self.tensorboard is None:
+            return
         step = int(record["step"])
         for name, value in record.items():
             if name not in ("step", "images_seen", "elapsed_sec") and not isinstance(value, str):
@@ -84,26 +124,46 @@ class RunLog:
 
     def say(self, message: str) -> None:
         """One line of text above the bar."""
-        self.console.print(message, highlight=False, soft_wrap=True)
+        with suppress(OSError):  # a full disk behind stderr is no reason to stop
+            self.console.print(message, highlight=False, soft_wrap=True)
 
 
 def read_records(run: Path) -> list[dict[str, float]]:
-    """The records of a run's log, oldest first; an empty list if there is none."""
+    """The whole records of a run's log, oldest first; an empty list if there is none."""
     path = run / LOG_FILE
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return [record for record in map(record_of, lines) if record is not None]
 
 
-def drop_records_after(path: Path, step: int) -> None:
-    """Forget what a broken run logged after the checkpoint that is resumed, a half-written line included."""
+def drop_records_after(path: Path, step: int, measure_again: bool = False) -> None:
+    """Forget what a broken run logged after the checkpoint that is resumed, a half-written line included.
+
+    The log is cut, not written anew: whatever happens meanwhile, the records before stay. With `measure_again`, the
+    test record of the step itself goes too.
+    """
     if not path.is_file():
         return
-    kept = [line for line in path.read_text().splitlines() if is_record(line) and json.loads(line)["step"] <= step]
-    path.write_text("".join(line + "\n" for line in kept))
+    kept = 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        record = record_of(line)
+        half_written = not line.endswith(b"\n")
+        if half_written or (record is not None and comes_after(record, step, measure_again)):
+            break
+        kept += len(line)
+    os.truncate(path, kept)
 
 
-def is_record(line: str) -> bool:
-    """Whether a line of the log is whole."""
-    return line.startswith("{") and line.endswith("}")
+def comes_after(record: Mapping[str, float], step: int, measure_again: bool) -> bool:
+    """Whether a record is of a later step, or the measurement of this one that is to be repeated."""
+    return record["step"] > step or (measure_again and record["step"] == step and "test/verdict" in record)
+
+
+def record_of(line: bytes) -> dict[str, float] | None:
+    """The record in a line of the log; None if it is half-written or damaged."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
 
 
 def duration(sec: float) -> str:

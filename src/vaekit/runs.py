@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from vaekit import checkpoint
-from vaekit.config import Config, differences
+from vaekit.config import Config, changes
 from vaekit.data import HeldOut, Prepared, prepare, resolve_source, split
+from vaekit.files import write_text
 from vaekit.runlog import read_records
 from vaekit.schedule import fraction_done
 from vaekit.vae import CONFIG_FILE, VAE, WEIGHTS_FILE
@@ -19,6 +21,17 @@ from vaekit.vae import CONFIG_FILE, VAE, WEIGHTS_FILE
 PICTURES_FILE = "pictures.json"
 FIGURES_FOLDER = "figures"
 FIGURE_IMAGES = 400  # the paper's fig. 6 shows 400 test images
+SHAPES = "the weights of its checkpoints would not fit"
+UNCHANGEABLE = {  # settings that a run cannot change on its way, by how their names begin, and why
+    "preset": "it is only the name of a set of settings; change those",
+    "size": SHAPES,
+    "channels": SHAPES,
+    "network.": SHAPES,
+    "discriminator.channels": SHAPES,
+    "discriminator.kernel": SHAPES,
+    "discriminator.norm": SHAPES,
+    "split": "test pictures would be some that it has trained on",
+}
 
 
 @dataclass(frozen=True)
@@ -40,26 +53,56 @@ def default_run(config: Config, images: str | Path, prefix: str = "") -> Path:
 
 def check_free(run: Path) -> None:
     """Raise `ValueError` if `run` holds a run that saved something."""
-    if checkpoint.latest(run) is not None or (run / WEIGHTS_FILE).exists():
-        raise ValueError(f"{run} already holds a run; go on with --resume {run}, or give another --out")
+    if checkpoint.all_checkpoints(run) or (run / WEIGHTS_FILE).exists():
+        raise ValueError(f"{run} already holds a run; add --resume to go on with it, or give another --out")
 
 
-def check_resumable(run: Path, config: Config) -> Path:
-    """The newest checkpoint of `run`. Raises `ValueError` if there is none, or if the settings are not its own."""
+def resume_command(run: Path) -> str:
+    """What to type to go on with a run."""
+    return f"vaekit train --resume --out {shlex.quote(str(run))}"
+
+
+def check_resumable(run: Path, config: Config, change_settings: bool = False) -> tuple[Path, list[str]]:
+    """The newest checkpoint of `run` that can be used, and what is wrong with those after it.
+
+    Raises `ValueError` if there is none, or if the settings are not its own and may not or cannot be changed.
+    """
     saved = read_config(run)
-    changed = differences(saved, config)
-    if changed:
-        listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
-        raise ValueError(f"cannot resume {run} with other settings: {listed}")
-    newest = checkpoint.latest(run)
+    check_settings(run, saved, config, change_settings)
+    if not checkpoint.all_checkpoints(run):
+        raise ValueError(f"{run} ended before its first checkpoint; leave out --resume to start it anew")
+    newest, problems = checkpoint.newest_usable(run, saved, config)
     if newest is None:
-        raise ValueError(f"{run} has no checkpoint to resume from; start it anew with another --out")
-    return newest
+        raise ValueError(f"no checkpoint to go on from: {'; '.join(problems)}; start anew with another --out")
+    return newest, problems
+
+
+def check_settings(run: Path, saved: Config, config: Config, change_settings: bool = False) -> None:
+    """Raise `ValueError` if settings that decide what is computed differ from those of the run, by name.
+
+    With `change_settings` only for those that cannot change on the way: the others count from here on.
+    """
+    changed = changes(saved, config)
+    if changed and not change_settings:
+        listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
+        raise ValueError(
+            f"{run} began with other settings: {listed}; leave these out to go on as it began, "
+            "or have them from here on with --resume --change-settings"
+        )
+    for name, (old, new) in changed.items():
+        reasons = [reason for start, reason in UNCHANGEABLE.items() if name.startswith(start)]
+        if name == "gan" and new:
+            reasons = ["its checkpoints hold no discriminator"]
+        if reasons:
+            raise ValueError(f"{run} cannot change {name} from {old!r} to {new!r}: {reasons[0]}")
 
 
 def finished(run: Path, config: Config) -> bool:
     """Whether `run` holds a run with these settings that came to its end. Raises `ValueError` for other settings."""
-    newest = check_resumable(run, config) if checkpoint.latest(run) is not None else None
+    if not checkpoint.all_checkpoints(run):
+        return False
+    check_settings(run, read_config(run), config)
+    newest, _ = checkpoint.newest_usable(run, config)
     return newest is not None and fraction_done(config, checkpoint.counters(newest)) >= 1
 
 
@@ -77,8 +120,11 @@ def read_config(run: Path) -> Config:
     """The config of a run. Raises `ValueError` if the folder holds no run."""
     path = run / CONFIG_FILE
     if not path.is_file():
-        raise ValueError(f"no run in {run}: {CONFIG_FILE} is missing")
-    return Config.from_json(path.read_text())
+        raise ValueError(f"no run in {run}: {CONFIG_FILE} is missing; leave out --resume to start one")
+    try:
+        return Config.from_json(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read_pictures(run: Path) -> Pictures:
@@ -86,15 +132,24 @@ def read_pictures(run: Path) -> Pictures:
     path = run / PICTURES_FILE
     if not path.is_file():
         raise ValueError(f"no {PICTURES_FILE} in {run}; name the folder of pictures")
-    return Pictures(**json.loads(path.read_text()))
+    try:
+        return Pictures(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} does not say where the pictures are ({error}); name their folder") from error
 
 
-def write_run(run: Path, config: Config, folder: Path, prepared: Prepared) -> None:
-    """Open the folder of a run: its config, and where its pictures came from."""
+def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared) -> None:
+    """Open the folder of a run: its config, and where its pictures came from.
+
+    A run that goes on has a config, None here: changed settings become its own with its next checkpoint.
+    """
     run.mkdir(parents=True, exist_ok=True)
-    (run / CONFIG_FILE).write_text(config.to_json() + "\n")
+    for leftover in run.glob(".*.unfinished"):  # of a process that was killed
+        leftover.unlink()
+    if config is not None:
+        write_text(config.to_json() + "\n", run / CONFIG_FILE)
     pictures = Pictures(str(folder.resolve()), prepared.fingerprint, len(prepared), list(prepared.skipped))
-    (run / PICTURES_FILE).write_text(json.dumps(asdict(pictures), indent=2) + "\n")
+    write_text(json.dumps(asdict(pictures), indent=2) + "\n", run / PICTURES_FILE)
 
 
 def draw_run(run: str | Path, images: str | Path | None = None) -> list[Path]:

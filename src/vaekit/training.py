@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,16 @@ from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
 from vaekit.posterior import MomentsMemory
 from vaekit.runlog import RunLog
-from vaekit.runs import FIGURE_IMAGES, check_free, check_resumable, check_same_pictures, default_run, draw, write_run
+from vaekit.runs import (
+    FIGURE_IMAGES,
+    check_free,
+    check_resumable,
+    check_same_pictures,
+    default_run,
+    draw,
+    resume_command,
+    write_run,
+)
 from vaekit.schedule import fraction_done, learning_rate_factor, left_sec
 from vaekit.signals import StopSignals
 from vaekit.step import NonFiniteLoss, TrainState, train_step
@@ -41,18 +50,27 @@ PREPARE_LINE_EVERY_SEC = 5.0
 ADAM_EPSILON = 1e-7  # Keras' default
 
 
-def train(config: Config, images: str | Path, out: str | Path | None = None, resume: bool = False) -> VAE:
+def train(
+    config: Config,
+    images: str | Path,
+    out: str | Path | None = None,
+    resume: bool = False,
+    change_settings: bool = False,
+) -> VAE:
     """Train a VAE on a folder of pictures and return it (the running average of its weights, in evaluation mode).
 
     Writes the folder `out` (default: runs/<pictures>-<preset>-<size>): model.safetensors, config.json,
     pictures.json (their folder, and those that could not be read), log.jsonl, figures/*.png, tensorboard/ and
-    checkpoints/. With `resume`, goes on from the newest checkpoint of `out`. Raises `ValueError` for settings or
-    pictures that cannot work, before anything is written, and `NonFiniteLoss` if the training diverges.
+    checkpoints/. With `resume`, goes on from the newest whole checkpoint of `out`; with `change_settings` even if
+    `config` has other settings than those it began with.
+
+    Raises `ValueError` for settings or pictures that cannot work, before anything is written, `NonFiniteLoss` if the
+    training diverges, and `OSError` if the disk does not take the finished run; on the way, that is only a warning.
     """
     config = config.resolved()
     run = Path(out) if out is not None else default_run(config, images)
     folder = resolve_source(str(images))
-    newest = check_resumable(run, config) if resume else None
+    newest, problems = check_resumable(run, config, change_settings) if resume else (None, [])
     if not resume:
         check_free(run)
 
@@ -71,15 +89,17 @@ def train(config: Config, images: str | Path, out: str | Path | None = None, res
     if newest is not None:
         check_same_pictures(run, prepared)
         checkpoint.load(state, newest)
+    if problems:
+        console.print(f"WARNING: {'; '.join(problems)}; going on from {newest}", highlight=False, soft_wrap=True)
     if fabric.is_global_zero:
-        write_run(run, config, folder, prepared)
+        write_run(run, None if resume else config, folder, prepared)
     console.print(summary(fabric, config, state, prepared, len(train_indices), run), highlight=False, soft_wrap=True)
 
-    with RunLog(run, int(state.counters["step"]), console, enabled=fabric.is_global_zero) as log:
+    step, over = int(state.counters["step"]), fraction_done(config, state.counters) >= 1
+    with RunLog(run, step, console, enabled=fabric.is_global_zero, measure_again=over) as log:
         finished = loop(fabric, config, state, stream, held_out, run, log)
-    resume_command = f"vaekit train --resume {shlex.quote(str(run))}"
     outcome = (
-        f"done: model and figures are in {run}" if finished else f"stopped and saved; go on with: {resume_command}"
+        f"done: model and figures are in {run}" if finished else f"stopped and saved; go on with: {resume_command(run)}"
     )
     console.print(outcome, highlight=False, soft_wrap=True)
     return state.ema.eval()
@@ -136,16 +156,28 @@ def loop(
                 log.write(record)
                 log.show(progress, record, left_sec(config, counters, rate, price))
             if math.floor(progress * config.draws) > math.floor(before * config.draws) and progress < 1:
-                measure_and_draw(fabric, state, held_out, run, log, limit=FIGURE_IMAGES)
+                with going_on(log):
+                    measure_and_draw(fabric, state, held_out, run, log, limit=FIGURE_IMAGES)
             if fabric.is_global_zero and now - saved_at > 60 * config.save_every_minutes:
-                save(state, run, config)
+                with going_on(log):
+                    save(state, run, config, log)
                 saved_at = now
     if fabric.is_global_zero:
-        save(state, run, config)
+        save(state, run, config, log)
     if progress < 1:
         return False
     measure_and_draw(fabric, state, held_out, run, log)
+    log.sync()
     return True
+
+
+@contextmanager
+def going_on(log: RunLog) -> Iterator[None]:
+    """What the disk does not take on the way is tried again later: a line of warning, not the end of the run."""
+    try:
+        yield
+    except OSError as error:
+        log.say(f"WARNING: {error}; training goes on, and tries again later")
 
 
 def preparing(console: Console) -> Callable[[int, int], None]:
@@ -225,10 +257,17 @@ def measure_and_draw(
         draw(state.ema, run, held_out.some(FIGURE_IMAGES))
 
 
-def save(state: TrainState, run: Path, config: Config) -> None:
-    """Write a checkpoint, and the averaged model where `VAE.from_pretrained` finds it."""
-    checkpoint.save(state, run, config.to_json())
-    state.ema.save_pretrained(run)
+def save(state: TrainState, run: Path, config: Config, log: RunLog) -> None:
+    """Write a checkpoint, and the averaged model where `VAE.from_pretrained` finds it.
+
+    The log comes first: a resumed run must find every record up to its checkpoint. Raises `OSError` if the disk is full.
+    """
+    try:
+        log.sync()
+        checkpoint.save(state, run, config)
+        state.ema.save_pretrained(run)
+    except OSError as error:
+        raise OSError(f"could not save step {int(state.counters['step']):,} of {run}: {error}") from error
 
 
 def build_objective(config: Config, memory: MomentsMemory | None = None) -> Objective:

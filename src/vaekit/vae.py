@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vaekit.chain import Chain
 from vaekit.config import Config
-from vaekit.files import read_tensors, write_tensors
+from vaekit.files import read_tensors, write_tensors, write_text
 from vaekit.patchgan import PatchDiscriminator
 from vaekit.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder
 from vaekit.posterior import Posterior
@@ -73,7 +73,7 @@ class VAE(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         config = self.config.to_json()
         write_tensors(self.state_dict(), folder / WEIGHTS_FILE, {"config": config})
-        (folder / CONFIG_FILE).write_text(config + "\n")
+        write_text(config + "\n", folder / CONFIG_FILE)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> VAE:
