@@ -4,6 +4,8 @@ import dataclasses
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -16,6 +18,8 @@ from torch import nn
 
 from conftest import tiny_resnet
 from vaekit import training
+from vaekit.cli import run as run_command
+from vaekit.collectives import agree, from_rank_zero, which_ranks
 from vaekit.devices import synchronise_batch_norm
 from vaekit.evaluation import measure
 from vaekit.posterior import MOMENTS
@@ -199,10 +203,9 @@ def runs(rank, world, config, photos, folder):
 
 @pytest.fixture(scope="module")
 def run_config(tiny):
-    """Twenty steps that end in the second half of an epoch of sixteen pictures."""
-    return dataclasses.replace(
-        tiny, batch=6, images=120, discriminator=dataclasses.replace(tiny.discriminator, start=0.2)
-    )
+    """Twenty steps that end in the middle of an epoch of sixteen pictures."""
+    discriminator = dataclasses.replace(tiny.discriminator, start=0.2)
+    return dataclasses.replace(tiny, batch=6, images=120, discriminator=discriminator)
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +272,36 @@ def test_three_ranks_hold_the_same_weights_and_have_the_losses_of_one(of_one, ru
     assert_same_curve(folder / "whole-3", folder / "whole-1")
 
 
+COMMAND = (
+    "vaekit train {} --out {} --size 16 --images 24 --batch 4 --device cpu --precision fp32 --draws 1 "
+    "--log-every-steps 1 --network.latent-dim 6 --network.channels 8 --network.max-channels 16 "
+    "--discriminator.channels 8 8 8 8 8"
+)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "more"),
+    [("-m", "--devices 2"), ("-m torch.distributed.run --standalone --nproc-per-node 2 -m", "")],
+    ids=["devices", "torchrun"],
+)
+def test_the_command_trains_two_ranks_as_one(photos, tmp_path, launcher, more):
+    assert run_command(COMMAND.format(photos, tmp_path / "one").split()[1:]) == 0
+    command = f"{sys.executable} {launcher} {COMMAND.format(photos, tmp_path / 'two')} {more}".split()
+    ended = subprocess.run(command, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert ended.stderr.decode().count("2 x cpu in fp32") == 1
+    assert len(losses(tmp_path / "two")) == 7  # six steps and the test pictures
+    for ours, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3)
+
+
+def test_a_folder_that_cannot_work_is_refused_before_other_processes_start(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run_command([*COMMAND.format(tmp_path / "empty", tmp_path / "run").split()[1:], "--devices", "2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds no picture" in line
+
+
 def measured(rank, world, config):
     """The measures of test pictures, shared by the ranks, and by this process alone."""
     torch.manual_seed(0)
@@ -302,3 +335,16 @@ def test_batch_norm_over_ranks_keeps_names_settings_and_values_and_leaves_frozen
     kinds = [type(layer) for layer in frozen.modules()]
     synchronise_batch_norm(frozen)
     assert [type(layer) for layer in frozen.modules()] == kinds
+
+
+def agreed(rank, world):
+    """What the ranks make of clocks that differ, a wish to stop on the last one, and a fault on all but the first."""
+    holds = torch.tensor([float(rank), 7.0])
+    from_rank_zero(holds)
+    return [*agree(10.0 + rank, rank == world - 1), which_ranks(rank > 0), holds]
+
+
+def test_ranks_agree_on_the_first_clock_and_on_anybodys_wish_to_stop(tmp_path):
+    for clock, stop, faulty, holds in run_ranks(agreed, 3, tmp_path):
+        assert (clock, stop, faulty) == (10.0, True, "on ranks 1, 2")
+        assert holds.tolist() == [0.0, 7.0]

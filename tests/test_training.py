@@ -6,8 +6,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -220,25 +218,6 @@ def test_figures_can_be_drawn_from_other_pictures(tiny, photos, tmp_path):
     pixels = np.asarray(Image.open(tmp_path / "run" / "figures" / "reconstructions.png"))
     for colour in ((255, 0, 0), (0, 0, 255)):
         assert (pixels == colour).all(-1).any()
-
-
-def test_two_ranks_train_as_one(tiny, photos, tmp_path):
-    config = dataclasses.replace(tiny, moments="samples")
-    alone = weights(train(config, photos, tmp_path / "one"))
-    (tmp_path / "config.json").write_text(dataclasses.replace(config, devices=2).to_json())
-    code = (
-        "import sys, pathlib, vaekit\n"
-        "config, photos, out = sys.argv[1:]\n"
-        "vaekit.train(vaekit.Config.from_json(pathlib.Path(config).read_text()), photos, out)"
-    )
-    script = tmp_path / "two.py"
-    script.write_text(code)
-    command = [sys.executable, str(script), str(tmp_path / "config.json"), str(photos), str(tmp_path / "two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, timeout=300, env=environment, capture_output=True)
-    together = VAE.from_pretrained(tmp_path / "two").state_dict()
-    for name, tensor in alone.items():
-        torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(
