@@ -348,6 +348,17 @@ def test_shrinking_does_not_alias(tmp_path):
     np.testing.assert_allclose(read_picture(path, 8, 8, 1).astype(int), 127.5, atol=3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width", "size"), [(80, 80, (24, 24)), (37, 120, (37, 41)), (9, 14, (18, 28))])
+def test_the_resize_is_pillows_lanczos(tmp_path, height, width, size, channels):
+    image = Image.fromarray(waves(height, width, noise=30)).convert("L" if channels == 1 else "RGB")
+    pixels = read_picture(saved(tmp_path / "a.png", image), *size, channels)
+    left = (width - round(height * size[1] / size[0])) // 2  # the crop is as high as the picture
+    cropped = image.crop((left, 0, left + round(height * size[1] / size[0]), height))
+    expected = np.asarray(cropped.resize(size[::-1], Image.Resampling.LANCZOS)).reshape(*size, channels)
+    np.testing.assert_allclose(pixels.transpose(1, 2, 0).astype(int), expected, atol=1)
+
+
 # read_picture: large JPEGs, decoded at a fraction of their size
 
 
