@@ -16,7 +16,14 @@ from typing import Any, Literal
 OBJECTIVES = ("global", "standard", "beta")
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
 PATCH = 8  # the discriminator halves three times
-NOT_COMPUTED = ("device", "devices", "log_every_steps", "draws", "save_every_minutes")  # a run may change these freely
+NOT_COMPUTED = (
+    "device",
+    "devices",
+    "checkpoint_activations",
+    "log_every_steps",
+    "draws",
+    "save_every_minutes",
+)  # a run may change these freely
 
 
 def nearest_multiple(value: int, multiple: int) -> int:
@@ -87,7 +94,7 @@ class Discriminator:
     """Normalise the logits too, as the author's code does; only sensible with frozen statistics."""
     dropout: float = 0.0
     """Share of the inner activations that is dropped."""
-    start: float = 0.2
+    start: float = 0.05
     """Fraction of the run after which the discriminator enters."""
 
     def __post_init__(self) -> None:
@@ -101,13 +108,13 @@ class Weights:
 
     kl_global: float = 1.0
     """beta_1, on KL_G (objective global)."""
-    kl_individual: float = 0.5
+    kl_individual: float = 0.1
     """beta_2, on KL_I (objective global)."""
     l1: float = 5000.0
     """beta_3, on the mean absolute difference (all objectives)."""
     realism: float = 15.0
     """beta_4, on the cross-entropy of the realism map (where there is a discriminator)."""
-    features: float = 500.0
+    features: float = 2000.0
     """On the distance of x_hat from x in the features of the discriminator (not in the paper)."""
     kl_standard: float = 1.0
     """On the standard KL (objectives standard and beta)."""
@@ -179,7 +186,7 @@ class Config:
     """Peak learning rate of the encoder and decoder."""
     objective: Literal["global", "standard", "beta"] = "global"
     """global: the paper's; standard: the VAE's; beta: the beta-VAE's."""
-    moments: Literal["samples", "means", "total"] = "samples"
+    moments: Literal["samples", "means", "total"] = "total"
     """Estimator of the batch variance in KL_G: the paper's, the published code's, the noise-free one."""
     moments_memory: int = 0
     """Earlier steps whose moments KL_G sees beside those of this one, for batches of very few images."""
@@ -314,7 +321,8 @@ PAPER = Config(
     lr=1e-4,
     network=PAPER_NETWORK,
     discriminator=PAPER_DISCRIMINATOR,
-    weights=Weights(realism=100.0, features=0.0),
+    moments="samples",
+    weights=Weights(kl_individual=0.5, realism=100.0, features=0.0),
     optimizer=PAPER_OPTIMIZER,
 )
 RELEASED = dataclasses.replace(

@@ -53,7 +53,9 @@ class RunLog:
             return self
         drop_records_after(self.run / LOG_FILE, self.resumed_step, self.measure_again)
         self.file = (self.run / LOG_FILE).open("ab", buffering=0)
-        self.tensorboard: SummaryWriter | None = SummaryWriter(self.run / "tensorboard", purge_step=self.resumed_step + 1)
+        self.tensorboard: SummaryWriter | None = SummaryWriter(
+            self.run / "tensorboard", purge_step=self.resumed_step + 1
+        )
         self.progress = Progress(
             BarColumn(bar_width=20),
             TaskProgressColumn(),
