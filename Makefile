@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint gpu-check format clean
 
 demo: $(VENV)/.demo  ## train on photographs of solar cells, draw and measure: runs/demo
 	rm -rf runs/demo
@@ -18,6 +18,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+gpu-check: $(VENV)/.dev  ## on a CUDA machine: every fast path against the CPU, and how fast it is
+	$(BIN)/pytest tests/test_gpu.py -rs
+	$(BIN)/vaekit bench
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

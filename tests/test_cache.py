@@ -1,6 +1,8 @@
 import json
+import multiprocessing
 import os
 import resource
+import signal
 import sys
 import threading
 import zlib
@@ -98,7 +100,7 @@ def test_the_second_opening_equals_the_first(folder, cache):
     first, second = grey(folder, cache), grey(folder, cache)
     assert (first.images == second.images).all()
     assert (first.folder, first.names, first.skipped) == (second.folder, second.names, second.skipped)
-    assert first.fingerprint == second.fingerprint == first.path.name
+    assert first.fingerprint == second.fingerprint == first.path.name.removesuffix("-2")
 
 
 def test_one_folder_is_one_entry_however_it_is_written(folder, cache, monkeypatch):
@@ -124,7 +126,7 @@ def test_a_folder_of_broken_files_only_is_refused_and_leaves_nothing(tmp_path, c
     assert list(cache.iterdir()) == []
 
 
-def test_a_failure_on_the_way_leaves_nothing(folder, cache):
+def test_ctrl_c_stops_the_threads(folder, cache):
     def interrupt(done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
@@ -132,9 +134,9 @@ def test_a_failure_on_the_way_leaves_nothing(folder, cache):
     threads_before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         grey(folder, cache, progress=interrupt)
-    assert list(cache.iterdir()) == []
     assert threading.active_count() == threads_before
     assert len(grey(folder, cache)) == 5
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_a_file_that_vanishes_on_the_way_is_an_error_of_the_system(folder, cache):
@@ -261,17 +263,131 @@ def test_every_size_and_number_of_channels_has_its_own_entry(folder, cache):
     assert len({prepare(folder, *shape, cache).fingerprint for shape in shapes}) == 4
 
 
-def test_runs_that_prepare_at_once_share_one_entry(folder, cache):
-    barrier = threading.Barrier(4)
+def decode(folder, cache, decoded, started=None, proceed=None):
+    """In a process of its own: prepare, count the decoded files, stop at the first of them until told to go on."""
 
-    def wait_for_all(done: int, total: int) -> None:
-        if done == total:
-            barrier.wait(timeout=30)
+    def progress(done: int, total: int) -> None:
+        decoded.value += 1
+        if started is not None and done == 1:
+            started.set()
+            proceed.wait()
 
-    with ThreadPoolExecutor(4) as pool:
-        racers = [pool.submit(grey, folder, cache, progress=wait_for_all) for _ in range(4)]
-        assert {tuple(levels(racer.result())) for racer in racers} == {(0, 20, 40, 10, 30)}
+    grey(folder, cache, progress=progress)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Real processes that need not import everything again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vaekit.data.cache"])
+    return context
+
+
+@pytest.fixture
+def builder(processes, folder, cache):
+    """A process in the middle of preparing `folder`, waiting for `proceed`; (process, decoded, proceed)."""
+    started, proceed, decoded = processes.Event(), processes.Event(), processes.Value("i", 0)
+    process = processes.Process(target=decode, args=(folder, cache, decoded, started, proceed))
+    process.start()
+    assert started.wait(60)
+    yield process, decoded, proceed
+    process.kill()
+    process.join()
+
+
+def start(processes, folder, cache, count):
+    decoded = processes.Value("i", 0)
+    started = [processes.Process(target=decode, args=(folder, cache, decoded)) for _ in range(count)]
+    for process in started:
+        process.start()
+    return started, decoded
+
+
+def join(started):
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0] * len(started)
+
+
+def test_processes_that_prepare_at_once_decode_once(processes, builder, folder, cache):
+    process, decoded_first, proceed = builder
+    others, decoded_later = start(processes, folder, cache, 3)
+    others[0].join(0.5)
+    assert all(other.is_alive() for other in others)  # they wait
+    proceed.set()
+    join([process, *others])
+    assert (decoded_first.value, decoded_later.value) == (5, 0)
+    assert levels(grey(folder, cache)) == [0, 20, 40, 10, 30]
     assert len(list(cache.iterdir())) == 1
+
+
+def test_threads_that_prepare_at_once_decode_once(folder, cache):
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(calls_of_progress, [folder] * 4, [cache] * 4)) == [0, 0, 0, 5]
+
+
+def test_a_killed_builder_is_replaced_by_one_that_waits(processes, builder, folder, cache):
+    others, decoded = start(processes, folder, cache, 2)
+    builder[0].kill()
+    join(others)
+    assert decoded.value == 5
+    assert levels(grey(folder, cache)) == [0, 20, 40, 10, 30]
+    assert len(list(cache.iterdir())) == 1
+
+
+def die(folder, cache, after):
+    """In a process of its own: prepare, and be killed after so many files."""
+
+    def progress(done: int, total: int) -> None:
+        if done == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    grey(folder, cache, workers=2, progress=progress)
+
+
+def test_a_killed_build_goes_on_from_what_it_saved(processes, tmp_path, cache):
+    folder = tmp_path / "many"
+    for number in range(600):
+        add_picture(folder / f"{number:03}.png", level=number % 256)
+    for number in (100, 300, 530, 590):
+        (folder / f"{number}.png").write_text("no picture")
+    process = processes.Process(target=die, args=(folder, cache, 550))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+    calls = []
+    resumed = grey(folder, cache, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 600) for done in range(513, 601)]  # it saves every 256 files
+    undisturbed = grey(folder, tmp_path / "another cache")
+    assert (resumed.images == undisturbed.images).all()
+    assert (resumed.names, resumed.skipped) == (undisturbed.names, undisturbed.skipped)
+    assert resumed.verify()
+    assert {path.name for path in resumed.path.iterdir()} == {"images.npy", "index.json"}
+
+
+def test_what_a_killed_builder_left_goes_after_a_week_but_not_what_a_living_one_makes(
+    processes, builder, folder, cache, tmp_path
+):
+    add_picture(tmp_path / "other" / "0.png", level=1)
+    add_picture(tmp_path / "third" / "0.png", level=2)
+    scratch, lock = sorted(cache.glob(".building-*"))  # of the living one
+    os.utime(scratch, (0, 0))
+    grey(tmp_path / "other", cache)
+    assert scratch.exists()
+    assert lock.exists()
+    builder[0].kill()
+    builder[0].join()
+    grey(tmp_path / "third", cache)
+    assert list(cache.glob(".*")) == []
+
+
+def test_what_a_builder_left_this_week_stays_while_others_build(processes, builder, folder, cache, tmp_path):
+    add_picture(tmp_path / "other" / "0.png", level=1)
+    builder[0].kill()
+    builder[0].join()
+    grey(tmp_path / "other", cache)
+    assert len([path for path in cache.glob(".building-*") if path.is_dir()]) == 1
 
 
 def test_the_cache_folder_can_be_set_in_the_environment(folder, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ FILES = [
     "vae.safetensors",
     "ema.safetensors",
     "discriminator.safetensors",
+    "usual_norm.safetensors",
     "optimizers.pt",
     "state.json",
     "config.json",

@@ -154,3 +154,28 @@ def test_the_config_of_a_run_is_what_dry_run_prints(photos, tmp_path, capsys):
     assert run(["train", str(photos), *TINY, "--out", str(out)]) == 0
     assert run(["train", str(photos), *TINY, "--dry-run"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((out / "config.json").read_text())
+
+
+def test_training_reads_what_prepare_decoded(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+    assert run(["prepare", str(photos), "--size", "16"]) == 0
+    printed = capsys.readouterr().out
+    [entry] = (tmp_path / "cache").iterdir()
+    assert printed == f"20 pictures at 16x16 are in {entry}\n"
+    decoded_at = entry.stat().st_mtime_ns
+    assert run(["train", str(photos), *TINY, "--out", str(tmp_path / "run")]) == 0
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()] == [decoded_at]
+
+
+def test_prepare_takes_height_width_and_channels_and_lists_what_it_skips(tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no picture")
+    assert run(["prepare", str(tmp_path), "--size", "4", "6", "--channels", "1"]) == 0
+    printed = capsys.readouterr()
+    assert "1 pictures at 4x6" in printed.out
+    assert "skipped b.png: not a picture\n" in printed.err
+
+
+def test_prepare_refuses_a_folder_without_pictures_in_one_line(tmp_path, capsys):
+    assert run(["prepare", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -87,8 +87,9 @@ def losses(run):
 def same_end(run, other):
     """Assert that logs and last checkpoints agree: networks, average, both optimisers, counters, to the last bit."""
     newest, others = checkpoint.latest(run), checkpoint.latest(other)
-    for file in ("vae", "ema", "discriminator"):
-        ours, theirs = (read_tensors(folder / f"{file}.safetensors")[0] for folder in (newest, others))
+    assert sorted(os.listdir(newest)) == sorted(os.listdir(others))
+    for file in (path.name for path in newest.glob("*.safetensors")):
+        ours, theirs = (read_tensors(folder / file)[0] for folder in (newest, others))
         assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs), file
     ours, theirs = (torch.load(folder / "optimizers.pt", weights_only=True) for folder in (newest, others))
     for name in ("vae", "discriminator"):

@@ -12,15 +12,15 @@ import vaekit
 SOURCE = Path(vaekit.__file__).parent
 # A module imports only from floors below its own; data/ keeps its own order: loader and cache -> sources.
 FLOORS = [
-    {"config", "collectives", "files", "pixels", "signals", "data.sources", "runlog", "tables"},
+    {"chain", "config", "collectives", "files", "pixels", "signals", "data.sources", "runlog", "tables"},
     {"posterior", "metrics", "resnetv2", "pixelshuffle", "mosaic", "devices", "schedule", "models"}
     | {"distances", "features", "bimodality", "priors", "data.cache", "data.loader", "data.labels"},
     {"objectives", "patchgan", "charts", "data", "diagnostics", "picturesets", "probes", "theory"},
     {"vae"},
-    {"evaluation", "checkpoint", "figures", "step"},
+    {"evaluation", "checkpoint", "figures", "flops", "step"},
     {"runs"},
     {"training", "sampling"},
-    {"assessment", "report"},
+    {"assessment", "benchmark", "report"},
     {"comparison"},
     {"cli"},
     {"__main__", ""},
@@ -65,6 +65,29 @@ def test_public_functions_do_not_turn_into_modules_after_their_module_is_importe
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'fit'"):
         vaekit.fit  # noqa: B018
+
+
+FIRST_STEP = """
+import sys, torch
+from vaekit import preset
+from vaekit.config import Network
+from vaekit.devices import make_fabric
+from vaekit.step import train_step
+from vaekit.training import build_objective, build_state
+
+config = preset("fast", size=8, device="cpu", precision="fp32", network=Network(latent_dim=4, channels=8))
+fabric = make_fabric(config)
+state = build_state(fabric, config)
+x = torch.zeros(2, 3, 8, 8)
+train_step(fabric, state, build_objective(config), x, torch.randn(2, 4), adversarial=True, clip=3.0)
+print(*sys.modules)
+"""
+
+
+def test_the_first_step_of_a_training_does_not_wait_for_what_only_measuring_and_drawing_need():
+    finished = subprocess.run([sys.executable, "-c", FIRST_STEP], check=True, capture_output=True, text=True)
+    unneeded = {"matplotlib", "scipy", "sklearn", "torchmetrics", "torchvision"}
+    assert not unneeded & set(finished.stdout.split())
 
 
 def test_help_and_dry_run_do_not_import_torch():

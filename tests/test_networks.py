@@ -124,6 +124,14 @@ def test_an_image_scores_the_same_whatever_stands_beside_it_unless_batchnorm_is_
         assert judge.batch_statistics != independent
 
 
+def test_the_discriminator_shows_five_maps_of_features_and_its_logits(tiny):
+    discriminator = build_discriminator(tiny).eval()
+    x = torch.rand(2, 3, 16, 16)
+    *features, logits = discriminator.activations(x)
+    assert [tuple(map_.shape) for map_ in features] == [(2, 8, 8, 8), (2, 8, 4, 4), *3 * [(2, 8, 2, 2)]]
+    assert torch.equal(logits, discriminator(x))
+
+
 def test_the_mean_and_logvar_of_a_model_are_float32_under_autocast():
     vae = build_vae(preset("fast", size=16))
     with torch.autocast("cpu", torch.bfloat16):

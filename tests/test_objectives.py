@@ -12,6 +12,7 @@ from vaekit.objectives import (
     StandardELBO,
     cross_entropy,
     discriminator_loss,
+    feature_distance,
     vae_loss,
 )
 from vaekit.posterior import MOMENTS, Posterior, kl_global
@@ -88,6 +89,18 @@ def test_repeating_the_batch_leaves_every_term_as_it_is(objective, step):
     )
     for name, term in again.terms.items():
         torch.testing.assert_close(term, once[name])
+
+
+def test_the_feature_distance_adds_up_the_mean_absolute_difference_of_each_map():
+    real = [torch.tensor([[[[1.0, 3.0]]], [[[0.0, 0.0]]]]), torch.zeros(2, 5, 1, 1)]
+    fake = [torch.tensor([[[[2.0, 3.0]]], [[[0.0, 1.0]]]]), torch.full((2, 5, 1, 1), -3.0)]
+    assert feature_distance(real, fake).item() == pytest.approx(2 / 4 + 3)
+
+
+@pytest.mark.parametrize("objective", [GlobalELBO(features=500.0), StandardELBO(features=500.0)])
+def test_features_join_the_loss_with_their_weight(objective, step):
+    without, with_features = (vae_loss(objective, *step, features=f).total for f in (None, torch.tensor(0.25)))
+    torch.testing.assert_close(with_features - without, torch.tensor(125.0, dtype=without.dtype))
 
 
 def test_cross_entropy_is_the_negative_log_likelihood_of_a_bernoulli(step):

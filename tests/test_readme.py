@@ -44,11 +44,13 @@ def test_there_are_two_commands_for_a_fresh_machine_and_make_knows_them():
 
 def test_the_commands_of_the_readme_run(here):
     listed = commands("vaekit")
-    assert {command[1] for command in listed} == {"train", "figures", "evaluate", "sample", "compare"}
+    assert {command[1] for command in listed} == {"train", "prepare", "bench", "figures", "evaluate", "sample", "compare"}
     for _, *arguments in listed:
         if arguments[0] in ("evaluate", "compare"):
             arguments += ["--features", "none"]  # without the minutes in a network
-        if arguments[0] in ("train", "compare") and not {"--dry-run", "--resume"} & set(arguments):
+        if arguments[0] == "bench":
+            arguments += ["--seconds", "0.01"]
+        if arguments[0] in ("train", "compare", "bench") and not {"--dry-run", "--resume"} & set(arguments):
             arguments += SMALL
             if "--minutes" in arguments:
                 arguments += ["--minutes", "0.02"]

@@ -348,6 +348,62 @@ def test_shrinking_does_not_alias(tmp_path):
     np.testing.assert_allclose(read_picture(path, 8, 8, 1).astype(int), 127.5, atol=3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width", "size"), [(80, 80, (24, 24)), (37, 120, (37, 41)), (9, 14, (18, 28))])
+def test_the_resize_is_pillows_lanczos(tmp_path, height, width, size, channels):
+    image = Image.fromarray(waves(height, width, noise=30)).convert("L" if channels == 1 else "RGB")
+    pixels = read_picture(saved(tmp_path / "a.png", image), *size, channels)
+    left = (width - round(height * size[1] / size[0])) // 2  # the crop is as high as the picture
+    cropped = image.crop((left, 0, left + round(height * size[1] / size[0]), height))
+    expected = np.asarray(cropped.resize(size[::-1], Image.Resampling.LANCZOS)).reshape(*size, channels)
+    np.testing.assert_allclose(pixels.transpose(1, 2, 0).astype(int), expected, atol=1)
+
+
+# read_picture: large JPEGs, decoded at a fraction of their size
+
+
+def waves(height: int, width: int, noise: float) -> np.ndarray:
+    """A smooth colour picture under grey noise of that standard deviation."""
+    y, x = np.ogrid[:height, :width]
+    smooth = np.stack([128 + 90 * np.sin(y / 30 + k) * np.cos(x / 40) for k in range(3)], axis=-1)
+    grain = noise * np.random.default_rng(0).standard_normal((height, width, 1))
+    return np.clip(smooth + grain, 0, 255).astype(np.uint8)
+
+
+def decoded_in_full(jpeg: Path) -> Path:
+    """The same pixels in a format that knows no smaller decoding."""
+    return saved(jpeg.with_suffix(".png"), Image.open(jpeg))
+
+
+@pytest.mark.parametrize("noise", [0, 10])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(256, 256, 64), (512, 512, 32), (251, 263, 61), (333, 517, (40, 80)), (517, 333, (40, 80))],
+)
+def test_a_smaller_decoding_is_within_one_level_of_the_full_one(tmp_path, height, width, size, channels, noise):
+    jpeg = saved(tmp_path / "a.jpg", Image.fromarray(waves(height, width, noise)), quality=90)
+    size = size if isinstance(size, tuple) else (size, size)
+    small = read_picture(jpeg, *size, channels).astype(int)
+    full = read_picture(decoded_in_full(jpeg), *size, channels).astype(int)
+    assert abs(small - full).mean() < 1
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_smaller_decoding_of_a_turned_picture_shows_the_same_middle(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(waves(331, 517, noise=0))
+    small = read_picture(saved(tmp_path / "a.jpg", image, quality=95, exif=exif), 40, 50, 3)
+    full = read_picture(saved(tmp_path / "a.png", image, exif=exif), 40, 50, 3)
+    assert abs(small.astype(int) - full).mean() < 1
+
+
+def test_a_jpeg_less_than_four_times_as_large_is_decoded_in_full(tmp_path):
+    jpeg = saved(tmp_path / "a.jpg", Image.fromarray(waves(255, 255, noise=30)), quality=90)
+    assert (read_picture(jpeg, 64, 64, 3) == read_picture(decoded_in_full(jpeg), 64, 64, 3)).all()
+
+
 # read_picture: broken files
 
 

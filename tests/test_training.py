@@ -6,8 +6,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -25,7 +23,7 @@ from vaekit.devices import resolve_precision
 from vaekit.pixels import to_float
 from vaekit.runlog import RunLog, duration, read_records
 from vaekit.runs import read_config, write_run
-from vaekit.schedule import learning_rate_factor
+from vaekit.schedule import learning_rate_factor, left_sec
 from vaekit.step import NonFiniteLoss
 from vaekit.training import update_ema
 from vaekit.vae import build_vae
@@ -184,6 +182,7 @@ def with_setting(config, name, value):
         ("network.latent_dim", 7, "the weights"),
         ("discriminator.kernel", 3, "the weights"),
         ("gan", True, "its checkpoints hold no discriminator"),
+        ("moments_memory", 2, "its checkpoints do not remember that many steps"),
         ("split", 0.5, "test pictures would be some that it has trained on"),
         ("preset", "paper", "it is only the name of a set of settings"),
     ],
@@ -287,25 +286,6 @@ def test_figures_can_be_drawn_from_other_pictures(tiny, photos, tmp_path):
         assert (pixels == colour).all(-1).any()
 
 
-def test_two_ranks_train_as_one(tiny, photos, tmp_path):
-    config = dataclasses.replace(tiny, moments="samples")
-    alone = weights(train(config, photos, tmp_path / "one"))
-    (tmp_path / "config.json").write_text(dataclasses.replace(config, devices=2).to_json())
-    code = (
-        "import sys, pathlib, vaekit\n"
-        "config, photos, out = sys.argv[1:]\n"
-        "vaekit.train(vaekit.Config.from_json(pathlib.Path(config).read_text()), photos, out)"
-    )
-    script = tmp_path / "two.py"
-    script.write_text(code)
-    command = [sys.executable, str(script), str(tmp_path / "config.json"), str(photos), str(tmp_path / "two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, timeout=300, env=environment, capture_output=True)
-    together = VAE.from_pretrained(tmp_path / "two").state_dict()
-    for name, tensor in alone.items():
-        torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("progress", "decay", "factor"),
     [
@@ -318,6 +298,15 @@ def test_two_ranks_train_as_one(tiny, photos, tmp_path):
 )
 def test_the_learning_rate_rises_and_then_falls_or_stays(progress, decay, factor):
     assert learning_rate_factor(progress, 0.1, decay) == pytest.approx(factor, abs=1e-3)
+
+
+def test_the_time_left_counts_the_steps_that_will_have_a_discriminator(tiny):
+    config = dataclasses.replace(tiny, images=1000)  # it enters at 500
+    counters = {"images_seen": 200.0, "elapsed_sec": 30.0}
+    assert left_sec(config, counters, images_per_sec=10, price=3.0) == pytest.approx(30 + 3 * 50)
+    assert left_sec(config, counters | {"images_seen": 600.0}, images_per_sec=4, price=3.0) == pytest.approx(100)
+    assert left_sec(dataclasses.replace(config, gan=False), counters, images_per_sec=10, price=1.0) == 80
+    assert left_sec(dataclasses.replace(config, minutes=2), counters, images_per_sec=10, price=3.0) == 90
 
 
 def test_the_average_follows_the_weights_and_copies_the_statistics():

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaekit.assessment import evaluate_run
+    from vaekit.benchmark import bench
     from vaekit.comparison import compare
     from vaekit.config import Config, preset
     from vaekit.diagnostics import diagnose
     from vaekit.evaluation import evaluate
     from vaekit.objectives import GlobalELBO, Losses, StandardELBO, discriminator_loss, vae_loss
     from vaekit.patchgan import PatchDiscriminator
-    from vaekit.posterior import Posterior, batch_moments, kl_gaussians, kl_global, product_of_gaussians
+    from vaekit.posterior import MomentsMemory, Posterior, batch_moments, kl_gaussians, kl_global, product_of_gaussians
     from vaekit.runs import draw_run
     from vaekit.sampling import sample_run
     from vaekit.training import train
@@ -28,11 +29,13 @@ HOMES = {
     "Config": "config",
     "GlobalELBO": "objectives",
     "Losses": "objectives",
+    "MomentsMemory": "posterior",
     "PatchDiscriminator": "patchgan",
     "Posterior": "posterior",
     "StandardELBO": "objectives",
     "VAE": "vae",
     "batch_moments": "posterior",
+    "bench": "benchmark",
     "build_discriminator": "vae",
     "build_vae": "vae",
     "compare": "comparison",
@@ -55,10 +58,12 @@ __all__ = [
     "Config",
     "GlobalELBO",
     "Losses",
+    "MomentsMemory",
     "PatchDiscriminator",
     "Posterior",
     "StandardELBO",
     "batch_moments",
+    "bench",
     "build_discriminator",
     "build_vae",
     "compare",

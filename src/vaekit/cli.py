@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,39 @@ class Train:
         from vaekit.runs import default_run
 
         return default_run(self.config, self.pictures)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Decode a folder of pictures once, into the cache that training reads; after a kill it goes on where it was."""
+
+    pictures: tyro.conf.Positional[str]
+    """Folder of pictures, searched recursively, or elpv for the data of the extra "demo"."""
+    size: int | tuple[int, int] = 64
+    """Side of the square pictures in pixels, or height and width, as given to train."""
+    channels: int = 3
+    """3: colour, 1: grey, as given to train."""
+
+    def run(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from vaekit.data import prepare, resolve_source
+
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("preparing pictures", total=None)
+            prepared = prepare(
+                resolve_source(self.pictures),
+                height,
+                width,
+                self.channels,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        for name, reason in prepared.skipped:
+            progress(f"skipped {name}: {reason}")
+        print(f"{len(prepared):,} pictures at {height}x{width} are in {prepared.path}")  # noqa: T201
 
 
 @dataclass(frozen=True)
@@ -163,6 +197,23 @@ class Compare:
             print(report)  # noqa: T201
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Time the training step on this machine: how long would the whole run take? Takes all settings of train."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print everything as JSON."""
+    seconds: float = 10.0
+    """How long to time each kind of step."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
+
+    def run(self) -> None:
+        from vaekit.benchmark import bench, readable
+
+        result = bench(self.config, self.seconds)
+        print(json.dumps(result, indent=2) if self.json else readable(self.config, result))  # noqa: T201
+
+
 def progress(line: str) -> None:
     """One line of progress, out of the way of results."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201
@@ -189,7 +240,7 @@ def run(arguments: list[str]) -> int:
     return DONE
 
 
-Command = Train | Figures | Evaluate | Sample | Compare
+Command = Train | Prepare | Bench | Evaluate | Sample | Compare | Figures
 
 
 def parse(arguments: list[str]) -> Command:
@@ -208,8 +259,10 @@ def parse_over(default: Train, arguments: list[str]) -> Command:
     """The command; what the command line leaves out is as in `default`."""
     train = Annotated[Train, tyro.conf.subcommand("train", default=default)]
     compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=default.config))]
-    others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (Evaluate, Sample, Figures)]
-    return tyro.cli(Union[train, others[0], compare, *others[1:]], prog="vaekit", args=arguments)  # type: ignore
+    bench = Annotated[Bench, tyro.conf.subcommand("bench", default=Bench(config=default.config))]
+    kinds = (Evaluate, Sample, Figures, Prepare)
+    others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
+    return tyro.cli(Union[train, others[0], compare, *others[1:], bench], prog="vaekit", args=arguments)  # type: ignore
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:

@@ -6,6 +6,7 @@ gradients over the ranks. With the same loss on every rank and DistributedDataPa
 that is exactly the gradient of one process: no extra factor.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -44,15 +45,36 @@ def mean_over_images(x: Tensor) -> Tensor:
     return total / count
 
 
-def from_rank_zero(*values: float) -> list[float]:
-    """Rank 0's numbers on every rank: clocks and signals differ between processes, decisions must not."""
+def from_rank_zero(x: Tensor) -> None:
+    """Overwrite `x` with rank 0's, in place."""
+    if is_distributed():
+        dist.broadcast(x, 0)
+
+
+def agree(clock: float, stop: bool) -> tuple[float, bool]:
+    """Rank 0's clock, and whether *any* rank was asked to stop: both differ between processes, decisions must not.
+
+    Between the CPUs (see `devices.BACKENDS`), so that nobody waits for a GPU.
+    """
     if not is_distributed():
-        return list(values)
-    shared = torch.tensor(values, dtype=torch.float64, device=current_device())
-    dist.broadcast(shared, 0)
-    return shared.tolist()
+        return clock, stop
+    mine = [clock if dist.get_rank() == 0 else -math.inf, float(stop)]
+    shared = torch.tensor(mine, dtype=torch.float64)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    clock, asked = shared.tolist()
+    return clock, bool(asked)
 
 
-def current_device() -> torch.device:
-    """Where the process group's tensors live."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+def which_ranks(condition: bool) -> str:
+    """Where `condition` holds, the same on every rank: "on rank 1", "on ranks 0, 2", "on every rank".
+
+    Empty if it holds nowhere, or if there is one process.
+    """
+    if not is_distributed():
+        return ""
+    holds = torch.zeros(dist.get_world_size())
+    holds[dist.get_rank()] = float(condition)
+    ranks = sum_over_ranks(holds).nonzero().flatten().tolist()
+    if len(ranks) in (0, len(holds)):
+        return "on every rank" if ranks else ""
+    return f"on rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

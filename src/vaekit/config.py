@@ -16,7 +16,14 @@ from typing import Any, Literal
 OBJECTIVES = ("global", "standard", "beta")
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
 PATCH = 8  # the discriminator halves three times
-NOT_COMPUTED = ("device", "devices", "log_every_steps", "draws", "save_every_minutes")  # a run may change these freely
+NOT_COMPUTED = (
+    "device",
+    "devices",
+    "checkpoint_activations",
+    "log_every_steps",
+    "draws",
+    "save_every_minutes",
+)  # a run may change these freely
 
 
 def nearest_multiple(value: int, multiple: int) -> int:
@@ -75,17 +82,19 @@ class Network:
 class Discriminator:
     """The PatchGAN, and when it enters the training."""
 
-    channels: tuple[int, int, int, int, int] = (64, 128, 128, 64, 64)
+    channels: tuple[int, int, int, int, int] = (32, 64, 128, 128, 64)
     """Channels of its first five convolutions; the sixth has one, the logit."""
     kernel: Literal[3, 4] = 4
     """Kernel of the three strided convolutions."""
     norm: Literal["batch", "frozen", "group", "none"] = "group"
     """Normalisation after each convolution."""
+    norm_first: bool = False
+    """Normalise after the first convolution too, the most expensive place."""
     norm_logits: bool = False
     """Normalise the logits too, as the author's code does; only sensible with frozen statistics."""
     dropout: float = 0.0
     """Share of the inner activations that is dropped."""
-    start: float = 0.2
+    start: float = 0.05
     """Fraction of the run after which the discriminator enters."""
 
     def __post_init__(self) -> None:
@@ -99,12 +108,14 @@ class Weights:
 
     kl_global: float = 1.0
     """beta_1, on KL_G (objective global)."""
-    kl_individual: float = 0.5
+    kl_individual: float = 0.1
     """beta_2, on KL_I (objective global)."""
     l1: float = 5000.0
     """beta_3, on the mean absolute difference (all objectives)."""
     realism: float = 15.0
     """beta_4, on the cross-entropy of the realism map (where there is a discriminator)."""
+    features: float = 2000.0
+    """On the distance of x_hat from x in the features of the discriminator (not in the paper)."""
     kl_standard: float = 1.0
     """On the standard KL (objectives standard and beta)."""
     beta: float = 4.0
@@ -167,12 +178,18 @@ class Config:
     """Images of one optimisation step over all devices: the batch whose moments KL_G sees."""
     micro_batch: int | None = None
     """Images a device works on at once, to save memory; the gradient stays that of the whole batch."""
+    compile: Literal["no", "default", "reduce-overhead"] = "no"
+    """Compile the networks with torch.compile, for a minute or two at the start; reduce-overhead: with CUDA graphs."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time, same gradient."""
     lr: float = 2e-3
     """Peak learning rate of the encoder and decoder."""
     objective: Literal["global", "standard", "beta"] = "global"
     """global: the paper's; standard: the VAE's; beta: the beta-VAE's."""
-    moments: Literal["samples", "means", "total"] = "samples"
+    moments: Literal["samples", "means", "total"] = "total"
     """Estimator of the batch variance in KL_G: the paper's, the published code's, the noise-free one."""
+    moments_memory: int = 0
+    """Earlier steps whose moments KL_G sees beside those of this one, for batches of very few images."""
     gan: bool = True
     """Train against a PatchGAN discriminator."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -206,6 +223,12 @@ class Config:
         if not 0 < self.split < 1:
             raise ValueError(f"split is {self.split}; it must lie between 0 and 1, with pictures left to test on")
         check_at_least("seed", self.seed, 0)
+        check_at_least("moments_memory", self.moments_memory, 0)
+        if self.moments_memory and self.objective != "global":
+            raise ValueError(
+                f"moments_memory {self.moments_memory} needs --objective global; "
+                f"{self.objective} has no batch moments to remember"
+            )
         self._check_batch()
         self._check_size()
 
@@ -282,7 +305,9 @@ PAPER_NETWORK = Network(
     decoder_blocks=2,
     norm="batch",
 )
-PAPER_DISCRIMINATOR = Discriminator(channels=(128, 128, 128, 64, 64), kernel=3, norm="batch", dropout=0.25, start=0.0)
+PAPER_DISCRIMINATOR = Discriminator(
+    channels=(128, 128, 128, 64, 64), kernel=3, norm="batch", norm_first=True, dropout=0.25, start=0.0
+)
 # beta1 = 0.5 is from the author's code (the paper names none); beta2 is Keras' default.
 PAPER_OPTIMIZER = Optimizer(
     beta1=0.5, beta2=0.999, weight_decay=0.0, discriminator_lr=1e-4, warmup=0.0, decay="constant", clip=None
@@ -296,7 +321,8 @@ PAPER = Config(
     lr=1e-4,
     network=PAPER_NETWORK,
     discriminator=PAPER_DISCRIMINATOR,
-    weights=Weights(realism=100.0),
+    moments="samples",
+    weights=Weights(kl_individual=0.5, realism=100.0, features=0.0),
     optimizer=PAPER_OPTIMIZER,
 )
 RELEASED = dataclasses.replace(
@@ -306,7 +332,7 @@ RELEASED = dataclasses.replace(
     moments="means",
     network=dataclasses.replace(PAPER_NETWORK, decoder_blocks=1, norm="frozen"),
     discriminator=dataclasses.replace(PAPER_DISCRIMINATOR, norm="frozen", norm_logits=True, dropout=0.0),
-    weights=Weights(kl_individual=0.1, realism=100.0),
+    weights=Weights(kl_individual=0.1, realism=100.0, features=0.0),
 )
 PRESETS = {"fast": Config(), "paper": PAPER, "released": RELEASED}
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from vaekit import metrics
+from vaekit.collectives import sum_over_ranks
 from vaekit.data import HeldOut
 from vaekit.diagnostics import Verdict, entries, std_histogram, verdict
 from vaekit.posterior import Posterior, kl_global
 from vaekit.vae import VAE
 
 BATCH = 50
+PER_IMAGE = ("l1", "psnr", "l1_mean", "psnr_mean", "laplacian_original", "laplacian_sampled")
 
 
 def reconstruct(vae: VAE, batches: Iterable[Tensor], seed: int) -> Iterator[tuple[Tensor, Posterior, Tensor, Tensor]]:
@@ -22,11 +23,21 @@ def reconstruct(vae: VAE, batches: Iterable[Tensor], seed: int) -> Iterator[tupl
 
     The noise comes from `seed`, on the CPU: the same model and pictures give the same numbers on any device.
     """
+    for x, eps in with_noise(vae, batches, seed):
+        yield x, *reconstruct_batch(vae, x, eps)
+
+
+def with_noise(vae: VAE, batches: Iterable[Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch x (B, C, H, W) with its noise eps (B, d)."""
     generator = torch.Generator().manual_seed(seed)
     for x in batches:
-        posterior = vae.encode(x)
-        eps = torch.randn(posterior.mean.shape, generator=generator).to(x.device)
-        yield x, posterior, vae.decode(posterior.sample(eps)).float(), vae.decode(posterior.mean).float()
+        yield x, torch.randn(len(x), vae.latent_dim, generator=generator).to(x.device)
+
+
+def reconstruct_batch(vae: VAE, x: Tensor, eps: Tensor) -> tuple[Posterior, Tensor, Tensor]:
+    """The posterior of one batch, and its reconstructions from a sampled z and from the mean, float32."""
+    posterior = vae.encode(x)
+    return posterior, vae.decode(posterior.sample(eps)).float(), vae.decode(posterior.mean).float()
 
 
 @torch.no_grad()
@@ -60,29 +71,49 @@ def evaluate(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> dict[str, fl
 
 
 @torch.no_grad()
-def measure(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> tuple[dict[str, float], Verdict]:
-    """What `evaluate` returns, and a verdict on the latents in words."""
+def measure(
+    vae: VAE, batches: Iterable[Tensor], seed: int = 0, rank: int = 0, world: int = 1
+) -> tuple[dict[str, float], Verdict]:
+    """What `evaluate` returns, and a verdict on the latents in words.
+
+    With `world` ranks every one of them must call this with the same model and batches; each works on every
+    `world`-th batch, and all get the numbers of one process.
+    """
     training = vae.training
     vae.eval()
-    sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
-    posteriors = []
-    for x, posterior, sampled, mean in reconstruct(vae, batches, seed):
-        for name, values in {
-            "l1": metrics.l1(x, sampled),
-            "psnr": metrics.psnr(x, sampled),
-            "l1_mean": metrics.l1(x, mean),
-            "psnr_mean": metrics.psnr(x, mean),
-            "laplacian_original": metrics.laplacian_energy(x),
-            "laplacian_sampled": metrics.laplacian_energy(sampled),
-        }.items():
-            sums[name] += values.cpu().double().sum()  # some devices have no float64
-        posteriors.append(posterior)
+    rows = [
+        measure_images(vae, x, eps) if i % world == rank else x.new_zeros(len(x), len(PER_IMAGE) + 2 * vae.latent_dim)
+        for i, (x, eps) in enumerate(with_noise(vae, batches, seed))
+    ]
     vae.train(training)
+    if not rows:
+        raise ValueError("no pictures to measure; give at least two")
+    by_image = sum_over_ranks(torch.cat(rows)) if world > 1 else torch.cat(rows)  # others' are zero: nothing is rounded
+    return summarise(by_image.cpu().double(), vae.config.objective)  # some devices have no float64
 
-    posterior = gather(posteriors)
+
+def measure_images(vae: VAE, x: Tensor, eps: Tensor) -> Tensor:
+    """x (B, C, H, W), noise (B, d) -> (B, 6 + 2d): of each image the measures `PER_IMAGE`, its mean and its logvar."""
+    posterior, sampled, mean = reconstruct_batch(vae, x, eps)
+    measures = [
+        metrics.l1(x, sampled),
+        metrics.psnr(x, sampled),
+        metrics.l1(x, mean),
+        metrics.psnr(x, mean),
+        metrics.laplacian_energy(x),
+        metrics.laplacian_energy(sampled),
+    ]
+    return torch.cat([torch.stack(measures, 1), posterior.mean, posterior.logvar], 1)
+
+
+def summarise(by_image: Tensor, objective: str) -> tuple[dict[str, float], Verdict]:
+    """(N, 6 + 2d) as `measure_images` gives it, float64 on the CPU -> what `measure` returns."""
+    measures, latents = by_image[:, : len(PER_IMAGE)], by_image[:, len(PER_IMAGE) :]
+    means = dict(zip(PER_IMAGE, measures.mean(0), strict=True))
+    sharpness = means.pop("laplacian_sampled") / means.pop("laplacian_original")
+    posterior = Posterior(*latents.chunk(2, 1))
     by_entry, std = entries(posterior), std_histogram(posterior)
-    sharpness = sums.pop("laplacian_sampled") / sums.pop("laplacian_original")
-    return {name: total.item() / len(posterior.mean) for name, total in sums.items()} | {
+    return {name: mean.item() for name, mean in means.items()} | {
         "laplacian_ratio": sharpness.item(),
         "kl_global": kl_global(posterior, posterior.mean, "total").item(),
         "kl_individual": posterior.kl_individual().mean().item(),
@@ -92,5 +123,5 @@ def measure(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> tuple[dict[st
         "std": posterior.std.mean().item(),
         "near_dirac": std["near_dirac"],
         "near_prior": std["near_prior"],
-        "num_images": len(posterior.mean),
-    }, verdict(by_entry, std, vae.config.objective)
+        "num_images": len(by_image),
+    }, verdict(by_entry, std, objective)

@@ -1,5 +1,7 @@
 """Measures of pictures, pure functions of tensors in [-1, 1]; thin over torchmetrics where it has them.
 
+torchmetrics is imported where it is used, so that a training does not start by waiting for it.
+
 Letters: B pictures of C channels, H x W pixels; R rings of a spectrum.
 """
 
@@ -11,10 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import (
-    multiscale_structural_similarity_index_measure,
-    structural_similarity_index_measure,
-)
 
 # Wang et al. (2003): how much each scale counts, the finest first.
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -45,6 +43,8 @@ def ssim(x: Tensor, x_hat: Tensor) -> Tensor:
     x_hat is clamped to [-1, 1]. Gaussian window of 11 pixels, mean over channels and over all pixels with the edges
     mirrored, as torchmetrics does; the original leaves a margin of 5 pixels out.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     return _in_pairs(structural_similarity_index_measure, x, x_hat)
 
 
@@ -55,6 +55,8 @@ def ms_ssim(x: Tensor, x_hat: Tensor) -> Tensor:
     of different sizes do not compare (`ms_ssim_scales`). A pair that is negatively correlated on some scale gets 0.
     Raises `ValueError` where not even two scales fit.
     """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
     height, width = x.shape[2:]
     scales = ms_ssim_scales(height, width)
     if scales is None:

@@ -10,7 +10,7 @@ of the whole batch, a non-finite value stops all ranks at once, and ranks may ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from vaekit.collectives import mean_over_images
-from vaekit.posterior import MOMENTS, Posterior, at_least_float32, kl_global
+from vaekit.posterior import MOMENTS, MomentsMemory, Posterior, at_least_float32, kl_global
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,16 @@ class GlobalELBO:
 
     The defaults are the paper's (beta_1, beta_2, beta_3, beta_4) = (1, 0.5, 5000, 100). The author's published
     code has `kl_individual=0.1` and `moments="means"`, which costs far less to hold information: see
-    `posterior.batch_moments`.
+    `posterior.batch_moments`. A `memory` makes KL_G see earlier steps too; only training steps may then ask for terms.
     """
 
     kl_global: float = 1.0
     kl_individual: float = 0.5
     l1: float = 5000.0
     realism: float = 100.0
+    features: float = 0.0
     moments: str = "samples"
+    memory: MomentsMemory | None = None
 
     def __post_init__(self) -> None:
         if self.moments not in MOMENTS:
@@ -75,12 +77,13 @@ class GlobalELBO:
             "kl_individual": self.kl_individual,
             "l1": self.l1,
             "realism": self.realism,
+            "features": self.features,
         }
 
     def latent_terms(self, posterior: Posterior, z: Tensor) -> dict[str, Tensor]:
         """KL_G (eq. 20) and the batch mean of KL_I (eq. 21), nats."""
         return {
-            "kl_global": kl_global(posterior, z, self.moments),
+            "kl_global": kl_global(posterior, z, self.moments, self.memory),
             "kl_individual": mean_over_images(posterior.kl_individual()),
         }
 
@@ -95,26 +98,41 @@ class StandardELBO:
     kl: float = 1.0
     l1: float = 5000.0
     realism: float = 100.0
+    features: float = 0.0
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"kl_standard": self.kl, "l1": self.l1, "realism": self.realism}
+        return {"kl_standard": self.kl, "l1": self.l1, "realism": self.realism, "features": self.features}
 
     def latent_terms(self, posterior: Posterior, z: Tensor) -> dict[str, Tensor]:
         """The batch mean of the standard KL (eq. 11), nats."""
         return {"kl_standard": mean_over_images(posterior.kl_standard())}
 
 
-def likelihood_terms(x: Tensor, x_hat: Tensor, realism: Tensor | None = None) -> dict[str, Tensor]:
+def likelihood_terms(
+    x: Tensor, x_hat: Tensor, realism: Tensor | None = None, features: Tensor | None = None
+) -> dict[str, Tensor]:
     """The reconstruction terms of eq. 22 as penalties: `l1`, and `realism` where there is a discriminator.
 
     x, x_hat (B, C, H, W) in [-1, 1]; `realism` the logits of x_hat. `l1` is the mean absolute difference over all
-    pixels and channels, `realism` the mean cross-entropy of the logits against 1, nats.
+    pixels and channels, `realism` the mean cross-entropy of the logits against 1, nats. `features`, the
+    `feature_distance` of x_hat from x, joins them where it is given; the paper has no such term.
     """
     terms = {"l1": l1(x, x_hat)}
     if realism is not None:
         terms["realism"] = cross_entropy(realism, 1.0)
+    if features is not None:
+        terms["features"] = features
     return terms
+
+
+def feature_distance(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """How far reconstructions are from their pictures in the eyes of the discriminator, a scalar.
+
+    Its maps of features for x and for x_hat, (B, C, H, W) each: the mean absolute difference of each map, added up
+    over the maps (feature matching: Wang et al., CVPR 2018, eq. 4, after Larsen et al., ICML 2016).
+    """
+    return torch.stack([l1(one, other) for one, other in zip(real, fake, strict=True)]).sum()
 
 
 def vae_loss(
@@ -124,13 +142,14 @@ def vae_loss(
     posterior: Posterior,
     z: Tensor,
     realism: Tensor | None = None,
+    features: Tensor | None = None,
 ) -> Losses:
     """What the encoder and decoder minimise (eq. 23 for the proposed objective, eqs 3-4 for the standard one).
 
     x, x_hat (B, C, H, W) in [-1, 1]; z (B, d) the sample of `posterior` that was decoded; `realism` the logits of
-    x_hat, or None to train without a discriminator.
+    x_hat, or None to train without a discriminator; `features` the `feature_distance`, if it counts.
     """
-    terms = objective.latent_terms(posterior, z) | likelihood_terms(x, x_hat, realism)
+    terms = objective.latent_terms(posterior, z) | likelihood_terms(x, x_hat, realism, features)
     return Losses(terms, objective.weights)
 
 

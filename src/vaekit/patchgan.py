@@ -13,10 +13,10 @@ LEAK = 0.3
 class PatchDiscriminator(nn.Module):
     """x (B, C, H, W) in [-1, 1] -> realism logits (B, 1, H/8, W/8): high where a patch looks real.
 
-    Six convolutions with strides 2 2 2 1 1 1, the first five `channels` wide, each followed by norm, LeakyReLU(0.3)
-    and dropout. The author's code also normalises and drops the *logits* (`norm_logits`): with live BatchNorm that
-    centres real and fake batches on the same value, and nothing can be told apart. His never ran live (see
-    `resnetv2`), so `norm_logits` belongs with `norm="frozen"` and `dropout=0`.
+    Six convolutions with strides 2 2 2 1 1 1, the first five `channels` wide, each followed by norm (the first one
+    only with `norm_first`), LeakyReLU(0.3) and dropout. The author's code also normalises and drops the *logits*
+    (`norm_logits`): with live BatchNorm that centres real and fake batches on the same value, and nothing can be told
+    apart. His never ran live (see `resnetv2`), so `norm_logits` belongs with `norm="frozen"` and `dropout=0`.
     """
 
     def __init__(
@@ -26,6 +26,7 @@ class PatchDiscriminator(nn.Module):
         channels: tuple[int, ...] = (128, 128, 128, 64, 64),
         kernel: int = 3,
         norm: str = "batch",
+        norm_first: bool = True,
         norm_logits: bool = False,
         dropout: float = 0.25,
     ) -> None:
@@ -37,7 +38,7 @@ class PatchDiscriminator(nn.Module):
             # An even kernel only fits a halving; the layers that keep the size take 3 x 3.
             size = kernel if stride == 2 else 3
             layers.append(nn.Conv2d(widths[i], widths[i + 1], size, stride, padding=1))
-            if not last or norm_logits:
+            if (i > 0 or norm_first) and (not last or norm_logits):
                 layers.append(make_norm(norm, widths[i + 1]))
             if not last:
                 layers += [nn.LeakyReLU(LEAK), nn.Dropout(dropout)]
@@ -47,3 +48,12 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """x (B, C, H, W) -> its features after each of the first five convolutions, before dropout, and the logits."""
+        outputs = []
+        for layer in self.layers:
+            x = layer(x)
+            if isinstance(layer, nn.LeakyReLU):
+                outputs.append(x)
+        return [*outputs, x]

@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vaekit.chain import Chain
+
 GRID_CHANNELS = 64  # channels of the coarsest grid before the heads, as in the paper's network
 
 
@@ -63,7 +65,7 @@ class PixelShuffleEncoder(nn.Module):
         # Adam moves an output by up to lr x fan-in x feature in a step. With heads over 4,096 unbounded features a
         # run at lr 2e-3 diverged after a thousand steps; with fewer and normalised ones it did not (docs/log.md).
         layers += [nn.GroupNorm(1, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], GRID_CHANNELS, 1), nn.Flatten()]
-        self.features = nn.Sequential(*layers)
+        self.features = Chain(*layers)
         num_features = GRID_CHANNELS * (height >> stages) * (width >> stages)
         self.mean = nn.Linear(num_features, latent_dim)
         self.logvar = nn.Linear(num_features, latent_dim)
@@ -98,7 +100,7 @@ class PixelShuffleDecoder(nn.Module):
             layers += [ResidualBlock(wide) for _ in range(identity_blocks)]
             layers += [shuffled(nn.Conv2d(wide, 4 * narrow, 1)), nn.PixelShuffle(2)]
         layers += [nn.SiLU(), nn.Conv2d(finest, out_channels, 3, padding=1)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = Chain(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z)

@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vaekit.chain import Chain
+
 BATCHNORM_MOMENTUM = 0.01  # Keras' 0.99: torch weighs the new value, Keras the old one
 EPSILON = 1e-3  # Keras' default, for BatchNorm and LayerNorm
 GRID_CHANNELS = 64  # channels of the coarsest grid, 4 x 4 x 64 = 1,024 features in the paper
@@ -142,7 +144,7 @@ class Encoder(nn.Module):
         for _ in range(stages):
             blocks += [IdentityBlock(channels, norm) for _ in range(identity_blocks)]
             blocks += [DownsamplingBlock(channels, norm)]
-        self.features = nn.Sequential(
+        self.features = Chain(
             SpatialNorm(height, width),
             nn.Conv2d(in_channels, channels, 3, padding=1),
             *blocks,
@@ -183,7 +185,7 @@ class Decoder(nn.Module):
             last = stage == stages - 1
             blocks += [IdentityBlock(channels, norm) for _ in range(identity_blocks)]
             blocks += [UpsamplingBlock(channels, out_channels if last else channels, norm)]
-        self.layers = nn.Sequential(
+        self.layers = Chain(
             nn.Linear(latent_dim, math.prod(grid)),
             nn.Unflatten(1, grid),
             nn.Conv2d(GRID_CHANNELS, channels, 3, padding=1),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from vaekit import checkpoint, figures
+from vaekit import checkpoint
 from vaekit.config import Config, changes
 from vaekit.data import HeldOut, Prepared, prepare, resolve_source, split
 from vaekit.files import remove_unfinished, write_text
@@ -30,6 +30,7 @@ UNCHANGEABLE = {  # settings that a run cannot change on its way, by how their n
     "discriminator.channels": SHAPES,
     "discriminator.kernel": SHAPES,
     "discriminator.norm": SHAPES,
+    "moments_memory": "its checkpoints do not remember that many steps",
     "split": "test pictures would be some that it has trained on",
 }
 
@@ -195,4 +196,6 @@ def own_folder(run: Path) -> str:
 
 def draw(vae: VAE, run: Path, x: Tensor) -> list[Path]:
     """Draw every figure of a run from its VAE, test pictures x (N, C, H, W) in [-1, 1] and its log."""
+    from vaekit import figures  # not before the first step: matplotlib
+
     return figures.draw_all(vae, x, read_records(run), run / FIGURES_FOLDER, seed=vae.config.seed)

@@ -15,9 +15,13 @@ def fraction_done(config: Config, counters: Mapping[str, float]) -> float:
     return counters["images_seen"] / config.images
 
 
-def left_sec(counters: Mapping[str, float], progress: float) -> float:
-    """Seconds until the end at the pace so far."""
-    return counters["elapsed_sec"] * max(0.0, 1 / progress - 1)
+def left_sec(config: Config, counters: Mapping[str, float], images_per_sec: float, price: float) -> float:
+    """Seconds until the end at the present speed; a step with the discriminator takes `price` times one without."""
+    if config.minutes is not None:
+        return max(0.0, 60 * config.minutes - counters["elapsed_sec"])
+    left = max(0.0, config.images - counters["images_seen"])
+    alone = max(0.0, config.discriminator.start * config.images - counters["images_seen"]) if config.gan else 0.0
+    return (alone + (left - alone) * (price if alone > 0 else 1.0)) / images_per_sec
 
 
 def learning_rate_factor(progress: float, warmup: float, decay: str) -> float:

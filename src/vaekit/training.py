@@ -15,19 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor
 from torch.optim import AdamW
 
-from vaekit import checkpoint
-from vaekit.collectives import from_rank_zero
+from vaekit import checkpoint, step
+from vaekit.collectives import agree, from_rank_zero
 from vaekit.config import Config
 from vaekit.data import HeldOut, Prepared, Stream, prepare, resolve_source, split
-from vaekit.devices import make_fabric, resolve_precision
+from vaekit.devices import Fabric, launch, make_fabric, resolve_precision, synchronise_batch_norm
 from vaekit.evaluation import measure
+from vaekit.flops import step_flops
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
+from vaekit.posterior import MomentsMemory
 from vaekit.runlog import RunLog
 from vaekit.runs import (
     FIGURE_IMAGES,
@@ -74,14 +75,16 @@ def train(
         check_free(run)
 
     fabric = make_fabric(config)
-    console = Console(stderr=True, quiet=not fabric.is_global_zero)
-    with fabric.rank_zero_first():
-        prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(console))
+    # Before the ranks meet: nobody waits in a collective, which has a time limit, for pictures to be prepared.
+    prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
     train_indices, test_indices = split(len(prepared), config.split)
     if len(train_indices) < 2:
         raise ValueError(f"one picture to train on: the batch moments need two or more; add some to {folder}")
     stream = Stream(prepared.images, train_indices, config.seed, config.flip)
     held_out = HeldOut(prepared.images, test_indices)
+
+    launch(fabric)
+    console = Console(stderr=True, quiet=not fabric.is_global_zero)
     state = build_state(fabric, config)
     if newest is not None:
         check_same_pictures(run, prepared)
@@ -92,8 +95,8 @@ def train(
         write_run(run, None if resume else config, folder, prepared)
     console.print(summary(fabric, config, state, prepared, len(train_indices), run), highlight=False, soft_wrap=True)
 
-    step, over = int(state.counters["step"]), fraction_done(config, state.counters) >= 1
-    with RunLog(run, step, console, enabled=fabric.is_global_zero, measure_again=over) as log:
+    resumed, over = int(state.counters["step"]), fraction_done(config, state.counters) >= 1
+    with RunLog(run, resumed, console, enabled=fabric.is_global_zero, measure_again=over) as log:
         finished = loop(fabric, config, state, stream, held_out, run, log)
     outcome = (
         f"done: model and figures are in {run}" if finished else f"stopped and saved; go on with: {resume_command(run)}"
@@ -112,53 +115,56 @@ def loop(
     log: RunLog,
 ) -> bool:
     """Step until the run is over (True) or somebody asks to stop (False); either way it is saved."""
-    objective = build_objective(config)
+    objective = build_objective(config, state.memory)
     counters = state.counters
     started_at = time.monotonic() - counters["elapsed_sec"]
     saved_at = logged_at = counters["elapsed_sec"]
     logged_images = counters["images_seen"]
     progress = fraction_done(config, counters)
+    price = step_flops(config, adversarial=True) / step_flops(config, adversarial=False) if config.gan else 1.0
     with StopSignals() as stop:
         while progress < 1 and not stop.requested:
             set_learning_rates(state, config, progress)
             x, eps = next_batch(fabric, config, stream, counters)
             adversarial = config.gan and progress >= config.discriminator.start
-            try:
-                losses = train_step(
-                    fabric,
-                    state,
-                    objective,
-                    x,
-                    eps,
-                    adversarial=adversarial,
-                    micro_batch=config.micro_batch,
-                    clip=config.optimizer.clip,
-                )
-            except NonFiniteLoss as error:
-                raise NonFiniteLoss(diverged(run, int(counters["step"]) + 1, error)) from error
+            losses = train_step(
+                fabric,
+                state,
+                objective,
+                x,
+                eps,
+                adversarial=adversarial,
+                micro_batch=config.micro_batch,
+                clip=config.optimizer.clip,
+            )
             update_ema(state.ema, state.vae.module, config.optimizer.ema, int(counters["step"]))
 
             counters["step"] += 1
             counters["images_seen"] += config.batch
-            now, stop_requested = from_rank_zero(time.monotonic() - started_at, stop.requested)
-            stop.requested = bool(stop_requested)
+            now, stop.requested = agree(time.monotonic() - started_at, stop.requested)
             counters["elapsed_sec"] = now
             before, progress = progress, fraction_done(config, counters)
 
-            if counters["step"] % config.log_every_steps == 0 or progress >= 1:
+            logging = counters["step"] % config.log_every_steps == 0 or progress >= 1
+            saving = now - saved_at > 60 * config.save_every_minutes
+            if logging or saving or fabric.device.type == "cpu":  # elsewhere looking means waiting for the device
+                check_finite(state, run)
+            if logging:
                 rate = (counters["images_seen"] - logged_images) / (now - logged_at)
                 logged_at, logged_images = now, counters["images_seen"]
                 record = counters | {name: loss.item() for name, loss in losses.items()}
                 record["images_per_sec"] = rate
                 log.write(record)
-                log.show(progress, record, left_sec(counters, progress))
+                log.show(progress, record, left_sec(config, counters, rate, price))
             if math.floor(progress * config.draws) > math.floor(before * config.draws) and progress < 1:
                 with going_on(log):
                     measure_and_draw(fabric, state, held_out, run, log, limit=FIGURE_IMAGES)
-            if fabric.is_global_zero and now - saved_at > 60 * config.save_every_minutes:
-                with going_on(log):
-                    save(state, run, config, log)
+            if saving:
                 saved_at = now
+                if fabric.is_global_zero:
+                    with going_on(log):
+                        save(state, run, config, log)
+    check_finite(state, run)
     if fabric.is_global_zero:
         save(state, run, config, log)
     if progress < 1:
@@ -209,8 +215,13 @@ def next_batch(fabric: Fabric, config: Config, stream: Stream, counters: dict[st
     noise = torch.Generator().manual_seed(int(seed[1]))
     eps = torch.randn(config.batch, config.network.latent_dim, generator=noise)
     pictures = stream.batch(int(counters["images_seen"]), config.batch, fabric.global_rank, fabric.world_size)
-    x = to_float(pictures.to(fabric.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-    return x, eps.chunk(fabric.world_size)[fabric.global_rank].to(fabric.device, non_blocking=True)
+    x = to_float(to_device(pictures, fabric.device)).contiguous(memory_format=torch.channels_last)
+    return x, to_device(eps.chunk(fabric.world_size)[fabric.global_rank], fabric.device)
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on the device, without waiting for it: a copy to CUDA is only asynchronous from pinned memory."""
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -225,13 +236,15 @@ def update_ema(ema: VAE, vae: VAE, decay: float, step: int) -> None:
 def measure_and_draw(
     fabric: Fabric, state: TrainState, held_out: HeldOut, run: Path, log: RunLog, limit: int | None = None
 ) -> None:
-    """Measure the averaged model on test pictures (every rank the same ones) and draw (rank 0).
+    """Measure the averaged model on test pictures (the ranks share them) and draw (rank 0).
 
     In the precision of the run. bf16 moves the PSNR in the fourth digit (docs/log.md) and is several times faster.
     """
+    for buffer in state.ema.buffers():  # ranks on CPUs have BatchNorm statistics of their own
+        from_rank_zero(buffer)
     batches = (x.to(fabric.device) for x in held_out.batches(TEST_BATCH, limit))
     with fabric.autocast():
-        measured, judged = measure(state.ema, batches)
+        measured, judged = measure(state.ema, batches, rank=fabric.global_rank, world=fabric.world_size)
     if not fabric.is_global_zero:
         return
     log.write(
@@ -257,16 +270,18 @@ def save(state: TrainState, run: Path, config: Config, log: RunLog) -> None:
         checkpoint.save(state, run, config)
         state.ema.save_pretrained(run)
     except OSError as error:
-        raise OSError(f"could not save step {int(state.counters['step']):,} of {run}: {error}; make room there") from error
+        at = f"step {int(state.counters['step']):,} of {run}"
+        raise OSError(f"could not save {at}: {error}; make room there") from error
 
 
-def build_objective(config: Config) -> Objective:
-    """The loss that a config names, with its weights."""
+def build_objective(config: Config, memory: MomentsMemory | None = None) -> Objective:
+    """The loss that a config names, with its weights; `memory` is that of the run, see `TrainState`."""
     weights = config.weights
+    likelihood = {"l1": weights.l1, "realism": weights.realism, "features": weights.features}
     if config.objective == "global":
-        return GlobalELBO(weights.kl_global, weights.kl_individual, weights.l1, weights.realism, config.moments)
-    kl = weights.kl_standard * (weights.beta if config.objective == "beta" else 1.0)
-    return StandardELBO(kl, weights.l1, weights.realism)
+        moments = config.moments
+        return GlobalELBO(weights.kl_global, weights.kl_individual, **likelihood, moments=moments, memory=memory)
+    return StandardELBO(weights.kl_standard * (weights.beta if config.objective == "beta" else 1.0), **likelihood)
 
 
 def build_state(fabric: Fabric, config: Config) -> TrainState:
@@ -274,6 +289,7 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
     torch.manual_seed(config.seed)
     settings = config.optimizer
     fused = fabric.device.type in ("cpu", "cuda")
+    synchronise = fabric.world_size > 1 and fabric.device.type == "cuda"
 
     vae = build_vae(config).to(memory_format=torch.channels_last)
     ema = copy.deepcopy(vae).requires_grad_(False).to(fabric.device)
@@ -285,8 +301,15 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
         settings.weight_decay,
         fused=fused,
     )
+    if synchronise:
+        synchronise_batch_norm(vae)
+    if config.compile != "no":
+        vae.encoder.compile(mode=config.compile)
+        vae.decoder.compile(mode=config.compile)
     wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
     state = TrainState(wrapped, wrapped_optimizer, ema)
+    if config.moments_memory:
+        state.memory = MomentsMemory(config.moments_memory, config.network.latent_dim).to(fabric.device)
     if config.gan:
         discriminator = build_discriminator(config).to(memory_format=torch.channels_last)
         optimizer = AdamW(
@@ -297,27 +320,41 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
             weight_decay=0.0,
             fused=fused,
         )
+        if synchronise:
+            synchronise_batch_norm(discriminator)
         state.discriminator, state.discriminator_optimizer = fabric.setup(discriminator, optimizer)
     return state
 
 
 def summary(fabric: Fabric, config: Config, state: TrainState, prepared: Prepared, num_train: int, run: Path) -> str:
-    """What is about to happen, in three lines."""
+    """What is about to happen, in three lines, and a fourth where ranks do not compute what one process would."""
     height, width = config.image_size
     parameters = sum(p.numel() for p in state.ema.parameters()) / 1e6
     length = f"{config.minutes:g} min" if config.minutes is not None else f"{config.images:,} images"
     skipped = f", {len(prepared.skipped)} unreadable (see pictures.json)" if prepared.skipped else ""
+    own_share = fabric.world_size > 1 and fabric.device.type != "cuda" and has_batch_norm(config)
+    note = "\nBatchNorm: each process normalises its own share of the batch" if own_share else ""
     return (
         f"{len(prepared):,} pictures at {height}x{width}: {num_train:,} to train, "
         f"{len(prepared) - num_train:,} to test{skipped}\n"
         f"preset {config.preset}, objective {config.objective}{' + PatchGAN' if config.gan else ''}: "
         f"{parameters:.1f} M parameters, {config.network.latent_dim} latent entries, batch {config.batch}, {length}\n"
-        f"{fabric.world_size} x {fabric.device.type} in {resolve_precision(config)}; the run goes to {run}"
+        f"{fabric.world_size} x {fabric.device.type} in {resolve_precision(config)}; the run goes to {run}{note}"
     )
 
 
-def diverged(run: Path, step: int, error: NonFiniteLoss) -> str:
-    """Say where the loss broke and what is left."""
-    newest = checkpoint.latest(run)
-    kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been saved yet"
-    return f"step {step}: {error}; stopped before the update, {kept}. Try a lower --lr, or --precision fp32"
+def has_batch_norm(config: Config) -> bool:
+    """Whether a network has live BatchNorm, which mixes the images of a batch."""
+    return "batch" in (config.network.norm, config.discriminator.norm if config.gan else None)
+
+
+def check_finite(state: TrainState, run: Path) -> None:
+    """Stop where the loss broke, and say what is left."""
+    try:
+        step.check_finite(state)
+    except NonFiniteLoss as error:
+        newest = checkpoint.latest(run)
+        kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been saved yet"
+        raise NonFiniteLoss(
+            f"{error}; stopped before the update, {kept}. Try a lower --lr, or --precision fp32"
+        ) from error

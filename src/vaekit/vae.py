@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaekit.chain import Chain
 from vaekit.config import Config
 from vaekit.files import read_tensors, write_tensors, write_text
 from vaekit.patchgan import PatchDiscriminator
@@ -105,11 +106,15 @@ def build_vae(config: Config) -> VAE:
     else:
         make_encoder, make_decoder = Encoder, Decoder
         settings["norm"] = network.norm
-    return VAE(
+    vae = VAE(
         make_encoder(config.image_shape, network.latent_dim, identity_blocks=network.encoder_blocks, **settings),
         make_decoder(config.image_shape, network.latent_dim, identity_blocks=network.decoder_blocks, **settings),
         config,
     )
+    for layer in vae.modules():
+        if isinstance(layer, Chain):
+            layer.recompute = config.checkpoint_activations
+    return vae
 
 
 def build_discriminator(config: Config) -> PatchDiscriminator:
@@ -120,6 +125,7 @@ def build_discriminator(config: Config) -> PatchDiscriminator:
         channels=settings.channels,
         kernel=settings.kernel,
         norm=settings.norm,
+        norm_first=settings.norm_first,
         norm_logits=settings.norm_logits,
         dropout=settings.dropout,
     )

@@ -1,0 +1,52 @@
+"""Layers one after another, which may forget their activations and compute them again in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+class Chain(nn.Sequential):
+    """`nn.Sequential` with a switch: with `recompute`, only what goes into each block is kept for the backward pass.
+
+    A block is a layer with layers inside. It then runs twice a step; the gradients and BatchNorm's running statistics
+    are those without the switch, bit for bit.
+    """
+
+    recompute = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            if self.recompute and torch.is_grad_enabled() and any(True for _ in layer.children()):
+                x = checkpoint(layer, x, use_reentrant=False, context_fn=partial(passes, layer))
+            else:
+                x = layer(x)
+        return x
+
+
+def passes(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """The surroundings of the first and of the second run of a layer."""
+    return nullcontext(), running_statistics_kept(layer)
+
+
+@contextmanager
+def running_statistics_kept(layer: nn.Module) -> Iterator[None]:
+    """Keep BatchNorm's running statistics from moving, whatever runs."""
+    norms = [inner for inner in layer.modules() if isinstance(inner, _BatchNorm) and inner.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked.clone() for norm in norms if norm.num_batches_tracked is not None]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked.copy_(count)

@@ -1,0 +1,66 @@
+"""What only a CUDA machine can show (`make gpu-check`): every fast path against fp32 on the CPU, and no waiting."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from vaekit.benchmark import bench
+from vaekit.config import preset
+from vaekit.devices import launch, make_fabric
+from vaekit.step import check_finite, train_step
+from vaekit.training import build_objective, build_state
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+pytestmark = pytest.mark.filterwarnings("default")  # compilers warn
+CONFIG = preset("fast", size=32, batch=8)
+FP32_TOLERANCE, BF16_TOLERANCE = 1e-3, 5e-2  # relative, of each loss term after three steps
+
+
+def losses_of_three_steps(device, precision, **settings):
+    """The loss terms of the third step on fixed pictures and noise."""
+    config = dataclasses.replace(CONFIG, device=device, precision=precision, **settings).resolved()
+    fabric = make_fabric(config)
+    launch(fabric)
+    state, objective = build_state(fabric, config), build_objective(config)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        torch.compiler.cudagraph_mark_step_begin()
+        x = torch.rand(config.batch, *config.image_shape, generator=generator) * 2 - 1
+        eps = torch.randn(config.batch, config.network.latent_dim, generator=generator)
+        x = x.to(fabric.device).contiguous(memory_format=torch.channels_last)
+        terms = train_step(fabric, state, objective, x, eps.to(fabric.device), adversarial=True, clip=3.0)
+    check_finite(state)
+    return {name: term.item() for name, term in terms.items()}
+
+
+@needs_cuda
+@pytest.mark.parametrize("compiled", ["no", "default", "reduce-overhead"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", FP32_TOLERANCE), ("bf16", BF16_TOLERANCE)])
+def test_every_path_on_cuda_has_the_losses_of_fp32_on_the_cpu(precision, tolerance, compiled):
+    expected = losses_of_three_steps("cpu", "fp32")
+    assert losses_of_three_steps("cuda", precision, compile=compiled) == pytest.approx(expected, rel=tolerance)
+
+
+@needs_cuda
+def test_a_step_does_not_wait_for_cuda():
+    config = dataclasses.replace(CONFIG, device="cuda").resolved()
+    fabric = make_fabric(config)
+    launch(fabric)
+    state, objective = build_state(fabric, config), build_objective(config)
+    x = torch.zeros(config.batch, *config.image_shape, device="cuda")
+    eps = torch.zeros(config.batch, config.network.latent_dim, device="cuda")
+    train_step(fabric, state, objective, x, eps, adversarial=True, clip=3.0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(fabric, state, objective, x, eps, adversarial=True, clip=3.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+def test_the_speed_of_this_gpu(capsys):
+    result = bench(preset("fast", device="cuda", batch=256), seconds=5.0)
+    with capsys.disabled():
+        print({name: value for name, value in result.items() if "per_sec" in name or "matmul" in name})  # noqa: T201
+    assert result["images_per_sec_adversarial"] > 0
