@@ -44,7 +44,8 @@ def test_there_are_two_commands_for_a_fresh_machine_and_make_knows_them():
 
 def test_the_commands_of_the_readme_run(here):
     listed = commands("vaekit")
-    assert {command[1] for command in listed} == {"train", "prepare", "bench", "figures", "evaluate", "sample", "compare"}
+    subcommands = {"train", "prepare", "bench", "figures", "evaluate", "sample", "compare"}
+    assert {command[1] for command in listed} == subcommands
     for _, *arguments in listed:
         if arguments[0] in ("evaluate", "compare"):
             arguments += ["--features", "none"]  # without the minutes in a network

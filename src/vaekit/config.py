@@ -112,9 +112,9 @@ class Weights:
     """beta_2, on KL_I (objective global)."""
     l1: float = 5000.0
     """beta_3, on the mean absolute difference (all objectives)."""
-    realism: float = 15.0
+    realism: float = 60.0
     """beta_4, on the cross-entropy of the realism map (where there is a discriminator)."""
-    features: float = 2000.0
+    features: float = 4000.0
     """On the distance of x_hat from x in the features of the discriminator (not in the paper)."""
     kl_standard: float = 1.0
     """On the standard KL (objectives standard and beta)."""

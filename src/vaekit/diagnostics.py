@@ -190,7 +190,7 @@ def verdict(by_entry: Entries, std: dict[str, Any], objective: str | None = None
         raise ValueError(f"unknown objective {objective!r}; choose one of {', '.join(filter(None, PRICES))}")
     price, d, rate = PRICES[objective], len(by_entry.kl), by_entry.rate.sum().item()
     active, points = int(by_entry.active.sum()), std["near_dirac"]
-    holds = f"{active} of {d} entries are active and all hold up to {rate:.3g} nats"
+    holds = f"{active} of {d} entries are active and together hold up to {rate:.3g} nats"
     narrow = f"{points:.0%} of the posterior stds are below {DIRAC_STD}"
     if points > DIRAC_SHARE:
         state, text = "collapsed to a Dirac", f"{narrow}, so nothing is learned between codes; raise {price}"
