@@ -205,7 +205,7 @@ def batches(config, generator):
 def test_six_steps_are_three_then_a_checkpoint_then_three_bit_for_bit(config, batches, tmp_path):
     fabric = Fabric(accelerator="cpu")
     undisturbed = stepped(build_state(fabric, config), config, batches)
-    saved = checkpoint.save(stepped(build_state(fabric, config), config, batches[:3]), tmp_path, config.to_json())
+    saved = checkpoint.save(stepped(build_state(fabric, config), config, batches[:3]), tmp_path, config)
     resumed = build_state(fabric, config)
     checkpoint.load(resumed, saved)
     stepped(resumed, config, batches[3:])

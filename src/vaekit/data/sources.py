@@ -178,7 +178,7 @@ def _cut_and_resize(picture: Image.Image, box: list[float], height: int, width: 
     left, top = math.floor(box[0]), math.floor(box[1])
     crop = picture.crop((left, top, math.ceil(box[2]), math.ceil(box[3])))
     inner = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    if list(inner) == [0, 0, crop.width, crop.height] and _TORCH_HAS_LANCZOS:
+    if _TORCH_HAS_LANCZOS and all(edge % 1 == 0 for edge in box):
         return _lanczos(crop, height, width)
     return crop.resize((width, height), Image.Resampling.LANCZOS, box=inner)
 

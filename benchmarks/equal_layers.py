@@ -1,0 +1,142 @@
+"""The training step of the preset `released` beside the same layers and step in Keras 3 on TensorFlow, on the CPU.
+
+The Keras side is `keras_step.py`, run by a Python of its own:
+
+    python -m venv keras && keras/bin/pip install tensorflow-cpu keras
+    python benchmarks/equal_layers.py --keras-python keras/bin/python
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from common import in_fresh_process, show
+
+KERAS_STEP = Path(__file__).with_name("keras_step.py")
+WARM_UP = 3  # the first steps make the optimisers' state, trace and compile
+MATRIX = 2048
+
+
+@dataclass(frozen=True)
+class EqualLayers:
+    """Images a second of a step on the VAE and one on the discriminator; each runner in a fresh process, in turn."""
+
+    keras_python: Path
+    """Python that has tensorflow-cpu and keras."""
+    size: int = 64
+    """Side of the pictures in pixels: 64 makes four stages."""
+    batch: int = 10
+    """Images of a step."""
+    precisions: tuple[str, ...] = ("fp32", "bf16")
+    """fp32, and bf16: mixed precision on both sides."""
+    steps: int = 10
+    """Steps that are timed in each process."""
+    repeats: int = 3
+    """Processes of each runner; the table has medians."""
+    threads: int = len(os.sched_getaffinity(0))
+    """Threads of either side."""
+    json: Path | None = None
+    """Write the tables here too."""
+
+
+def vaekit_step(settings: EqualLayers, precision: str) -> dict[str, Any]:
+    """Median seconds of a step, FLOPs of a step, and numbers of trainable weights."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from vaekit import preset
+    from vaekit.devices import make_fabric
+    from vaekit.step import train_step
+    from vaekit.training import build_objective, build_state
+
+    torch.set_num_threads(settings.threads)
+    config = preset("released", size=settings.size, batch=settings.batch, device="cpu", precision=precision)
+    fabric = make_fabric(config)
+    state, objective = build_state(fabric, config), build_objective(config)
+    x = (torch.rand(settings.batch, *config.image_shape) * 2 - 1).contiguous(memory_format=torch.channels_last)
+    eps = torch.randn(settings.batch, config.network.latent_dim)
+    step = partial(train_step, fabric, state, objective, x, eps, adversarial=True, clip=config.optimizer.clip)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return {
+        "step, s": median_sec(step, settings.steps, WARM_UP - 1),
+        "flop": counter.get_total_flops(),
+        "vae": sum(p.numel() for p in state.vae.parameters()),
+        "discriminator": sum(p.numel() for p in state.discriminator.parameters()),
+    }
+
+
+def keras_step(settings: EqualLayers, precision: str, *options: str) -> dict[str, Any]:
+    """The same of Keras, without the FLOPs."""
+    names = ("size", "batch", "steps", "threads")
+    numbers = [part for name in names for part in (f"--{name}", str(getattr(settings, name)))]
+    command = [settings.keras_python, KERAS_STEP, *numbers, "--warm-up", str(WARM_UP), "--precision", precision]
+    environment = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": str(settings.threads)}
+    finished = subprocess.run([*command, *options], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def matmul_flops(threads: int) -> float:
+    """FLOP a second of this machine in a product of two bf16 matrices of 2048 x 2048."""
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = torch.randn(2, MATRIX, MATRIX, dtype=torch.bfloat16)
+    return 2 * MATRIX**3 / median_sec(lambda: a @ b, repeats=20, warm_up=3)
+
+
+def median_sec(function: Callable[[], Any], repeats: int, warm_up: int) -> float:
+    """Median seconds of a call."""
+    seconds = []
+    for _ in range(warm_up + repeats):
+        started_at = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started_at)
+    return statistics.median(seconds[warm_up:])
+
+
+def compare(settings: EqualLayers, precision: str) -> list[dict[str, Any]]:
+    """One row a runner, in medians over processes that took turns. Raises if the layers are not equal."""
+    runners: dict[str, Callable[[], dict[str, Any]]] = {
+        "vaekit": partial(in_fresh_process, vaekit_step, settings, precision),
+        "Keras": partial(keras_step, settings, precision),
+        "Keras, XLA": partial(keras_step, settings, precision, "--xla"),
+    }
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in runners}
+    for _ in range(settings.repeats):
+        for name, run in runners.items():
+            results[name].append(run())
+    weights = {(result["vae"], result["discriminator"]) for several in results.values() for result in several}
+    assert len(weights) == 1, f"other layers: {weights}"
+    seconds = {name: statistics.median(result["step, s"] for result in several) for name, several in results.items()}
+    rates = {name: settings.batch / sec for name, sec in seconds.items()}
+    return [
+        {"precision": precision, "": name, "img/s": rate, "vaekit is faster": rates["vaekit"] / rate}
+        | {"GFLOP/s": results["vaekit"][0]["flop"] / seconds[name] / 1e9}
+        for name, rate in rates.items()
+    ]
+
+
+def main(settings: EqualLayers) -> None:
+    rows = [row for precision in settings.precisions for row in compare(settings, precision)]
+    matmul = statistics.median(in_fresh_process(matmul_flops, settings.threads) for _ in range(settings.repeats)) / 1e9
+    for row in rows:
+        row["of the bf16 matmul"] = row["GFLOP/s"] / matmul
+    title = (
+        f"released at {settings.size}, batch {settings.batch}, {settings.threads} threads; {matmul:.0f} GFLOP/s matmul"
+    )
+    digits = {"img/s": ".2f", "vaekit is faster": ".2f", "GFLOP/s": ".0f", "of the bf16 matmul": ".0%"}
+    show(title, rows, digits, settings.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(EqualLayers))
