@@ -1,4 +1,4 @@
-"""What micro-batches save and cost: peak memory and processor seconds of a step, one thread, each in a fresh process."""
+"""What micro-batches save and cost: peak memory and processor seconds of a step on one thread."""
 
 import statistics
 import time

@@ -23,7 +23,7 @@ class Soak:
     """Steps of the run."""
     warm_up: float = 0.25
     """Fraction of the run that is left out of the slope: libraries are loaded when first used."""
-    draws: int = 10
+    draws: int = 5
     """How often figures are drawn on the way."""
     json: Path | None = None
     """Write the table here too."""
@@ -56,6 +56,7 @@ def train_tiny(folder: Path, steps: int, draws: int) -> None:
         draws=draws,
         save_every_minutes=0.2,
         device="cpu",
+        precision="fp32",  # faster at this size
         network=Network(latent_dim=8, channels=8, max_channels=16),
         discriminator=Discriminator(channels=(8, 8, 8, 8, 8), start=0.0),
     )
