@@ -103,7 +103,8 @@ def count_messages(preset_name: str, rank: int, store: str) -> list[int]:
     import torch.distributed as dist
 
     from vaekit import Posterior, discriminator_loss, preset, vae_loss
-    from vaekit.collectives import from_rank_zero
+    from vaekit.collectives import agree
+    from vaekit.objectives import feature_distance
     from vaekit.training import build_objective
 
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
@@ -122,9 +123,11 @@ def count_messages(preset_name: str, rank: int, store: str) -> list[int]:
     x, logits = torch.randn(4, 3, 8, 8), torch.randn(4, 1, 1, 1, requires_grad=True)
     x_hat = x.clone().requires_grad_()
     posterior = Posterior(mean, logvar)
-    vae_loss(build_objective(config), x, x_hat, posterior, posterior.sample(), logits).total.backward()
+    objective = build_objective(config)
+    features = feature_distance([x], [x_hat]) if objective.weights["features"] > 0 else None
+    vae_loss(objective, x, x_hat, posterior, posterior.sample(), logits, features).total.backward()
     discriminator_loss(logits, logits).total.backward()
-    from_rank_zero(0.0, 0.0)  # the clock and the wish to stop, once a step
+    agree(0.0, False)  # on the clock and the wish to stop, once a step
     dist.destroy_process_group()
     return sizes
 

@@ -132,7 +132,8 @@ def feature_distance(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     Its maps of features for x and for x_hat, (B, C, H, W) each: the mean absolute difference of each map, added up
     over the maps (feature matching: Wang et al., CVPR 2018, eq. 4, after Larsen et al., ICML 2016).
     """
-    return torch.stack([l1(one, other) for one, other in zip(real, fake, strict=True)]).sum()
+    maps = zip(real, fake, strict=True)
+    return mean_over_images(torch.stack([absolute_difference(one, other) for one, other in maps]).sum(0))
 
 
 def vae_loss(
@@ -168,7 +169,12 @@ def discriminator_loss(realism_real: Tensor, realism_fake: Tensor) -> Losses:
 
 def l1(x: Tensor, x_hat: Tensor) -> Tensor:
     """Mean absolute difference over all images, pixels and channels, a scalar."""
-    return mean_over_images((at_least_float32(x) - at_least_float32(x_hat)).abs().flatten(1).mean(1))
+    return mean_over_images(absolute_difference(x, x_hat))
+
+
+def absolute_difference(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Mean absolute difference of each image over its pixels and channels: (B, C, H, W) -> (B,)."""
+    return (at_least_float32(x) - at_least_float32(x_hat)).abs().flatten(1).mean(1)
 
 
 def cross_entropy(logits: Tensor, target: float) -> Tensor:
