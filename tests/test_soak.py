@@ -41,5 +41,5 @@ def test_a_run_of_hundreds_of_steps_piles_up_nothing(tiny, photos, tmp_path):
 
     tensors, files, objects = zip(*(log.counts[step] for step in (160, 200, 240)), strict=True)  # with discriminator
     assert len(set(tensors)) == 1, tensors
-    assert len(set(files)) == 1, files
+    assert max(files) - min(files) <= 2, files  # other threads open and close one now and then; a leak is 40
     assert objects[-1] - objects[0] < 80, objects  # fewer than one a step
