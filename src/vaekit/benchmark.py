@@ -16,8 +16,7 @@ from vaekit.data import Stream
 from vaekit.devices import launch, make_fabric, resolve_precision
 from vaekit.flops import step_flops
 from vaekit.runlog import duration
-from vaekit.step import train_step
-from vaekit.training import build_objective, build_state, next_batch
+from vaekit.training import build_objective, build_state, next_step
 
 WARM_UP = 2  # steps: the first ones allocate memory, and compile where asked to
 MATMUL = 2048  # side of the square matrices whose product gives the machine's own rate
@@ -43,17 +42,7 @@ def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
     stream = Stream(pictures, np.arange(NUM_PICTURES), config.seed, config.flip)
 
     def step(adversarial: bool) -> None:
-        x, eps = next_batch(fabric, config, stream, state.counters)
-        train_step(
-            fabric,
-            state,
-            objective,
-            x,
-            eps,
-            adversarial=adversarial,
-            micro_batch=config.micro_batch,
-            clip=config.optimizer.clip,
-        )
+        next_step(fabric, config, state, objective, stream, adversarial)
         state.counters["step"] += 1
         state.counters["images_seen"] += config.batch
         wait_for(fabric.device)

@@ -121,22 +121,12 @@ def loop(
     saved_at = logged_at = counters["elapsed_sec"]
     logged_images = counters["images_seen"]
     progress = fraction_done(config, counters)
-    price = step_flops(config, adversarial=True) / step_flops(config, adversarial=False) if config.gan else 1.0
+    price = price_of_discriminator(config)
     with StopSignals() as stop:
         while progress < 1 and not stop.requested:
             set_learning_rates(state, config, progress)
-            x, eps = next_batch(fabric, config, stream, counters)
             adversarial = config.gan and progress >= config.discriminator.start
-            losses = train_step(
-                fabric,
-                state,
-                objective,
-                x,
-                eps,
-                adversarial=adversarial,
-                micro_batch=config.micro_batch,
-                clip=config.optimizer.clip,
-            )
+            losses = next_step(fabric, config, state, objective, stream, adversarial)
             update_ema(state.ema, state.vae.module, config.optimizer.ema, int(counters["step"]))
 
             counters["step"] += 1
@@ -174,6 +164,13 @@ def loop(
     return True
 
 
+def price_of_discriminator(config: Config) -> float:
+    """How many times as long a step with the discriminator takes, by its arithmetic; 1 where nobody needs to know."""
+    if not config.gan or config.minutes is not None:
+        return 1.0
+    return step_flops(config, adversarial=True) / step_flops(config, adversarial=False)
+
+
 @contextmanager
 def going_on(log: RunLog) -> Iterator[None]:
     """What the disk does not take on the way is tried again later: a line of warning, not the end of the run."""
@@ -203,6 +200,23 @@ def set_learning_rates(state: TrainState, config: Config, progress: float) -> No
     for name, optimizer in state.optimizers.items():
         for group in optimizer.param_groups:
             group["lr"] = factor * peaks[name]
+
+
+def next_step(
+    fabric: Fabric, config: Config, state: TrainState, objective: Objective, stream: Stream, adversarial: bool
+) -> dict[str, Tensor]:
+    """The step on the batch that is next; returns its loss terms by name. The counters stay."""
+    x, eps = next_batch(fabric, config, stream, state.counters)
+    return train_step(
+        fabric,
+        state,
+        objective,
+        x,
+        eps,
+        adversarial=adversarial,
+        micro_batch=config.micro_batch,
+        clip=config.optimizer.clip,
+    )
 
 
 def next_batch(fabric: Fabric, config: Config, stream: Stream, counters: dict[str, float]) -> tuple[Tensor, Tensor]:
