@@ -128,10 +128,14 @@ class Weights:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW of the VAE and of the discriminator, the schedule and the running average of the weights."""
+    """The optimisers of the VAE and of the discriminator, the schedule and the running average of the weights."""
 
+    kind: Literal["muon", "adamw"] = "muon"
+    """Optimiser of the VAE; muon: for matrices and convolutions, with AdamW for everything else."""
+    momentum: float = 0.95
+    """Decay of Muon's momentum."""
     beta1: float = 0.9
-    """First-moment decay of the VAE's optimiser."""
+    """First-moment decay of the VAE's AdamW."""
     beta2: float = 0.99
     """Second-moment decay of both optimisers."""
     weight_decay: float = 0.01
@@ -150,7 +154,7 @@ class Optimizer:
     """Decay a step of the running average of the weights, which everything drawn and saved uses."""
 
     def __post_init__(self) -> None:
-        for name in ("beta1", "beta2", "discriminator_beta1", "ema", "warmup"):
+        for name in ("momentum", "beta1", "beta2", "discriminator_beta1", "ema", "warmup"):
             check_between(f"optimizer.{name}", getattr(self, name), 0, 1)
         check_at_least("optimizer.weight_decay", self.weight_decay, 0)
         if self.clip is not None:
@@ -310,7 +314,14 @@ PAPER_DISCRIMINATOR = Discriminator(
 )
 # beta1 = 0.5 is from the author's code (the paper names none); beta2 is Keras' default.
 PAPER_OPTIMIZER = Optimizer(
-    beta1=0.5, beta2=0.999, weight_decay=0.0, discriminator_lr=1e-4, warmup=0.0, decay="constant", clip=None
+    kind="adamw",
+    beta1=0.5,
+    beta2=0.999,
+    weight_decay=0.0,
+    discriminator_lr=1e-4,
+    warmup=0.0,
+    decay="constant",
+    clip=None,
 )
 # 24,000 training images; the author's notes speak of 300 to 400 epochs.
 PAPER = Config(

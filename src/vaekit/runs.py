@@ -30,6 +30,7 @@ UNCHANGEABLE = {  # settings that a run cannot change on its way, by how their n
     "discriminator.channels": SHAPES,
     "discriminator.kernel": SHAPES,
     "discriminator.norm": SHAPES,
+    "optimizer.kind": "its checkpoints hold what the other optimiser remembers",
     "moments_memory": "its checkpoints do not remember that many steps",
     "split": "test pictures would be some that it has trained on",
 }

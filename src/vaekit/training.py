@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from vaekit import checkpoint, step
 from vaekit.collectives import agree, from_rank_zero
@@ -26,6 +26,7 @@ from vaekit.data import HeldOut, Prepared, Stream, prepare, resolve_source, spli
 from vaekit.devices import Fabric, launch, make_fabric, resolve_precision, synchronise_batch_norm
 from vaekit.evaluation import measure
 from vaekit.flops import step_flops
+from vaekit.muon import Muon
 from vaekit.objectives import GlobalELBO, Objective, StandardELBO
 from vaekit.pixels import to_float
 from vaekit.posterior import MomentsMemory
@@ -307,14 +308,12 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
 
     vae = build_vae(config).to(memory_format=torch.channels_last)
     ema = copy.deepcopy(vae).requires_grad_(False).to(fabric.device)
-    optimizer = AdamW(
-        vae.parameters(),
-        config.lr,
-        (settings.beta1, settings.beta2),
-        ADAM_EPSILON,
-        settings.weight_decay,
-        fused=fused,
-    )
+    weights = (vae.parameters(), config.lr, (settings.beta1, settings.beta2), ADAM_EPSILON, settings.weight_decay)
+    optimizer: Optimizer
+    if settings.kind == "muon":
+        optimizer = Muon(*weights, momentum=settings.momentum, fused=fused)
+    else:
+        optimizer = AdamW(*weights, fused=fused)
     if synchronise:
         synchronise_batch_norm(vae)
     if config.compile != "no":

@@ -1,0 +1,138 @@
+"""How good a model is after each minute of training from nothing: vaekit, the standard VAE, and the author's set-up.
+
+    python benchmarks/time_to_quality.py celeba/ --runs runs/time [--minutes 15] [--chart time.png] [--json time.json]
+
+Each model is trained by `vaekit train`, alone on the machine; while it trains, the averaged model of every minute's
+checkpoint is kept. All of them are measured after the training, on reconstructions of the test pictures from sampled z.
+What is there already is not trained or measured again.
+"""
+
+import json as json_module
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from common import show
+from vaekit.checkpoint import FOLDER, STATE_FILE
+from vaekit.config import Config
+from vaekit.data import HeldOut
+from vaekit.distances import frechet_distance
+from vaekit.evaluation import BATCH, evaluate, reconstruct
+from vaekit.features import Extractor, load_extractor
+from vaekit.files import read_tensors
+from vaekit.mosaic import new_figure, render, save
+from vaekit.picturesets import collect
+from vaekit.runs import held_out_of, read_config
+from vaekit.vae import build_vae
+
+MODELS = {
+    "vaekit train": [],
+    "standard VAE": ["--objective", "standard", "--no-gan"],
+    "the author's set-up": ["--preset", "released"],
+}
+MEASURES = {"psnr": "PSNR, dB", "laplacian_ratio": "Laplacian ratio", "fd": "FD-EffNet", "near_dirac": "std < 0.05"}
+WEIGHTS = "ema.safetensors"
+
+
+def keep_every_checkpoint(run: Path, points: Path, over: threading.Event) -> None:
+    """Copy the averaged weights and the counters of each checkpoint that appears, until the run is over."""
+    waiting = True
+    while waiting:
+        waiting = not over.wait(1.0)
+        for checkpoint in sorted((run / FOLDER).glob("[0-9]*")):
+            point = points / checkpoint.name
+            if not point.exists():
+                point.mkdir(parents=True)
+                for name in (WEIGHTS, STATE_FILE):
+                    shutil.copy(checkpoint / name, point / name)
+
+
+def train(pictures: Path, run: Path, points: Path, minutes: float, size: int, settings: list[str]) -> None:
+    """One run of `vaekit train`, unless it is there."""
+    if (run / "model.safetensors").exists():
+        return
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.rmtree(points, ignore_errors=True)
+    command = [sys.executable, "-m", "vaekit", "train", pictures, "--size", size, "--minutes", minutes, *settings]
+    over = threading.Event()
+    keeper = threading.Thread(target=keep_every_checkpoint, args=(run, points, over))
+    keeper.start()
+    try:
+        options = ["--out", run, "--draws", 1, "--save-every-minutes", 1]
+        subprocess.run([str(part) for part in (*command, *options)], check=True)
+    finally:
+        over.set()
+        keeper.join()
+
+
+@torch.no_grad()
+def measured(point: Path, config: Config, held_out: HeldOut, extractor: Extractor, real: Any) -> dict[str, float]:
+    """What a point is worth, and when it was."""
+    vae = build_vae(config).eval().to(memory_format=torch.channels_last)
+    vae.load_state_dict(read_tensors(point / WEIGHTS)[0])
+    counters = json_module.loads((point / STATE_FILE).read_text())
+    total = len(held_out.indices)
+    x_hats = (x_hat for _, _, x_hat, _ in reconstruct(vae, held_out.batches(BATCH), seed=0))
+    numbers = evaluate(vae, held_out.batches(BATCH))
+    numbers["fd"] = frechet_distance(real, collect(x_hats, total, extractor).features)
+    time = {"minutes": counters["elapsed_sec"] / 60, "images": counters["images_seen"]}
+    return time | {name: numbers[name] for name in MEASURES}
+
+
+def measure(run: Path, points: Path, extractor: Extractor) -> list[dict[str, float]]:
+    """Every point of a run, in the order of time; each is measured once."""
+    config = read_config(run)
+    prepared, indices = held_out_of(run, config)
+    held_out = HeldOut(prepared.images, indices)
+    real = None
+    rows = []
+    for point in sorted(points.iterdir()):
+        result = point / "measured.json"
+        if not result.exists():
+            real = collect(held_out.batches(BATCH), len(indices), extractor).features if real is None else real
+            result.write_text(json_module.dumps(measured(point, config, held_out, extractor, real)) + "\n")
+        rows.append(json_module.loads(result.read_text()))
+    return rows
+
+
+def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """A panel a measure, a line a model."""
+    figure = new_figure(3.6 * 3, 2.8, layout="constrained")
+    for ax, measure in zip(figure.subplots(1, 3), ("psnr", "laplacian_ratio", "fd"), strict=True):
+        for name, rows in curves.items():
+            ax.plot([row["minutes"] for row in rows], [row[measure] for row in rows], "o-", markersize=3, label=name)
+        ax.set_xlabel("minutes")
+        ax.set_title(MEASURES[measure])
+    ax.legend(frameon=False)
+    save(render(figure), path)
+
+
+def main(
+    pictures: Path,
+    runs: Path,
+    minutes: float = 15.0,
+    size: int = 64,
+    models: tuple[str, ...] = tuple(MODELS),
+    chart: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    folders = {name: runs / name.replace(" ", "-").replace("'", "") for name in models}
+    for name, run in folders.items():
+        train(pictures, run, run.with_name(run.name + "-points"), minutes, size, MODELS[name])
+    extractor = load_extractor("efficientnet-lite0")
+    curves = {name: measure(run, run.with_name(run.name + "-points"), extractor) for name, run in folders.items()}
+    digits = {"minutes": ".1f", "images": ",.0f", "psnr": ".2f", "laplacian_ratio": ".2f", "fd": ".1f"}
+    for name, rows in curves.items():
+        show(name, rows, digits | {"near_dirac": ".1%"}, json)
+    if chart is not None:
+        draw(curves, chart)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

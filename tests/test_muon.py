@@ -1,0 +1,145 @@
+"""Muon, against the singular value decomposition and torch's AdamW."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vaekit.muon import Muon, orthogonalised
+
+SETTINGS = {"betas": (0.9, 0.99), "eps": 1e-7, "weight_decay": 0.1}
+SHAPES = [(32, 48), (48, 32), (64, 16, 3, 3), (16, 64, 1, 1)]
+
+
+def muon(*weights: Tensor, lr: float = 0.1, **changes: float) -> Muon:
+    return Muon(weights, **(SETTINGS | {"lr": lr} | changes), momentum=0.95, fused=False)
+
+
+def random_weight(*shape: int, seed: int = 0) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)))
+
+
+def steps(optimizer: torch.optim.Optimizer, weight: nn.Parameter, seeds: range) -> None:
+    for seed in seeds:
+        weight.grad = random_weight(*weight.shape, seed=100 + seed).detach()
+        optimizer.step()
+
+
+def nearest_orthogonal(matrix: Tensor) -> Tensor:
+    u, _, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return (u @ v).float()
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (48, 32), (64, 64), (16, 400)])
+def test_orthogonalised_is_near_the_nearest_orthogonal_matrix(shape):
+    matrix = random_weight(*shape).detach()
+
+    result = orthogonalised(matrix)
+
+    assert torch.cosine_similarity(result.flatten(), nearest_orthogonal(matrix).flatten(), 0) > 0.97
+    assert torch.linalg.svdvals(result).max() < 1.25
+
+
+def test_small_singular_values_are_brought_near_one_too():
+    u, _, v = torch.linalg.svd(random_weight(32, 100).detach(), full_matrices=False)
+    matrix = u @ torch.diag(torch.logspace(0, -2, 32)) @ v
+
+    values = torch.linalg.svdvals(orthogonalised(matrix))
+
+    assert values.min() > 0.6
+    assert values.max() < 1.25
+
+
+def test_a_zero_gradient_is_no_division_by_zero():
+    assert orthogonalised(torch.zeros(16, 32)).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_update_is_as_large_as_adams(shape):
+    weight = random_weight(*shape)
+    before = weight.detach().clone()
+
+    steps(muon(weight, weight_decay=0.0), weight, range(1))
+
+    # 0.2 learning rates in root mean square, up to the singular values, which are 0.7 to 1.2 instead of 1
+    assert (weight.detach() - before).square().mean().sqrt() == pytest.approx(0.1 * 0.2, rel=0.3)
+
+
+def test_a_convolution_is_a_matrix_with_a_row_for_each_output_channel():
+    as_convolution = random_weight(32, 8, 3, 3)
+    as_matrix = nn.Parameter(as_convolution.detach().flatten(1).clone())
+    one, other = muon(as_convolution), muon(as_matrix)
+
+    for seed in range(3):
+        as_convolution.grad = random_weight(32, 8, 3, 3, seed=seed).detach()
+        as_matrix.grad = as_convolution.grad.flatten(1)
+        one.step()
+        other.step()
+
+    torch.testing.assert_close(as_convolution.detach().flatten(1), as_matrix.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_memory_format_of_a_convolution_changes_nothing():
+    contiguous = random_weight(32, 16, 3, 3)
+    channels_last = nn.Parameter(contiguous.detach().clone(memory_format=torch.channels_last))
+
+    steps(muon(contiguous), contiguous, range(3))
+    steps(muon(channels_last), channels_last, range(3))
+
+    torch.testing.assert_close(channels_last.detach(), contiguous.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64,), (3, 32, 3, 3), (32, 12), (1, 64, 3, 3)])
+def test_vectors_and_thin_matrices_are_moved_by_adamw(shape):
+    weight, reference = random_weight(*shape), random_weight(*shape)
+
+    steps(muon(weight), weight, range(5))
+    steps(torch.optim.AdamW([reference], lr=0.1, **SETTINGS), reference, range(5))
+
+    torch.testing.assert_close(weight, reference)
+
+
+def test_weight_decay_shrinks_the_weight_by_lr_times_decay():
+    decayed, free = random_weight(32, 32), random_weight(32, 32)
+    before = decayed.detach().clone()
+
+    steps(muon(decayed, lr=0.1, weight_decay=0.5), decayed, range(1))
+    steps(muon(free, lr=0.1, weight_decay=0.0), free, range(1))
+
+    torch.testing.assert_close(free - decayed, 0.05 * before)
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (64,)])
+@pytest.mark.parametrize("when", [0, 2])
+def test_a_step_with_found_inf_is_as_if_it_had_not_been(shape, when):
+    weight, reference = random_weight(*shape), random_weight(*shape)
+    optimizer, undisturbed = muon(weight), muon(reference)
+    optimizer.found_inf = torch.tensor(0.0)
+
+    steps(optimizer, weight, range(when))
+    steps(undisturbed, reference, range(when))
+    optimizer.found_inf = torch.tensor(1.0)
+    weight.grad = torch.full(shape, torch.nan)
+    optimizer.step()
+    torch.testing.assert_close(weight, reference)
+
+    optimizer.found_inf = torch.tensor(0.0)
+    steps(optimizer, weight, range(when, when + 2))
+    steps(undisturbed, reference, range(when, when + 2))
+    torch.testing.assert_close(weight, reference)
+
+
+@pytest.mark.parametrize("shape", [(32, 16, 3, 3), (64,)])
+def test_its_state_goes_on_bit_for_bit_in_another_process(shape):
+    weight = random_weight(*shape)
+    optimizer = muon(weight)
+    steps(optimizer, weight, range(3))
+    again = nn.Parameter(weight.detach().clone())
+    loaded = muon(again)
+    loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+    steps(optimizer, weight, range(3, 5))
+    steps(loaded, again, range(3, 5))
+
+    assert torch.equal(weight, again)
