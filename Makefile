@@ -9,6 +9,7 @@ demo: $(VENV)/.demo  ## train on photographs of solar cells, draw and measure: r
 	rm -rf runs/demo
 	$(BIN)/vaekit train elpv --channels 1 --size 64 --minutes 6 --out runs/demo
 	$(BIN)/vaekit evaluate runs/demo
+	$(BIN)/vaekit sample runs/demo --prior gaussian-mixture
 	@echo "the figures are in runs/demo/figures, the numbers in runs/demo/evaluation.json"
 
 test: lint  ## lint, types and tests

@@ -37,6 +37,7 @@ MODELS = {
     "the author's set-up": ["--preset", "released"],
 }
 MEASURES = {"psnr": "PSNR, dB", "laplacian_ratio": "Laplacian ratio", "fd": "FD-EffNet", "near_dirac": "std < 0.05"}
+DRAWN = ("psnr", "laplacian_ratio", "fd")
 WEIGHTS = "ema.safetensors"
 
 
@@ -103,8 +104,8 @@ def measure(run: Path, points: Path, extractor: Extractor) -> list[dict[str, flo
 
 def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     """A panel a measure, a line a model."""
-    figure = new_figure(3.6 * 3, 2.8, layout="constrained")
-    for ax, measure in zip(figure.subplots(1, 3), ("psnr", "laplacian_ratio", "fd"), strict=True):
+    figure = new_figure(3.6 * len(DRAWN), 2.8, layout="constrained")
+    for ax, measure in zip(figure.subplots(1, len(DRAWN)), DRAWN, strict=True):
         for name, rows in curves.items():
             ax.plot([row["minutes"] for row in rows], [row[measure] for row in rows], "o-", markersize=3, label=name)
         ax.set_xlabel("minutes")
@@ -114,7 +115,7 @@ def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 
 def main(
-    pictures: Path,
+    pictures: tyro.conf.Positional[Path],
     runs: Path,
     minutes: float = 15.0,
     size: int = 64,

@@ -58,7 +58,7 @@ class Network:
     """Halvings of the resolution; by default as many as leave a 4x4 grid (64 -> 4 stages, 256 -> 6)."""
     channels: int = 32
     """Channels of all stages (resnetv2) or of the first one (pixelshuffle, doubling from there)."""
-    max_channels: int = 256
+    max_channels: int = 128
     """Where the doubling ends (pixelshuffle only)."""
     encoder_blocks: int = 1
     """Identity blocks in each stage of the encoder."""
@@ -108,11 +108,11 @@ class Weights:
 
     kl_global: float = 1.0
     """beta_1, on KL_G (objective global)."""
-    kl_individual: float = 0.1
+    kl_individual: float = 0.2
     """beta_2, on KL_I (objective global)."""
     l1: float = 5000.0
     """beta_3, on the mean absolute difference (all objectives)."""
-    realism: float = 60.0
+    realism: float = 150.0
     """beta_4, on the cross-entropy of the realism map (where there is a discriminator)."""
     features: float = 4000.0
     """On the distance of x_hat from x in the features of the discriminator (not in the paper)."""

@@ -22,8 +22,9 @@ class Muon(Optimizer):
 
     A convolution (O, I, h, w) is a matrix of O rows. Updates are as large as Adam's usual ones (Liu et al., 2025,
     eq. 4), so `lr` and the decoupled `weight_decay` mean what they mean there. Biases, gains, and matrices with a
-    side below 16 (those to and from pixels and logits) are AdamW's, with `betas` and `eps`. Where `found_inf` is set,
-    a scalar on the device, a step with a 1 there changes nothing, and nobody waits to know.
+    side below 16 (those to and from pixels and logits) are AdamW's, with `betas` and `eps`. `fused` means what matters
+    of it to others: where `found_inf` is set, a scalar on the device, a step with a 1 there changes nothing, and
+    nobody waits to know.
     """
 
     found_inf: Tensor | None = None
