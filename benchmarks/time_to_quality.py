@@ -4,7 +4,7 @@
 
 Each model is trained by `vaekit train`, alone on the machine; while it trains, the averaged model of every minute's
 checkpoint is kept. All of them are measured after the training, on reconstructions of the test pictures from sampled z.
-What is there already is not trained or measured again.
+What is there already is not trained or measured again; `--every 3` measures every third minute.
 """
 
 import json as json_module
@@ -86,14 +86,14 @@ def measured(point: Path, config: Config, held_out: HeldOut, extractor: Extracto
     return time | {name: numbers[name] for name in MEASURES}
 
 
-def measure(run: Path, points: Path, extractor: Extractor) -> list[dict[str, float]]:
-    """Every point of a run, in the order of time; each is measured once."""
+def measure(run: Path, points: Path, every: int, extractor: Extractor) -> list[dict[str, float]]:
+    """The last point of a run and every `every`-th one before it, in the order of time; each is measured once."""
     config = read_config(run)
     prepared, indices = held_out_of(run, config)
     held_out = HeldOut(prepared.images, indices)
     real = None
     rows = []
-    for point in sorted(points.iterdir()):
+    for point in sorted(points.iterdir())[::-1][::every][::-1]:
         result = point / "measured.json"
         if not result.exists():
             real = collect(held_out.batches(BATCH), len(indices), extractor).features if real is None else real
@@ -120,6 +120,7 @@ def main(
     minutes: float = 15.0,
     size: int = 64,
     models: tuple[str, ...] = tuple(MODELS),
+    every: int = 1,
     chart: Path | None = None,
     json: Path | None = None,
 ) -> None:
@@ -127,7 +128,9 @@ def main(
     for name, run in folders.items():
         train(pictures, run, run.with_name(run.name + "-points"), minutes, size, MODELS[name])
     extractor = load_extractor("efficientnet-lite0")
-    curves = {name: measure(run, run.with_name(run.name + "-points"), extractor) for name, run in folders.items()}
+    curves = {
+        name: measure(run, run.with_name(run.name + "-points"), every, extractor) for name, run in folders.items()
+    }
     digits = {"minutes": ".1f", "images": ",.0f", "psnr": ".2f", "laplacian_ratio": ".2f", "fd": ".1f"}
     for name, rows in curves.items():
         show(name, rows, digits | {"near_dirac": ".1%"}, json)
