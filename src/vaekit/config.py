@@ -58,7 +58,7 @@ class Network:
     """Halvings of the resolution; by default as many as leave a 4x4 grid (64 -> 4 stages, 256 -> 6)."""
     channels: int = 32
     """Channels of all stages (resnetv2) or of the first one (pixelshuffle, doubling from there)."""
-    max_channels: int = 128
+    max_channels: int = 256
     """Where the doubling ends (pixelshuffle only)."""
     encoder_blocks: int = 1
     """Identity blocks in each stage of the encoder."""
