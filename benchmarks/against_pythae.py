@@ -25,7 +25,7 @@ from vaekit import bench, build_discriminator, build_vae, preset
 from vaekit.config import Config
 
 FAST = preset("fast", discriminator=dataclasses.replace(preset("fast").discriminator, start=0.0), device="cpu")
-LAYER = 3  # of the discriminator's five, where VAEGAN compares features
+LAYERS, LAYER = 6, 3  # of the discriminator, and the one where VAEGAN compares features
 
 
 def pythae_rate(config: Config, images: int, threads: int, repeats: int) -> float:
@@ -57,6 +57,7 @@ def pythae_rate(config: Config, images: int, threads: int, repeats: int) -> floa
         def __init__(self) -> None:
             super().__init__()
             self.network = build_discriminator(config)
+            self.depth = LAYERS
 
         def forward(self, x: Tensor, output_layer_levels: list[int] | None = None) -> Any:
             *features, logits = self.network.activations(2 * x - 1)

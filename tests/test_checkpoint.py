@@ -67,7 +67,10 @@ def test_loading_gives_back_networks_optimisers_and_counters(fabric, tiny, tmp_p
             assert torch.equal(other.networks[name].state_dict()[key], tensor)
     for name, optimizer in state.optimizers.items():
         ours, theirs = (s.state_dict()["state"] for s in (optimizer, other.optimizers[name]))
-        assert all(torch.equal(ours[i]["exp_avg_sq"], theirs[i]["exp_avg_sq"]) for i in ours)
+        assert ours.keys() == theirs.keys()
+        for i, memory in ours.items():
+            assert memory.keys() == theirs[i].keys()
+            assert all(torch.equal(memory[key], theirs[i][key]) for key in memory)
 
 
 def test_what_the_config_sets_of_an_optimiser_is_not_loaded(fabric, tiny, tmp_path):

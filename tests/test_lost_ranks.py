@@ -28,7 +28,7 @@ vaekit.train(vaekit.Config.from_json((folder / "config.json").read_text()), phot
 """
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LAUNCHERS = {"devices": [sys.executable], "torchrun": TORCHRUN}
-END_SEC = 60  # far more than it takes, and far less than the half hour after which a process group gives up
+END_SEC = 300  # far more than it takes, and far less than the half hour after which a process group gives up
 
 
 class Run:
