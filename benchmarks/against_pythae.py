@@ -9,9 +9,7 @@ pictures already in memory. A third row is vaekit without mixed precision.
 
 import dataclasses
 import os
-import statistics
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from common import in_fresh_process, show
+from common import in_fresh_process, median_sec, show
 from vaekit import bench, build_discriminator, build_vae, preset
 from vaekit.config import Config
 
@@ -79,15 +77,7 @@ def pythae_rate(config: Config, images: int, threads: int, repeats: int) -> floa
         dataset = BaseDataset(pictures, torch.zeros(images))
         trainer = CoupledOptimizerAdversarialTrainer(model, dataset, training_config=training)
         trainer.prepare_training()
-        seconds = [epoch_sec(partial(trainer.train_step, epoch)) for epoch in range(1, repeats + 2)]
-    return images / statistics.median(seconds[1:])
-
-
-def epoch_sec(epoch: Any) -> float:
-    """Seconds of one call."""
-    started_at = time.perf_counter()
-    epoch()
-    return time.perf_counter() - started_at
+        return images / median_sec(partial(trainer.train_step, epoch=1), repeats, warm_up=1)
 
 
 def vaekit_rate(config: Config, threads: int, seconds: float) -> float:

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import resource
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -20,6 +22,16 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def median_sec(function: Callable[[], Any], repeats: int, warm_up: int) -> float:
+    """Median seconds of a call."""
+    seconds = []
+    for _ in range(warm_up + repeats):
+        started_at = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started_at)
+    return statistics.median(seconds[warm_up:])
 
 
 def resident_mib() -> float:

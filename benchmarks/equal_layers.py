@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +18,10 @@ from typing import Any
 
 import tyro
 
-from common import in_fresh_process, show
+from common import in_fresh_process, median_sec, show
 
 KERAS_STEP = Path(__file__).with_name("keras_step.py")
 WARM_UP = 3  # the first steps make the optimisers' state, trace and compile
-MATRIX = 2048
 
 
 @dataclass(frozen=True)
@@ -85,23 +83,14 @@ def keras_step(settings: EqualLayers, precision: str, *options: str) -> dict[str
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-def matmul_flops(threads: int) -> float:
-    """FLOP a second of this machine in a product of two bf16 matrices of 2048 x 2048."""
+def matmul_gflops(threads: int) -> float:
+    """GFLOP a second of this machine in a product of two bf16 matrices."""
     import torch
 
+    from vaekit import benchmark
+
     torch.set_num_threads(threads)
-    a, b = torch.randn(2, MATRIX, MATRIX, dtype=torch.bfloat16)
-    return 2 * MATRIX**3 / median_sec(lambda: a @ b, repeats=20, warm_up=3)
-
-
-def median_sec(function: Callable[[], Any], repeats: int, warm_up: int) -> float:
-    """Median seconds of a call."""
-    seconds = []
-    for _ in range(warm_up + repeats):
-        started_at = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - started_at)
-    return statistics.median(seconds[warm_up:])
+    return benchmark.matmul_gflops(torch.device("cpu"), torch.bfloat16)
 
 
 def compare(settings: EqualLayers, precision: str) -> list[dict[str, Any]]:
@@ -128,7 +117,7 @@ def compare(settings: EqualLayers, precision: str) -> list[dict[str, Any]]:
 
 def main(settings: EqualLayers) -> None:
     rows = [row for precision in settings.precisions for row in compare(settings, precision)]
-    matmul = statistics.median(in_fresh_process(matmul_flops, settings.threads) for _ in range(settings.repeats)) / 1e9
+    matmul = statistics.median(in_fresh_process(matmul_gflops, settings.threads) for _ in range(settings.repeats))
     for row in rows:
         row["of the bf16 matmul"] = row["GFLOP/s"] / matmul
     title = (

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tyro
-from PIL import Image
 
-from common import show
+from common import show, write_pictures
 
 POLL_SEC = 0.005
 
@@ -32,15 +30,6 @@ class Startup:
     """How often; the table has medians."""
     json: Path | None = None
     """Write the table here too."""
-
-
-def write_pictures(folder: Path, count: int, side: int) -> None:
-    """`count` smooth JPEGs."""
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for i in range(count):
-        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-        coarse.resize((side, side)).save(folder / f"{i:06d}.jpg")
 
 
 def command_sec(*arguments: str) -> float:

@@ -12,11 +12,13 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
+from torch import Tensor
 
 from common import show
 from vaekit.checkpoint import FOLDER, STATE_FILE
@@ -24,7 +26,7 @@ from vaekit.config import Config
 from vaekit.data import HeldOut
 from vaekit.distances import frechet_distance
 from vaekit.evaluation import BATCH, evaluate, reconstruct
-from vaekit.features import Extractor, load_extractor
+from vaekit.features import load_extractor
 from vaekit.files import read_tensors
 from vaekit.mosaic import new_figure, render, save
 from vaekit.picturesets import collect
@@ -54,10 +56,11 @@ def keep_every_checkpoint(run: Path, points: Path, over: threading.Event) -> Non
                     shutil.copy(checkpoint / name, point / name)
 
 
-def train(pictures: Path, run: Path, points: Path, minutes: float, size: int, settings: list[str]) -> None:
+def train(pictures: Path, run: Path, minutes: float, size: int, settings: list[str]) -> None:
     """One run of `vaekit train`, unless it is there."""
     if (run / "model.safetensors").exists():
         return
+    points = points_of(run)
     shutil.rmtree(run, ignore_errors=True)
     shutil.rmtree(points, ignore_errors=True)
     command = [sys.executable, "-m", "vaekit", "train", pictures, "--size", size, "--minutes", minutes, *settings]
@@ -72,32 +75,51 @@ def train(pictures: Path, run: Path, points: Path, minutes: float, size: int, se
         keeper.join()
 
 
-@torch.no_grad()
-def measured(point: Path, config: Config, held_out: HeldOut, extractor: Extractor, real: Any) -> dict[str, float]:
-    """What a point is worth, and when it was."""
-    vae = build_vae(config).eval().to(memory_format=torch.channels_last)
-    vae.load_state_dict(read_tensors(point / WEIGHTS)[0])
-    counters = json_module.loads((point / STATE_FILE).read_text())
-    total = len(held_out.indices)
-    x_hats = (x_hat for _, _, x_hat, _ in reconstruct(vae, held_out.batches(BATCH), seed=0))
-    numbers = evaluate(vae, held_out.batches(BATCH))
-    numbers["fd"] = frechet_distance(real, collect(x_hats, total, extractor).features)
-    time = {"minutes": counters["elapsed_sec"] / 60, "images": counters["images_seen"]}
-    return time | {name: numbers[name] for name in MEASURES}
+class Judge:
+    """Measures points on the pictures that no run has trained on; those are looked at once, when first needed."""
+
+    def __init__(self, run: Path) -> None:
+        prepared, indices = held_out_of(run, read_config(run))
+        self.held_out = HeldOut(prepared.images, indices)
+        self.extractor = load_extractor("efficientnet-lite0")
+
+    @cached_property
+    def real(self) -> Tensor:
+        """The features of the pictures themselves, (N, F)."""
+        return self.features(self.held_out.batches(BATCH))
+
+    def features(self, batches: Iterable[Tensor]) -> Tensor:
+        """The features of as many pictures as are held out."""
+        features = collect(batches, len(self.held_out.indices), self.extractor).features
+        assert features is not None
+        return features
+
+    @torch.no_grad()
+    def measured(self, point: Path, config: Config) -> dict[str, float]:
+        """What a point of a run is worth, and when it was."""
+        vae = build_vae(config).eval().to(memory_format=torch.channels_last)
+        vae.load_state_dict(read_tensors(point / WEIGHTS)[0])
+        counters = json_module.loads((point / STATE_FILE).read_text())
+        numbers = evaluate(vae, self.held_out.batches(BATCH))
+        x_hats = (x_hat for _, _, x_hat, _ in reconstruct(vae, self.held_out.batches(BATCH), seed=0))
+        numbers["fd"] = frechet_distance(self.real, self.features(x_hats))
+        time = {"minutes": counters["elapsed_sec"] / 60, "images": counters["images_seen"]}
+        return time | {name: numbers[name] for name in MEASURES}
 
 
-def measure(run: Path, points: Path, every: int, extractor: Extractor) -> list[dict[str, float]]:
+def points_of(run: Path) -> Path:
+    """The folder beside a run that keeps the averaged model of every minute."""
+    return run.with_name(run.name + "-points")
+
+
+def measure(run: Path, every: int, judge: Judge) -> list[dict[str, float]]:
     """The last point of a run and every `every`-th one before it, in the order of time; each is measured once."""
     config = read_config(run)
-    prepared, indices = held_out_of(run, config)
-    held_out = HeldOut(prepared.images, indices)
-    real = None
     rows = []
-    for point in sorted(points.iterdir())[::-1][::every][::-1]:
+    for point in sorted(points_of(run).iterdir())[::-1][::every][::-1]:
         result = point / "measured.json"
         if not result.exists():
-            real = collect(held_out.batches(BATCH), len(indices), extractor).features if real is None else real
-            result.write_text(json_module.dumps(measured(point, config, held_out, extractor, real)) + "\n")
+            result.write_text(json_module.dumps(judge.measured(point, config)) + "\n")
         rows.append(json_module.loads(result.read_text()))
     return rows
 
@@ -126,11 +148,9 @@ def main(
 ) -> None:
     folders = {name: runs / name.replace(" ", "-").replace("'", "") for name in models}
     for name, run in folders.items():
-        train(pictures, run, run.with_name(run.name + "-points"), minutes, size, MODELS[name])
-    extractor = load_extractor("efficientnet-lite0")
-    curves = {
-        name: measure(run, run.with_name(run.name + "-points"), every, extractor) for name, run in folders.items()
-    }
+        train(pictures, run, minutes, size, MODELS[name])
+    judge = Judge(folders[models[0]])
+    curves = {name: measure(run, every, judge) for name, run in folders.items()}
     digits = {"minutes": ".1f", "images": ",.0f", "psnr": ".2f", "laplacian_ratio": ".2f", "fd": ".1f"}
     for name, rows in curves.items():
         show(name, rows, digits | {"near_dirac": ".1%"}, json)
