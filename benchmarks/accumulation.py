@@ -47,7 +47,7 @@ def measure(preset: str, size: int, batch: int, micro_batch: int, steps: int) ->
     state = build_state(fabric, config)
     objective = build_objective(config)
     x = (torch.rand(batch, *config.image_shape) * 2 - 1).contiguous(memory_format=torch.channels_last)
-    eps = torch.randn(batch, config.network.latent_dim)
+    eps = torch.randn(batch, config.latent_dim)
 
     def step() -> None:
         train_step(fabric, state, objective, x, eps, adversarial=True, micro_batch=micro_batch, clip=3.0)

@@ -65,9 +65,7 @@ def pythae_rate(config: Config, images: int, threads: int, repeats: int) -> floa
 
     torch.set_num_threads(threads)
     vae = build_vae(config)
-    settings = VAEGANConfig(
-        input_dim=config.image_shape, latent_dim=config.network.latent_dim, reconstruction_layer=LAYER
-    )
+    settings = VAEGANConfig(input_dim=config.image_shape, latent_dim=config.latent_dim, reconstruction_layer=LAYER)
     model = VAEGAN(settings, Encoder(), Decoder(), Discriminator())
     pictures = torch.rand(images, *config.image_shape)
     with tempfile.TemporaryDirectory() as folder:

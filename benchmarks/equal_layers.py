@@ -61,7 +61,7 @@ def vaekit_step(settings: EqualLayers, precision: str) -> dict[str, Any]:
     fabric = make_fabric(config)
     state, objective = build_state(fabric, config), build_objective(config)
     x = (torch.rand(settings.batch, *config.image_shape) * 2 - 1).contiguous(memory_format=torch.channels_last)
-    eps = torch.randn(settings.batch, config.network.latent_dim)
+    eps = torch.randn(settings.batch, config.latent_dim)
     step = partial(train_step, fabric, state, objective, x, eps, adversarial=True, clip=config.optimizer.clip)
     with FlopCounterMode(display=False) as counter:
         step()

@@ -78,7 +78,7 @@ def profile() -> list[dict[str, str | float]]:
     config = MODEL.resolved()
     state, objective = build_state(fabric, config), build_objective(config)
     x = torch.rand(config.batch, *config.image_shape).to(memory_format=torch.channels_last)
-    eps = torch.randn(config.batch, config.network.latent_dim)
+    eps = torch.randn(config.batch, config.latent_dim)
     for _ in range(2):
         train_step(fabric, state, objective, x, eps, adversarial=True, clip=config.optimizer.clip)
     with torch.profiler.profile() as profiler:

@@ -42,7 +42,7 @@ def prepare_and_train(folder: Path, count: int) -> dict[str, float]:
         split=0.999,
         draws=1,
         device="cpu",
-        network=Network(latent_dim=8, channels=8, max_channels=16),
+        network=Network(latent_dim=16, channels=8, max_channels=16),
         discriminator=Discriminator(channels=(8, 8, 8, 8, 8)),
     )
     train(config, folder / "pictures", folder / "run")

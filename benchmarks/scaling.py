@@ -119,7 +119,7 @@ def count_messages(preset_name: str, rank: int, store: str) -> list[int]:
 
     dist.all_reduce, dist.broadcast = counting(dist.all_reduce), counting(dist.broadcast)
     config = preset(preset_name)
-    mean, logvar = torch.randn(2, 4, config.network.latent_dim, requires_grad=True).unbind()
+    mean, logvar = torch.randn(2, 4, config.latent_dim, requires_grad=True).unbind()
     x, logits = torch.randn(4, 3, 8, 8), torch.randn(4, 1, 1, 1, requires_grad=True)
     x_hat = x.clone().requires_grad_()
     posterior = Posterior(mean, logvar)

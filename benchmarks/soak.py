@@ -68,7 +68,7 @@ def train_tiny(folder: Path, steps: int, draws: int) -> None:
         save_every_minutes=0.2,
         device="cpu",
         precision="fp32",  # faster at this size
-        network=Network(latent_dim=8, channels=8, max_channels=16),
+        network=Network(latent_dim=16, channels=8, max_channels=16),
         discriminator=Discriminator(channels=(8, 8, 8, 8, 8), start=0.0),
     )
     train(config, write_pictures(folder / "pictures", 64, 16), folder / "run")

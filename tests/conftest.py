@@ -47,14 +47,14 @@ def tiny() -> Config:
         precision="fp32",
         log_every_steps=1,
         draws=1,
-        network=Network(latent_dim=6, channels=8, max_channels=16),
+        network=Network(latent_dim=16, channels=8, max_channels=16),
         discriminator=Discriminator(channels=(8, 8, 8, 8, 8), start=0.5),
     )
 
 
 def tiny_resnet(config: Config, norm: str) -> Config:
     """The same run with the paper's blocks."""
-    network = Network(kind="resnetv2", latent_dim=6, channels=8, norm=norm)  # type: ignore[arg-type]
+    network = Network(kind="resnetv2", latent_dim=6, heads="dense", channels=8, norm=norm)  # type: ignore[arg-type]
     return dataclasses.replace(config, network=network)
 
 

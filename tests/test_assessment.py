@@ -71,7 +71,7 @@ def test_its_numbers_are_those_of_evaluate_and_repeat(run, folder):
     assert first["reconstruction"] == again["reconstruction"]
     assert first["generation"] == again["generation"]
     prepared = prepare(folder, 16, 16, 3)
-    test = HeldOut(prepared.images, split(40, 0.8)[1])
+    test = HeldOut(prepared.images, split(prepared.names, 0.8)[1])
     expected = evaluate(VAE.from_pretrained(run), test.batches(50))
     for name in ("l1", "psnr"):
         assert first["reconstruction"]["sampled"][name] == pytest.approx(expected[name], rel=1e-3)  # bf16 or not

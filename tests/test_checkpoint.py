@@ -164,10 +164,10 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_the_newest(fabric
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_the_setting_that_differs(fabric, tiny, tmp_path):
-    other = dataclasses.replace(tiny, network=dataclasses.replace(tiny.network, latent_dim=7))
+    other = dataclasses.replace(tiny, network=dataclasses.replace(tiny.network, latent_dim=32))
     folder = saved(fabric, other, tmp_path, 1)
     assert checkpoint.problem(folder, other) is None
-    assert checkpoint.problem(folder, tiny).endswith("of another run, with network.latent_dim 7 instead of 6")
+    assert checkpoint.problem(folder, tiny).endswith("of another run, with network.latent_dim 32 instead of 16")
     with pytest.raises(ValueError, match="not a checkpoint of this model"):
         checkpoint.load(stepped(fabric, tiny, 0), folder)
 

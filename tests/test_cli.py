@@ -14,7 +14,7 @@ from vaekit.config import Config, preset
 
 TINY = (
     "--size 16 --images 24 --batch 4 --device cpu --precision fp32 --draws 1 "
-    "--network.latent-dim 6 --network.channels 8 --network.max-channels 16 --discriminator.channels 8 8 8 8 8"
+    "--network.latent-dim 16 --network.channels 8 --network.max-channels 16 --discriminator.channels 8 8 8 8 8"
 ).split()
 
 
@@ -61,8 +61,8 @@ def test_height_and_width_may_differ(capsys):
 
 
 def test_inner_settings_have_dotted_flags(capsys):
-    config = dry_run(capsys, "--weights.kl-individual", "0.1", "--network.latent-dim", "9")
-    assert (config.weights.kl_individual, config.network.latent_dim) == (0.1, 9)
+    config = dry_run(capsys, "--weights.kl-individual", "0.1", "--network.latent-dim", "48")
+    assert (config.weights.kl_individual, config.network.latent_dim) == (0.1, 48)
 
 
 def test_train_figures_and_resume_from_the_command_line(photos, tmp_path, capsys):

@@ -29,17 +29,18 @@ def test_a_config_cannot_be_changed():
         preset().size = 128  # type: ignore[misc]
 
 
-def test_resolving_writes_out_the_stages_and_changes_nothing_else():
-    config = preset("paper")
-    assert config.resolved().network.stages == 6
-    assert config.resolved().num_stages == config.num_stages
-    assert list(differences(config, config.resolved())) == ["network.stages"]
+def test_resolving_writes_out_what_follows_from_the_size_and_changes_nothing_else():
+    config = preset("fast", size=(64, 96))
+    resolved = config.resolved()
+    assert differences(config, resolved) == {"network.stages": (None, 4), "network.latent_dim": (None, 504)}
+    assert (resolved.num_stages, resolved.latent_dim) == (config.num_stages, config.latent_dim)
+    assert list(differences(preset("paper"), preset("paper").resolved())) == ["network.stages"]
 
 
 def test_differences_are_named_with_dots():
     old = preset("fast")
-    new = dataclasses.replace(old, lr=0.5, network=dataclasses.replace(old.network, latent_dim=7))
-    assert differences(old, new) == {"lr": (old.lr, 0.5), "network.latent_dim": (256, 7)}
+    new = dataclasses.replace(old, lr=0.5, network=dataclasses.replace(old.network, latent_dim=48))
+    assert differences(old, new) == {"lr": (old.lr, 0.5), "network.latent_dim": (None, 48)}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,10 @@ def test_differences_are_named_with_dots():
         ({"size": 33}, "multiples of 8"),
         ({"size": 4}, "size is 4; it must be at least 8"),
         ({"size": 64, "network": Network(stages=7)}, "multiples of 128"),
+        (
+            {"network": Network(latent_dim=100)},
+            "100 cannot be shared evenly by the 16 positions.* give 96, or .* dense",
+        ),
         ({"batch": 1}, "batch 1: the variance of one image is zero"),
         ({"batch": 10, "devices": 3}, "cannot be shared evenly by 3 devices"),
         ({"split": 1.5}, "split is 1.5; it must lie between 0 and 1, with pictures left to test on"),

@@ -30,7 +30,7 @@ children.set_forkserver_preload(["pytest", "vaekit.cli", "vaekit.training"])
 ALWAYS = 1e-9  # minutes: save after every step
 FLAGS = (
     "--size 16 --batch 4 --device cpu --precision fp32 --draws 1 --log-every-steps 1 --discriminator.start 0.3 "
-    "--network.latent-dim 6 --network.channels 8 --network.max-channels 16 --discriminator.channels 8 8 8 8 8"
+    "--network.latent-dim 16 --network.channels 8 --network.max-channels 16 --discriminator.channels 8 8 8 8 8"
 ).split()
 NO_LIMIT = resource.RLIM_INFINITY
 

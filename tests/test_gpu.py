@@ -27,7 +27,7 @@ def losses_of_three_steps(device, precision, **settings):
     for _ in range(3):
         torch.compiler.cudagraph_mark_step_begin()
         x = torch.rand(config.batch, *config.image_shape, generator=generator) * 2 - 1
-        eps = torch.randn(config.batch, config.network.latent_dim, generator=generator)
+        eps = torch.randn(config.batch, config.latent_dim, generator=generator)
         x = x.to(fabric.device).contiguous(memory_format=torch.channels_last)
         terms = train_step(fabric, state, objective, x, eps.to(fabric.device), adversarial=True, clip=3.0)
     check_finite(state)
@@ -49,7 +49,7 @@ def test_a_step_does_not_wait_for_cuda():
     launch(fabric)
     state, objective = build_state(fabric, config), build_objective(config)
     x = torch.zeros(config.batch, *config.image_shape, device="cuda")
-    eps = torch.zeros(config.batch, config.network.latent_dim, device="cuda")
+    eps = torch.zeros(config.batch, config.latent_dim, device="cuda")
     train_step(fabric, state, objective, x, eps, adversarial=True, clip=3.0)
     torch.cuda.set_sync_debug_mode("error")
     try:

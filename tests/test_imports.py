@@ -75,11 +75,11 @@ from vaekit.devices import make_fabric
 from vaekit.step import train_step
 from vaekit.training import build_objective, build_state
 
-config = preset("fast", size=8, device="cpu", precision="fp32", network=Network(latent_dim=4, channels=8))
+config = preset("fast", size=8, device="cpu", precision="fp32", network=Network(latent_dim=16, channels=8))
 fabric = make_fabric(config)
 state = build_state(fabric, config)
 x = torch.zeros(2, 3, 8, 8)
-train_step(fabric, state, build_objective(config), x, torch.randn(2, 4), adversarial=True, clip=3.0)
+train_step(fabric, state, build_objective(config), x, torch.randn(2, 16), adversarial=True, clip=3.0)
 print(*sys.modules)
 """
 

@@ -23,6 +23,11 @@ def numbers(batch: torch.Tensor) -> list[int]:
     return torch.minimum(batch[:, 0, 0, 0], batch[:, 0, 0, -1]).tolist()
 
 
+def paths(folders: dict[str, int]) -> list[str]:
+    """Names of so many pictures in each folder."""
+    return [f"{folder}/{i:05}.jpg" for folder, count in folders.items() for i in range(count)]
+
+
 def mirrored(batch: torch.Tensor) -> torch.Tensor:
     return batch[:, 0, 0, 0] == 255
 
@@ -32,21 +37,32 @@ def mirrored(batch: torch.Tensor) -> torch.Tensor:
     [(30_000, 0.8, 24_000, 6_000), (8, 0.8, 6, 2), (100, 0.29, 29, 71), (10, 0.7, 7, 3), (2, 0.5, 1, 1)],
 )
 def test_split_takes_the_first_for_training_and_the_rest_for_testing(num_images, fraction, train, test):
-    first, last = split(num_images, fraction)
+    first, last = split(paths({"photos": num_images}), fraction)
     assert (len(first), len(last)) == (train, test)
     assert np.concatenate([first, last]).tolist() == list(range(num_images))
+
+
+def test_split_parts_each_folder_so_that_both_parts_show_every_class():
+    train, test = split(paths({"cats": 10, "dogs": 5, "dogs/small": 5}), 0.8)
+    assert test.tolist() == [8, 9, 14, 19]
+    assert sorted([*train, *test]) == list(range(20))
+
+
+def test_folders_of_single_pictures_are_parted_as_one_folder_would_be():
+    train, test = split(paths({f"person-{i}": 1 for i in range(100)}), 0.8)
+    assert (len(train), len(test)) == (80, 20)
 
 
 @pytest.mark.parametrize(("num_images", "fraction"), [(1, 0.8), (1, 0.2), (4, 0.2), (0, 0.5)])
 def test_an_empty_part_is_refused_with_the_numbers(num_images, fraction):
     with pytest.raises(ValueError, match=f"of {num_images} images leaves .* add images or choose another"):
-        split(num_images, fraction)
+        split(paths({"photos": num_images}), fraction)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 80, float("nan")])
 def test_a_fraction_outside_zero_to_one_is_refused(fraction):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        split(100, fraction)
+        split(paths({"photos": 100}), fraction)
 
 
 def test_each_epoch_shows_each_image_once():

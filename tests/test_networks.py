@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaekit.config import preset
+from vaekit.config import Network, preset
 from vaekit.patchgan import PatchDiscriminator
 from vaekit.pixelshuffle import PixelShuffleDecoder, ResidualBlock
 from vaekit.resnetv2 import FrozenBatchNorm2d
@@ -85,10 +85,14 @@ def test_the_input_norm_standardises_each_channel_map(released):
     torch.testing.assert_close(y.std((2, 3)), torch.ones(2, 3), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["fast", "paper", "released"])
+@pytest.mark.parametrize(
+    "config",
+    [preset("fast"), preset("fast", network=Network(latent_dim=9, heads="dense")), preset("paper"), preset("released")],
+    ids=["fast", "dense", "paper", "released"],
+)
 @pytest.mark.parametrize(("size", "channels"), [(32, 3), ((32, 48), 1), ((48, 16), 4)])
-def test_any_fitting_size_and_channels_comes_back_in_its_shape(name, size, channels):
-    config = preset(name, size=size, channels=channels)
+def test_any_fitting_size_and_channels_comes_back_in_its_shape(config, size, channels):
+    config = dataclasses.replace(config, size=size, channels=channels)
     vae, discriminator = build_vae(config).eval(), build_discriminator(config).eval()
     x = torch.rand(2, *config.image_shape) * 2 - 1
     posterior = vae.encode(x)
@@ -107,12 +111,26 @@ def test_the_residual_blocks_of_the_small_network_start_as_the_identity():
     assert torch.equal(ResidualBlock(8)(x), x)
 
 
-def test_the_small_network_starts_without_a_checkerboard():
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_small_network_starts_without_a_checkerboard(dense):
     """All four sub-pixels of a 2x2 block are equal before the last convolution."""
-    decoder = PixelShuffleDecoder((1, 16, 16), 5, stages=2, channels=8)
-    x = decoder.layers[:-1](torch.randn(1, 5))
+    decoder = PixelShuffleDecoder((1, 16, 16), 32, stages=2, channels=8, dense=dense)
+    x = decoder.layers[:-1](torch.randn(1, 32))
     for i, j in ((0, 1), (1, 0), (1, 1)):
         torch.testing.assert_close(x[..., ::2, ::2], x[..., i::2, j::2])
+
+
+def test_spatial_entries_begin_as_those_of_their_own_position_and_dense_ones_as_everybodys():
+    z = torch.randn(1, 2 * 4 * 4)
+    other = z.unflatten(1, (2, 4, 4)).clone()
+    other[..., 1, 2] += 1.0
+    for dense in (False, True):
+        decoder = PixelShuffleDecoder((1, 16, 16), 32, stages=2, channels=8, dense=dense)
+        moved = (decoder(other.flatten(1)) - decoder(z))[0, 0].abs() > 1e-6
+        block = torch.zeros(16, 16, dtype=torch.bool)
+        block[3:9, 7:13] = True  # rows 4 to 7 and columns 8 to 11, and one more all around from the last convolution
+        assert torch.equal(moved, block) != dense
+        assert moved.all() == dense
 
 
 def test_an_image_scores_the_same_whatever_stands_beside_it_unless_batchnorm_is_live():
@@ -156,14 +174,14 @@ def test_wrong_shapes_are_refused_with_the_right_ones():
     vae = build_vae(preset("fast", size=16))
     with pytest.raises(ValueError, match=r"shape \(2, 3, 8, 8\); this model takes \(B, 3, 16, 16\)"):
         vae.encode(torch.zeros(2, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"latents of shape \(2, 3\); this model takes \(B, 256\)"):
+    with pytest.raises(ValueError, match=r"latents of shape \(2, 3\); this model takes \(B, 512\)"):
         vae.decode(torch.zeros(2, 3))
 
 
 def test_samples_follow_the_generator_and_the_standard_normal():
     vae = build_vae(preset("fast", size=16))
     first, second = (vae.sample(3, generator=torch.Generator().manual_seed(1)) for _ in range(2))
-    z = torch.randn(3, 256, generator=torch.Generator().manual_seed(1))
+    z = torch.randn(3, 512, generator=torch.Generator().manual_seed(1))
     assert torch.equal(first, second)
     torch.testing.assert_close(first, vae.decode(z))
 

@@ -62,7 +62,7 @@ def double_fabric(world):
 def global_batch(config):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(NUM_IMAGES, *config.image_shape, generator=generator) * 2 - 1
-    return x, torch.randn(NUM_IMAGES, config.network.latent_dim, generator=generator)
+    return x, torch.randn(NUM_IMAGES, config.latent_dim, generator=generator)
 
 
 def build(fabric, config):
@@ -274,7 +274,7 @@ def test_three_ranks_hold_the_same_weights_and_have_the_losses_of_one(of_one, ru
 
 COMMAND = (
     "vaekit train {} --out {} --size 16 --images 24 --batch 4 --device cpu --precision fp32 --draws 1 "
-    "--log-every-steps 1 --network.latent-dim 6 --network.channels 8 --network.max-channels 16 "
+    "--log-every-steps 1 --network.latent-dim 16 --network.channels 8 --network.max-channels 16 "
     "--discriminator.channels 8 8 8 8 8"
 )
 

@@ -13,7 +13,7 @@ from vaekit.cli import run
 
 README = Path(__file__).parents[1] / "README.md"
 SMALL = (
-    "--size 16 --images 16 --batch 4 --device cpu --draws 1 --network.latent-dim 6 --network.channels 8 "
+    "--size 16 --images 16 --batch 4 --device cpu --draws 1 --network.latent-dim 16 --network.channels 8 "
     "--network.max-channels 8 --discriminator.channels 8 8 8 8 8"
 ).split()
 
@@ -67,7 +67,7 @@ def test_the_python_of_the_readme_runs(here):
             batch=4,
             device="cpu",
             draws=1,
-            network=vaekit.config.Network(latent_dim=6, channels=8, max_channels=8),
+            network=vaekit.config.Network(latent_dim=16, channels=8, max_channels=8),
         )
         vaekit.train(small, "photos", "runs/faces")
         names = {"x": torch.zeros(2, 3, 16, 16)}

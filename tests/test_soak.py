@@ -32,7 +32,7 @@ def test_a_run_of_hundreds_of_steps_piles_up_nothing(tiny, photos, tmp_path):
         tiny, images=4 * 240, log_every_steps=40, save_every_minutes=0.01, micro_batch=2, moments_memory=3
     )
     fabric, prepared = make_fabric(config), prepare(photos, 16, 16, 3)
-    train_indices, test_indices = split(len(prepared), config.split)
+    train_indices, test_indices = split(prepared.names, config.split)
     stream = Stream(prepared.images, train_indices, config.seed, config.flip)
     held_out = HeldOut(prepared.images, test_indices)
     with CountingLog(tmp_path, 0, Console(quiet=True)) as log:

@@ -35,7 +35,7 @@ def fabric():
 
 def batch(config, generator, size=6):
     x = torch.rand(size, *config.image_shape, generator=generator) * 2 - 1
-    return x, torch.randn(size, config.network.latent_dim, generator=generator)
+    return x, torch.randn(size, config.latent_dim, generator=generator)
 
 
 def parameters(network):

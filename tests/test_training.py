@@ -177,9 +177,9 @@ def with_setting(config, name, value):
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("size", 24, "the weights of its checkpoints would not fit"),
+        ("size", 32, "the weights of its checkpoints would not fit"),
         ("channels", 1, "the weights"),
-        ("network.latent_dim", 7, "the weights"),
+        ("network.latent_dim", 32, "the weights"),
         ("discriminator.kernel", 3, "the weights"),
         ("gan", True, "its checkpoints hold no discriminator"),
         ("moments_memory", 2, "its checkpoints do not remember that many steps"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 OBJECTIVES = ("global", "standard", "beta")
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
+LATENT_DIM = 512  # about, where nobody says how long the latent vector is
 PATCH = 8  # the discriminator halves three times
 NOT_COMPUTED = (
     "device",
@@ -52,8 +54,10 @@ class Network:
 
     kind: Literal["pixelshuffle", "resnetv2"] = "pixelshuffle"
     """resnetv2: the paper's blocks; pixelshuffle: the small network for small budgets."""
-    latent_dim: int = 256
-    """Entries of the latent vector, d."""
+    latent_dim: int | None = None
+    """Entries of the latent vector, d; by default 512, or the multiple of the grid's positions nearest to it."""
+    heads: Literal["spatial", "dense"] = "spatial"
+    """spatial: each position of the grid has entries of its own (pixelshuffle only); dense: all see all of it."""
     stages: int | None = None
     """Halvings of the resolution; by default as many as leave a 4x4 grid (64 -> 4 stages, 256 -> 6)."""
     channels: int = 32
@@ -68,14 +72,18 @@ class Network:
     """Normalisation (resnetv2 only); frozen: BatchNorm with its initial statistics, as in the author's training."""
 
     def __post_init__(self) -> None:
-        for name in ("latent_dim", "channels", "max_channels"):
-            check_at_least(f"network.{name}", getattr(self, name), 1)
+        check_at_least("network.channels", self.channels, 1)
+        check_at_least("network.max_channels", self.max_channels, 1)
+        if self.latent_dim is not None:
+            check_at_least("network.latent_dim", self.latent_dim, 1)
         check_at_least("network.encoder_blocks", self.encoder_blocks, 0)
         check_at_least("network.decoder_blocks", self.decoder_blocks, 0)
         if self.stages is not None:
             check_at_least("network.stages", self.stages, 1)
         if self.kind == "pixelshuffle" and self.norm != "none":
             raise ValueError(f"network.norm {self.norm!r} needs --network.kind resnetv2; pixelshuffle has none")
+        if self.kind == "resnetv2" and self.heads != "dense":
+            raise ValueError("resnetv2 has dense heads, as in the paper; give --network.heads dense with it")
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,7 @@ class Config:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """fp32, or mixed precision: auto is bf16 where the hardware has it; logarithms and variances stay in fp32."""
     split: float = 0.8
-    """Fraction of the pictures, in the order of their paths, to train on; the rest is the test set."""
+    """Fraction of the pictures of each folder, in the order of names, to train on; the rest is the test set."""
     flip: bool = True
     """Mirror half of the training pictures, anew each time they are shown."""
     log_every_steps: int = 20
@@ -259,6 +267,12 @@ class Config:
                 f"size {height}x{width} does not fit this network: height and width must be multiples of {multiple}, "
                 f"for example {nearest_multiple(height, multiple)}x{nearest_multiple(width, multiple)}"
             )
+        positions = math.prod(self.grid)
+        if self.network.heads == "spatial" and self.latent_dim % positions:
+            raise ValueError(
+                f"network.latent_dim {self.latent_dim} cannot be shared evenly by the {positions} positions of the "
+                f"grid; give {nearest_multiple(self.latent_dim, positions)}, or --network.heads dense"
+            )
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -281,9 +295,21 @@ class Config:
             stages += 1
         return stages
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the coarsest feature maps."""
+        height, width = self.image_size
+        return height >> self.num_stages, width >> self.num_stages
+
+    @property
+    def latent_dim(self) -> int:
+        """Entries of the latent vector, d: those asked for, or about 512."""
+        shared_by = math.prod(self.grid) if self.network.heads == "spatial" else 1
+        return self.network.latent_dim or nearest_multiple(LATENT_DIM, shared_by)
+
     def resolved(self) -> Config:
         """The same settings with every default that depends on others written out."""
-        network = dataclasses.replace(self.network, stages=self.num_stages)
+        network = dataclasses.replace(self.network, stages=self.num_stages, latent_dim=self.latent_dim)
         return dataclasses.replace(self, network=network)
 
     def to_json(self) -> str:
@@ -303,6 +329,7 @@ class Config:
 PAPER_NETWORK = Network(
     kind="resnetv2",
     latent_dim=512,
+    heads="dense",
     channels=128,
     max_channels=128,
     encoder_blocks=2,

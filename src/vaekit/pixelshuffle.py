@@ -52,6 +52,7 @@ class PixelShuffleEncoder(nn.Module):
         channels: int = 64,
         max_channels: int = 512,
         identity_blocks: int = 1,
+        dense: bool = False,
         logvar_init: float = 0.0,
     ) -> None:
         super().__init__()
@@ -64,17 +65,23 @@ class PixelShuffleEncoder(nn.Module):
             layers += [ResidualBlock(wide) for _ in range(identity_blocks)]
         # Adam moves an output by up to lr x fan-in x feature in a step. With heads over 4,096 unbounded features a
         # run at lr 2e-3 diverged after a thousand steps; with fewer and normalised ones it did not (docs/log.md).
-        layers += [nn.GroupNorm(1, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], GRID_CHANNELS, 1), nn.Flatten()]
+        layers += [nn.GroupNorm(1, widths[-1]), nn.SiLU()]
+        positions = (height >> stages) * (width >> stages)
+        if dense:
+            layers += [nn.Conv2d(widths[-1], GRID_CHANNELS, 1), nn.Flatten()]
         self.features = Chain(*layers)
-        num_features = GRID_CHANNELS * (height >> stages) * (width >> stages)
-        self.mean = nn.Linear(num_features, latent_dim)
-        self.logvar = nn.Linear(num_features, latent_dim)
+        self.mean, self.logvar = (
+            nn.Linear(GRID_CHANNELS * positions, latent_dim)
+            if dense
+            else nn.Conv2d(widths[-1], latent_dim // positions, 1)
+            for _ in range(2)
+        )
         nn.init.zeros_(self.logvar.weight)
         nn.init.constant_(self.logvar.bias, logvar_init)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
-        return self.mean(features), self.logvar(features)
+        return self.mean(features).flatten(1), self.logvar(features).flatten(1)
 
 
 class PixelShuffleDecoder(nn.Module):
@@ -89,13 +96,19 @@ class PixelShuffleDecoder(nn.Module):
         channels: int = 64,
         max_channels: int = 512,
         identity_blocks: int = 1,
+        dense: bool = False,
     ) -> None:
         super().__init__()
         out_channels, height, width = image_shape
         widths = stage_widths(channels, stages, max_channels)
         finest = max(1, channels // 2)  # at full resolution, where the last convolution evens out the sub-pixels
-        grid = (widths[-1], height >> stages, width >> stages)
-        layers: list[nn.Module] = [nn.Linear(latent_dim, math.prod(grid)), nn.Unflatten(1, grid)]
+        grid = (height >> stages, width >> stages)
+        layers: list[nn.Module]
+        if dense:
+            layers = [nn.Linear(latent_dim, widths[-1] * math.prod(grid)), nn.Unflatten(1, (widths[-1], *grid))]
+        else:
+            entries = latent_dim // math.prod(grid)
+            layers = [nn.Unflatten(1, (entries, *grid)), nn.Conv2d(entries, widths[-1], 1)]
         for wide, narrow in zip(reversed(widths), [*reversed(widths[:-1]), finest], strict=True):
             layers += [ResidualBlock(wide) for _ in range(identity_blocks)]
             layers += [shuffled(nn.Conv2d(wide, 4 * narrow, 1)), nn.PixelShuffle(2)]

@@ -175,7 +175,7 @@ def held_out_of(run: Path, config: Config, images: str | Path | None = None) -> 
         images = own_folder(run)
     prepared = prepare(resolve_source(str(images)), *config.image_size, config.channels)
     own = (run / PICTURES_FILE).is_file() and prepared.fingerprint == read_pictures(run).fingerprint
-    return prepared, split(len(prepared), config.split)[1] if own else np.arange(len(prepared))
+    return prepared, split(prepared.names, config.split)[1] if own else np.arange(len(prepared))
 
 
 def trained_on(run: Path, config: Config) -> tuple[Prepared, np.ndarray]:
@@ -184,7 +184,7 @@ def trained_on(run: Path, config: Config) -> tuple[Prepared, np.ndarray]:
     prepared = prepare(resolve_source(folder), *config.image_size, config.channels)
     if prepared.fingerprint != read_pictures(run).fingerprint:
         raise ValueError(f"the pictures in {folder} are no longer those that {run} trained on")
-    return prepared, split(len(prepared), config.split)[0]
+    return prepared, split(prepared.names, config.split)[0]
 
 
 def own_folder(run: Path) -> str:

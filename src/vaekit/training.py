@@ -78,7 +78,7 @@ def train(
     fabric = make_fabric(config)
     # Before the ranks meet: nobody waits in a collective, which has a time limit, for pictures to be prepared.
     prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
-    train_indices, test_indices = split(len(prepared), config.split)
+    train_indices, test_indices = split(prepared.names, config.split)
     if len(train_indices) < 2:
         raise ValueError(f"one picture to train on: the batch moments need two or more; add some to {folder}")
     stream = Stream(prepared.images, train_indices, config.seed, config.flip)
@@ -228,7 +228,7 @@ def next_batch(fabric: Fabric, config: Config, stream: Stream, counters: dict[st
     seed = np.random.SeedSequence([config.seed, int(counters["step"])]).generate_state(2)
     torch.manual_seed(int(seed[0]) + fabric.global_rank)  # dropout
     noise = torch.Generator().manual_seed(int(seed[1]))
-    eps = torch.randn(config.batch, config.network.latent_dim, generator=noise)
+    eps = torch.randn(config.batch, config.latent_dim, generator=noise)
     pictures = stream.batch(int(counters["images_seen"]), config.batch, fabric.global_rank, fabric.world_size)
     x = to_float(to_device(pictures, fabric.device)).contiguous(memory_format=torch.channels_last)
     return x, to_device(eps.chunk(fabric.world_size)[fabric.global_rank], fabric.device)
@@ -322,7 +322,7 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
     wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
     state = TrainState(wrapped, wrapped_optimizer, ema)
     if config.moments_memory:
-        state.memory = MomentsMemory(config.moments_memory, config.network.latent_dim).to(fabric.device)
+        state.memory = MomentsMemory(config.moments_memory, config.latent_dim).to(fabric.device)
     if config.gan:
         discriminator = build_discriminator(config).to(memory_format=torch.channels_last)
         optimizer = AdamW(
@@ -351,7 +351,7 @@ def summary(fabric: Fabric, config: Config, state: TrainState, prepared: Prepare
         f"{len(prepared):,} pictures at {height}x{width}: {num_train:,} to train, "
         f"{len(prepared) - num_train:,} to test{skipped}\n"
         f"preset {config.preset}, objective {config.objective}{' + PatchGAN' if config.gan else ''}: "
-        f"{parameters:.1f} M parameters, {config.network.latent_dim} latent entries, batch {config.batch}, {length}\n"
+        f"{parameters:.1f} M parameters, {config.latent_dim} latent entries, batch {config.batch}, {length}\n"
         f"{fabric.world_size} x {fabric.device.type} in {resolve_precision(config)}; the run goes to {run}{note}"
     )
 

@@ -33,7 +33,7 @@ class VAE(nn.Module):
     @property
     def latent_dim(self) -> int:
         """Entries of the latent vector, d."""
-        return self.config.network.latent_dim
+        return self.config.latent_dim
 
     def encode(self, x: Tensor) -> Posterior:
         """x (B, C, H, W) in [-1, 1] -> the posterior of each picture. Raises `ValueError` for another shape."""
@@ -102,13 +102,13 @@ def build_vae(config: Config) -> VAE:
     make_decoder: Callable[..., nn.Module]
     if network.kind == "pixelshuffle":
         make_encoder, make_decoder = PixelShuffleEncoder, PixelShuffleDecoder
-        settings["max_channels"] = network.max_channels
+        settings |= {"max_channels": network.max_channels, "dense": network.heads == "dense"}
     else:
         make_encoder, make_decoder = Encoder, Decoder
         settings["norm"] = network.norm
     vae = VAE(
-        make_encoder(config.image_shape, network.latent_dim, identity_blocks=network.encoder_blocks, **settings),
-        make_decoder(config.image_shape, network.latent_dim, identity_blocks=network.decoder_blocks, **settings),
+        make_encoder(config.image_shape, config.latent_dim, identity_blocks=network.encoder_blocks, **settings),
+        make_decoder(config.image_shape, config.latent_dim, identity_blocks=network.decoder_blocks, **settings),
         config,
     )
     for layer in vae.modules():

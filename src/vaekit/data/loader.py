@@ -1,7 +1,7 @@
 """Which images train and which test, and the order in which they come. N, C, H, W as in `Prepared.images`."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,21 +11,33 @@ from torch import Tensor
 from vaekit.pixels import to_float
 
 
-def split(num_images: int, train_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the images to train on, the first ones, and of those to test on, the rest.
+def split(names: Sequence[str], train_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the images to train on, the first ones of each folder, and of those to test on, the rest.
 
-    The train part is train_fraction * num_images, rounded down: 0.8 of CelebA-HQ's 30,000 gives the paper's
-    first 24,000 and last 6,000. Raises ValueError if either part would be empty.
+    `names` are paths with slashes. In one folder the train part is train_fraction * len(names), rounded down: 0.8 of
+    CelebA-HQ's 30,000 gives the paper's first 24,000 and last 6,000. Class folders are parted one by one, so that
+    both parts show every class; what rounding takes from one folder the next ones give back, so that the sizes are
+    those of one folder. Raises ValueError if either part would be empty.
     """
+    num_images = len(names)
     if not 0 < train_fraction < 1:
         raise ValueError(f"train_fraction is {train_fraction}; choose a number between 0 and 1, such as 0.8")
-    num_train = math.floor(round(train_fraction * num_images, 6))  # 0.29 * 100 is 28.999999999999996
+    folders: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        folders.setdefault(name.rpartition("/")[0], []).append(i)
+    train = np.zeros(num_images, dtype=bool)
+    seen = num_train = 0
+    for indices in folders.values():
+        seen += len(indices)
+        target = math.floor(round(train_fraction * seen, 6))  # 0.29 * 100 is 28.999999999999996
+        train[indices[: target - num_train]] = True
+        num_train = target
     if not 0 < num_train < num_images:
         raise ValueError(
             f"train_fraction {train_fraction} of {num_images} images leaves {num_train} to train on and "
             f"{num_images - num_train} to test on; add images or choose another fraction"
         )
-    return np.arange(num_train), np.arange(num_train, num_images)
+    return np.flatnonzero(train), np.flatnonzero(~train)
 
 
 class Stream:
