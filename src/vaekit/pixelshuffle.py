@@ -77,7 +77,8 @@ class PixelShuffleEncoder(nn.Module):
             for _ in range(2)
         )
         nn.init.zeros_(self.logvar.weight)
-        nn.init.constant_(self.logvar.bias, logvar_init)
+        if self.logvar.bias is not None:
+            nn.init.constant_(self.logvar.bias, logvar_init)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
