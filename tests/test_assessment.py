@@ -16,20 +16,20 @@ from vaekit.cli import run as command
 from vaekit.data import HeldOut, prepare, split
 from vaekit.evaluation import evaluate
 from vaekit.priors import GaussianMixturePrior
+from vaekit.probes import BY_ORDER
 from vaekit.vae import VAE
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Forty pictures in two class folders, alternating by name so that both parts of the split have both."""
+    """Two class folders of twenty pictures each."""
     folder = tmp_path_factory.mktemp("labelled")
     random = np.random.default_rng(0)
-    lines = ["file,label"]
-    for i in range(40):
-        coarse = Image.fromarray(random.integers(0, 256, (3, 3, 3), dtype=np.uint8))
-        coarse.resize((20, 20)).save(folder / f"{i:02d}.png")
-        lines.append(f"{i:02d}.png,{'good' if i % 2 else 'bad'}")
-    (folder / "labels.csv").write_text("\n".join(lines))
+    for name in ("bad", "good"):
+        (folder / name).mkdir()
+        for i in range(20):
+            coarse = Image.fromarray(random.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+            coarse.resize((20, 20)).save(folder / name / f"{i:02d}.png")
     return folder
 
 
@@ -57,7 +57,8 @@ def test_it_measures_reconstruction_generation_latents_and_usefulness(run, folde
     assert {"fd_effnet", "kd_effnet", "precision"} <= result["reconstruction"]["sampled"].keys()
     assert result["generation"].keys() == {"normal", "gaussian-mixture", "train"}
     assert result["generation"]["train"]["fd_effnet"] < result["generation"]["normal"]["fd_effnet"]
-    assert result["latents"]["latent_dim"] == 6
+    assert result["latents"]["latent_dim"] == 16
+    assert result["usefulness"]["protocol"] == BY_ORDER
     assert 0 <= result["usefulness"]["anomaly_auroc"] <= 1
     assert (run / "figures" / "power_spectra.png").is_file()
     assert "FD-EffNet" in (run / "evaluation.md").read_text()
@@ -108,7 +109,7 @@ def test_a_limit_takes_that_many_pictures(run):
 
 
 def test_mistakes_are_one_clear_line(run, folder, tmp_path, capsys):
-    (tmp_path / "few.csv").write_text("00.png,a\n01.png,b\n")
+    (tmp_path / "few.csv").write_text("bad/00.png,a\nbad/01.png,b\n")
     inception = "no weights in" if find_spec("torch_fidelity") else "need torch-fidelity"
     for arguments, message in {
         (str(tmp_path / "nothing"),): "no model in",
@@ -151,7 +152,7 @@ def test_the_fitted_prior_is_kept_until_the_model_changes(run):
     VAE.from_pretrained(run).save_pretrained(run)
     sample_run(run, "gaussian-mixture", 1)
     assert (run / "prior.safetensors").stat().st_mtime_ns > kept
-    assert GaussianMixturePrior.load(run / "prior.safetensors").mean.shape[1] == 6
+    assert GaussianMixturePrior.load(run / "prior.safetensors").mean.shape[1] == 16
 
 
 def test_a_seed_draws_the_same_samples_and_another_seed_others(run, tmp_path):

@@ -119,8 +119,8 @@ def usefulness(
 
     Means (N, d) and (M, d) and their labels are those of the model's train and test pictures, `test_errors` (M,) the
     reconstruction errors of the test pictures. The probes learn from the train pictures and are scored on the test
-    pictures, except where that cannot be: class folders come sorted, and then the last pictures are of one class,
-    or of classes that the train part never shows. The probes then learn from one half of the test pictures, drawn
+    pictures, except where that cannot be: the classes of a sorted list may be such that the test part shows only one,
+    or some that the train part never shows, and other pictures have no train part. The probes then learn from one half of the test pictures, drawn
     class by class from `seed`, and are scored on the other, and `protocol` says so. The anomaly score learns nothing
     and takes all test pictures either way.
 
