@@ -119,10 +119,10 @@ def usefulness(
 
     Means (N, d) and (M, d) and their labels are those of the model's train and test pictures, `test_errors` (M,) the
     reconstruction errors of the test pictures. The probes learn from the train pictures and are scored on the test
-    pictures, except where that cannot be: the classes of a sorted list may be such that the test part shows only one,
-    or some that the train part never shows, and other pictures have no train part. The probes then learn from one half of the test pictures, drawn
-    class by class from `seed`, and are scored on the other, and `protocol` says so. The anomaly score learns nothing
-    and takes all test pictures either way.
+    pictures, except where that cannot be: other pictures have no train part, and a CSV may be sorted so that the test
+    part shows one class only, or one that the train part lacks. The probes then learn from one half of the test
+    pictures, drawn class by class from `seed`, and are scored on the other, and `protocol` says so. The anomaly score
+    learns nothing and takes all test pictures either way.
 
     Raises `ValueError` as the probes do, and if there are no such halves: the test pictures show one class only, or a
     class only once.
