@@ -23,7 +23,7 @@ def after_one_pass(config, recompute):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        outputs = vae(x, torch.randn(8, 6, generator=generator))
+        outputs = vae(x, torch.randn(8, config.latent_dim, generator=generator))
     sum(output.square().sum() for output in outputs).backward()
     return {name: p.grad for name, p in vae.named_parameters()} | dict(vae.named_buffers()), kept
 

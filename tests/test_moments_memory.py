@@ -197,7 +197,8 @@ def batches(config, generator):
     """Pictures and noise of six steps."""
 
     def batch():
-        return torch.rand(4, *config.image_shape, generator=generator), torch.randn(4, 6, generator=generator)
+        noise = torch.randn(4, config.latent_dim, generator=generator)
+        return torch.rand(4, *config.image_shape, generator=generator), noise
 
     return [batch() for _ in range(6)]
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from vaekit.config import Network, preset
 from vaekit.patchgan import PatchDiscriminator
-from vaekit.pixelshuffle import PixelShuffleDecoder, ResidualBlock
+from vaekit.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder, ResidualBlock
+from vaekit.posterior import Posterior
 from vaekit.resnetv2 import FrozenBatchNorm2d
 from vaekit.vae import build_discriminator, build_vae
 
@@ -118,6 +119,15 @@ def test_the_small_network_starts_without_a_checkerboard(dense):
     x = decoder.layers[:-1](torch.randn(1, 32))
     for i, j in ((0, 1), (1, 0), (1, 1)):
         torch.testing.assert_close(x[..., ::2, ::2], x[..., i::2, j::2])
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_small_network_starts_with_noise_about_as_large_as_its_signal(dense, generator):
+    """At the usual std of 1 it would be fifty times as large, and the decoder would learn from little else."""
+    encoder = PixelShuffleEncoder((3, 64, 64), 64, stages=4, channels=32, max_channels=256, dense=dense)
+    x = torch.nn.functional.interpolate(torch.rand(64, 3, 4, 4, generator=generator) * 2 - 1, size=64, mode="bicubic")
+    posterior = Posterior(*encoder(x))
+    assert 0.3 < (posterior.mean.var(0) / posterior.std.square().mean(0)).median() < 10
 
 
 def test_spatial_entries_begin_as_those_of_their_own_position_and_dense_ones_as_everybodys():

@@ -128,7 +128,7 @@ def spoilt_steps(rank, world, tiny):
     for spoilt in ("pictures", "weight"):
         for micro_batch in (None, 2):
             state, x_here = build(fabric, tiny), x.clone()
-            weight = state.vae.module.decoder.layers[0].weight
+            weight = next(state.vae.module.decoder.parameters())
             if spoilt == "weight":
                 weight.data[0, 0] = torch.nan
             elif rank == 1:
