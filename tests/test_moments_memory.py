@@ -175,7 +175,7 @@ def test_training_logs_the_pooled_divergence_and_keeps_its_moments_in_checkpoint
         kept.append(checkpoint.latest(run) / "memory.safetensors")
     without, remembering = divergences
     assert remembering[0] == pytest.approx(without[0], rel=1e-5)
-    assert remembering[5] < 0.5 * without[5]  # 24 images instead of 4
+    assert max(remembering[3:]) < min(without[3:])  # from 16 to 24 images instead of 4: less bias
     assert not kept[0].exists()
     assert read_tensors(kept[1])[0]["filled"].tolist() == 6 * [1.0] + 2 * [0.0]
 
