@@ -116,13 +116,13 @@ class Weights:
 
     kl_global: float = 1.0
     """beta_1, on KL_G (objective global)."""
-    kl_individual: float = 0.2
+    kl_individual: float = 0.5
     """beta_2, on KL_I (objective global)."""
     l1: float = 5000.0
     """beta_3, on the mean absolute difference (all objectives)."""
-    realism: float = 150.0
+    realism: float = 300.0
     """beta_4, on the cross-entropy of the realism map (where there is a discriminator)."""
-    features: float = 4000.0
+    features: float = 8000.0
     """On the distance of x_hat from x in the features of the discriminator (not in the paper)."""
     kl_standard: float = 1.0
     """On the standard KL (objectives standard and beta)."""
@@ -186,7 +186,7 @@ class Config:
     """Length of the run: training images shown, repeats included."""
     minutes: float | None = None
     """Length of the run in minutes instead."""
-    batch: int = 32
+    batch: int = 16
     """Images of one optimisation step over all devices: the batch whose moments KL_G sees."""
     micro_batch: int | None = None
     """Images a device works on at once, to save memory; the gradient stays that of the whole batch."""
@@ -194,7 +194,7 @@ class Config:
     """Compile the networks with torch.compile, for a minute or two at the start; reduce-overhead: with CUDA graphs."""
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time, same gradient."""
-    lr: float = 2e-3
+    lr: float = 1.5e-3
     """Peak learning rate of the encoder and decoder."""
     objective: Literal["global", "standard", "beta"] = "global"
     """global: the paper's; standard: the VAE's; beta: the beta-VAE's."""
