@@ -19,6 +19,7 @@ import torch
 
 from vaekit import VAE, checkpoint, train
 from vaekit.cli import run as command
+from vaekit.config import Config
 from vaekit.devices import make_fabric
 from vaekit.files import read_tensors
 from vaekit.runlog import read_records
@@ -171,7 +172,7 @@ def put_another_runs(folder):
     [
         (truncate, "damaged: its files do not match SHA256SUMS"),
         (flip_a_bit, "damaged: its files do not match SHA256SUMS"),
-        (put_another_runs, "of another run, with lr 0.5 instead of 0.002"),
+        (put_another_runs, f"of another run, with lr 0.5 instead of {Config().lr}"),
     ],
 )
 def test_the_checkpoint_before_a_damaged_one_is_used(

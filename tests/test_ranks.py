@@ -1,6 +1,7 @@
 """Several real processes against one: the same losses, gradients, weights and measures, and the same end."""
 
 import dataclasses
+import datetime
 import os
 import shutil
 import signal
@@ -29,6 +30,7 @@ from vaekit.vae import build_discriminator, build_vae
 
 NUM_IMAGES = 12
 SHARES = {1: [12], 2: [5, 7], 3: [2, 4, 6]}  # images of each rank, uneven on purpose
+HANG_SEC = 300  # far more than ranks wait for each other, and less than the half hour of torch
 NOT_LOSSES = ("elapsed_sec", "images_per_sec", "test/verdict")
 
 
@@ -47,7 +49,8 @@ def be_rank(rank, job, world, folder, environment, *arguments):
     os.environ.update(environment)
     os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world), WORLD_SIZE=str(world))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    rendezvous, patience = f"file://{folder}/rendezvous", datetime.timedelta(seconds=HANG_SEC)
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world, timeout=patience)
     torch.save(job(rank, world, *arguments), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -201,6 +204,26 @@ def runs(rank, world, config, photos, folder):
     return weights
 
 
+def stopped_at(rank, world, when, config, photos, folder):
+    """The step at which this rank left a run when the last rank was asked to stop just before or after an agreement."""
+    steps, agree = [], training.agree
+
+    def signal_once(moment):
+        if moment == when and rank == world - 1 and len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def agree_and_signal(clock, stop):
+        steps.append(clock)
+        signal_once("before")
+        agreed = agree(clock, stop)
+        signal_once("after")
+        return agreed
+
+    training.agree = agree_and_signal
+    training.train(config, photos, folder / f"stopped-{when}")
+    return len(steps)
+
+
 @pytest.fixture(scope="module")
 def run_config(tiny):
     """Twenty steps that end in the middle of an epoch of sixteen pictures."""
@@ -248,6 +271,11 @@ def test_two_ranks_hold_the_same_weights_bit_for_bit(of_two):
 def test_an_interrupted_run_of_two_ranks_resumes_bit_for_bit(of_two, folder):
     assert_equal(of_two[0]["resumed"], of_two[0]["whole"])
     assert losses(folder / "broken-2") == losses(folder / "whole-2")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_signal_beside_an_agreement_stops_all_ranks_after_the_next_step(run_config, photos, tmp_path, when):
+    assert run_ranks(stopped_at, 2, tmp_path, when, run_config, photos, tmp_path) == [4, 4]
 
 
 def test_one_and_two_ranks_see_the_same_batches_and_noise_also_when_resumed_by_the_other(

@@ -142,7 +142,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights_bit_for_bit(tiny, photos
 
 def test_resuming_with_other_settings_names_them(tiny, photos, tmp_path):
     train(tiny, photos, tmp_path)
-    with pytest.raises(ValueError, match=r"other settings: lr was 0.002, now 0.5"):
+    with pytest.raises(ValueError, match=f"other settings: lr was {tiny.lr}, now 0.5"):
         train(dataclasses.replace(tiny, lr=0.5), photos, tmp_path, resume=True)
 
 

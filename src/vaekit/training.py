@@ -123,8 +123,9 @@ def loop(
     logged_images = counters["images_seen"]
     progress = fraction_done(config, counters)
     price = price_of_discriminator(config)
+    stopping = False  # agreed on by all ranks: a signal that reaches one of them just now waits for the next step
     with StopSignals() as stop:
-        while progress < 1 and not stop.requested:
+        while progress < 1 and not stopping:
             set_learning_rates(state, config, progress)
             adversarial = config.gan and progress >= config.discriminator.start
             losses = next_step(fabric, config, state, objective, stream, adversarial)
@@ -132,7 +133,7 @@ def loop(
 
             counters["step"] += 1
             counters["images_seen"] += config.batch
-            now, stop.requested = agree(time.monotonic() - started_at, stop.requested)
+            now, stopping = agree(time.monotonic() - started_at, stop.requested)
             counters["elapsed_sec"] = now
             before, progress = progress, fraction_done(config, counters)
 
