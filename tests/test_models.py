@@ -26,7 +26,8 @@ def test_a_model_may_have_settings_of_its_own(config):
     assert (settings.weights.kl_individual, settings.lr, settings.optimizer.clip) == (0.1, 0.001, None)
     assert settings.gan
     assert not settings.flip
-    assert model_config(config, "samples:discriminator.norm=batch").discriminator.norm == "batch"
+    for norm in ("batch", "none"):
+        assert model_config(config, f"samples:discriminator.norm={norm}").discriminator.norm == norm
 
 
 @pytest.mark.parametrize(

@@ -37,16 +37,18 @@ def model_config(config: Config, model: str) -> Config:
         inner = values
         for group in groups:
             inner = inner[group]
-        inner[last] = plain(value)
+        inner[last] = value if isinstance(known[path], str) else plain(value)
     return from_dict(Config, values).resolved()
 
 
 def plain(text: str) -> Any:
-    """A setting's value as JSON reads it, else as the text it is."""
+    """The value of a setting that is no text: none, or as JSON reads it, else the text for `from_dict` to refuse."""
+    if text.lower() == "none":
+        return None
     try:
-        return json.loads(text.lower() if text in ("True", "False", "None") else text)
+        return json.loads(text.lower() if text in ("True", "False") else text)
     except json.JSONDecodeError:
-        return None if text == "none" else text
+        return text
 
 
 def folder_name(model: str) -> str:
