@@ -116,7 +116,7 @@ class Weights:
 
     kl_global: float = 1.0
     """beta_1, on KL_G (objective global)."""
-    kl_individual: float = 0.5
+    kl_individual: float = 0.8
     """beta_2, on KL_I (objective global)."""
     l1: float = 5000.0
     """beta_3, on the mean absolute difference (all objectives)."""
