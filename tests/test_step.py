@@ -124,7 +124,7 @@ def test_feature_matching_brings_reconstructions_closer_in_the_eyes_of_the_discr
         train_step(fabric, state, build_objective(config), x, eps, adversarial=True)["features"].item()
         for _ in range(40)
     ]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_realism_moves_the_decoder(fabric, tiny, generator):
@@ -135,9 +135,9 @@ def test_realism_moves_the_decoder(fabric, tiny, generator):
     state = build_state(fabric, config)
     losses = [
         train_step(fabric, state, build_objective(config), x, eps, adversarial=True)["realism"].item()
-        for _ in range(40)
+        for _ in range(80)
     ]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_both_steps_use_the_discriminator_from_before_the_update(fabric, tiny, generator):
