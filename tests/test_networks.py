@@ -11,7 +11,7 @@ from vaekit.config import Network, preset
 from vaekit.patchgan import PatchDiscriminator
 from vaekit.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder, ResidualBlock
 from vaekit.posterior import Posterior
-from vaekit.resnetv2 import FrozenBatchNorm2d
+from vaekit.resnetv2 import NORMS, DownsamplingBlock, FrozenBatchNorm2d, IdentityBlock, UpsamplingBlock
 from vaekit.vae import build_discriminator, build_vae
 
 HEADS = 2 * (1024 * 512 + 512)
@@ -77,6 +77,41 @@ def test_weights_start_glorot_uniform_and_biases_at_zero(released):
             if module.weight.numel() > 5000:
                 assert module.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.05)
             assert module.bias.abs().max() == 0
+
+
+def as_in_the_paper(block, x):
+    """A block as section 3 of the method lists it: [norm, ReLU, layer] one by one, stride 2 in the last 1x1 only."""
+
+    def unit(norm, layer, x, stride=1):
+        x = torch.relu(norm(x))
+        if isinstance(layer, nn.ConvTranspose2d):
+            return layer(x)
+        return nn.functional.conv2d(x, layer.weight, layer.bias, stride, padding=layer.padding)
+
+    stride = 2 if isinstance(block, DownsamplingBlock) else 1
+    residual, *others = [(norm, layer) for norm, _, layer in block.residual]
+    y = unit(*residual, x)
+    for norm, layer in others:
+        y = unit(norm, layer, y, stride if layer is others[-1][1] else 1)
+    if isinstance(block, IdentityBlock):
+        return x + y
+    return unit(block.shortcut[0], block.shortcut[2], x, stride) + y
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("make", [IdentityBlock, DownsamplingBlock, lambda *a: UpsamplingBlock(8, *a)])
+def test_a_block_saves_work_and_computes_what_its_layers_do_one_by_one(make, norm, generator):
+    block = make(8, norm).double()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    x = torch.randn(2, 8, 6, 10, dtype=torch.float64, generator=generator, requires_grad=True)
+    inputs = [x, *block.parameters()]
+    computed, expected = block(x), as_in_the_paper(block, x)
+    torch.testing.assert_close(computed, expected, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
+    gradients, expected_gradients = (torch.autograd.grad(y, inputs, upstream) for y in (computed, expected))
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-9)
 
 
 def test_the_input_norm_standardises_each_channel_map(released):

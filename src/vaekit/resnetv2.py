@@ -6,6 +6,8 @@ training mode, so what he trained is a learned scale and shift a channel: `norm=
 
 Keras pads a strided 3x3 transposed convolution on the other side than torch; that is a mirror image of the same
 layer and changes neither shapes nor counts.
+
+Norms that treat each position by itself allow the same result with less work: see `normalised` and `POINTWISE`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from vaekit.chain import Chain
 
@@ -21,6 +24,10 @@ BATCHNORM_MOMENTUM = 0.01  # Keras' 0.99: torch weighs the new value, Keras the 
 EPSILON = 1e-3  # Keras' default, for BatchNorm and LayerNorm
 GRID_CHANNELS = 64  # channels of the coarsest grid, 4 x 4 x 64 = 1,024 features in the paper
 NORMS = ("batch", "frozen", "group", "none")
+POINTWISE = (
+    "frozen",
+    "none",
+)  # they need no other position; a layer that skips positions may skip them before the norm
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -50,9 +57,44 @@ def glorot_init(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def pre_activation(norm: str, channels: int, layer: nn.Module) -> nn.Sequential:
+def normalised(norm: nn.Module, layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """norm(layer(x)). A frozen norm goes into the weights of the layer: the feature map is written once, not twice."""
+    if not isinstance(norm, FrozenBatchNorm2d):
+        return norm(layer(x))
+    scale = norm.weight / math.sqrt(1 + norm.eps)  # (C,); the statistics are mean 0 and variance 1
+    assert layer.bias is not None
+    weight, bias = layer.weight * scale[:, None, None, None], layer.bias * scale + norm.bias
+    return conv2d(x, weight, bias, layer.stride, layer.padding)
+
+
+def activated(norm: nn.Module, x: Tensor) -> Tensor:
+    """ReLU of norm(x), in the memory of what the norm wrote; x stays as it is."""
+    return x.relu() if isinstance(norm, nn.Identity) else norm(x).relu_()
+
+
+class PreActivation(nn.Sequential):
     """[norm, ReLU, layer], the unit of a pre-activation residual block."""
-    return nn.Sequential(make_norm(norm, channels), nn.ReLU(), layer)
+
+    def __init__(self, norm: str, channels: int, layer: nn.Module) -> None:
+        super().__init__(make_norm(norm, channels), nn.ReLU(), layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, _, layer = self
+        return layer(activated(norm, x))
+
+
+class Residual(nn.Sequential):
+    """Units of `PreActivation` one after another."""
+
+    def __init__(self, *units: PreActivation) -> None:
+        super().__init__(*units)
+
+    def forward(self, x: Tensor) -> Tensor:
+        norms, _, layers = zip(*self, strict=True)
+        x = activated(norms[0], x)
+        for layer, norm in zip(layers[:-1], norms[1:], strict=True):
+            x = normalised(norm, layer, x).relu_()
+        return layers[-1](x)
 
 
 def double(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
@@ -65,10 +107,10 @@ class IdentityBlock(nn.Module):
 
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            pre_activation(norm, channels, nn.Conv2d(channels, channels, 3, padding=1)),
-            pre_activation(norm, channels, nn.Conv2d(channels, channels, 3, padding=1)),
-            pre_activation(norm, channels, nn.Conv2d(channels, channels, 1)),
+        self.residual = Residual(
+            PreActivation(norm, channels, nn.Conv2d(channels, channels, 3, padding=1)),
+            PreActivation(norm, channels, nn.Conv2d(channels, channels, 3, padding=1)),
+            PreActivation(norm, channels, nn.Conv2d(channels, channels, 1)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,19 +118,26 @@ class IdentityBlock(nn.Module):
 
 
 class DownsamplingBlock(nn.Module):
-    """The identity block with stride 2 in its last 1x1, and a strided 1x1 as shortcut: halves H and W."""
+    """The identity block with stride 2 in its last 1x1, and a strided 1x1 as shortcut: halves H and W.
+
+    A strided 1x1 reads every other row and column. Where the norm before it is pointwise, the others are not even
+    computed: the stride moves to the 3x3 before it, and to the input of the shortcut. That is the same result for
+    three quarters less work in that 3x3, a tenth of the encoder's arithmetic.
+    """
 
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            pre_activation(norm, channels, nn.Conv2d(channels, channels, 3, padding=1)),
-            pre_activation(norm, channels, nn.Conv2d(channels, channels, 3, padding=1)),
-            pre_activation(norm, channels, nn.Conv2d(channels, channels, 1, stride=2)),
+        self.early = norm in POINTWISE
+        early, late = (2, 1) if self.early else (1, 2)
+        self.residual = Residual(
+            PreActivation(norm, channels, nn.Conv2d(channels, channels, 3, padding=1)),
+            PreActivation(norm, channels, nn.Conv2d(channels, channels, 3, padding=1, stride=early)),
+            PreActivation(norm, channels, nn.Conv2d(channels, channels, 1, stride=late)),
         )
-        self.shortcut = pre_activation(norm, channels, nn.Conv2d(channels, channels, 1, stride=2))
+        self.shortcut = PreActivation(norm, channels, nn.Conv2d(channels, channels, 1, stride=late))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.residual(x)
+        return self.shortcut(x[:, :, ::2, ::2] if self.early else x) + self.residual(x)
 
 
 class UpsamplingBlock(nn.Module):
@@ -96,11 +145,11 @@ class UpsamplingBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            pre_activation(norm, in_channels, nn.Conv2d(in_channels, out_channels, 1)),
-            pre_activation(norm, out_channels, double(out_channels, out_channels)),
+        self.residual = Residual(
+            PreActivation(norm, in_channels, nn.Conv2d(in_channels, out_channels, 1)),
+            PreActivation(norm, out_channels, double(out_channels, out_channels)),
         )
-        self.shortcut = pre_activation(norm, in_channels, double(in_channels, out_channels))
+        self.shortcut = PreActivation(norm, in_channels, double(in_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shortcut(x) + self.residual(x)
