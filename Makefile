@@ -22,7 +22,6 @@ lint: $(VENV)/.dev
 
 gpu-check: $(VENV)/.dev  ## on a CUDA machine: every fast path against the CPU, and how fast it is
 	$(BIN)/pytest tests/test_gpu.py -rs
-	$(BIN)/vaekit bench
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
