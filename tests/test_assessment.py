@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from vaekit import evaluate_run, sample_run, train
-from vaekit.assessment import readable
+from vaekit.assessment import few_images, readable
 from vaekit.cli import run as command
 from vaekit.data import HeldOut, prepare, split
 from vaekit.evaluation import evaluate
@@ -61,7 +61,9 @@ def test_it_measures_reconstruction_generation_latents_and_usefulness(run, folde
     assert result["usefulness"]["protocol"] == BY_ORDER
     assert 0 <= result["usefulness"]["anomaly_auroc"] <= 1
     assert (run / "figures" / "power_spectra.png").is_file()
-    assert "FD-EffNet" in (run / "evaluation.md").read_text()
+    written = (run / "evaluation.md").read_text()
+    for part in ("FD-EffNet", "Reconstruction of 8 pictures", "biased upwards", "Benjamini-Hochberg", "by chance"):
+        assert part in written
     assert "biased upwards" in result["warnings"][0]
     assert "not measured, lpips" in readable(result)
     assert "FID" not in readable(result)
@@ -85,15 +87,53 @@ def test_other_pictures_are_all_measured_and_named_in_the_file(run, photos):
     assert (run / f"evaluation-{photos.name}.json").is_file()
     assert "no labels" in result["not_measured"]["usefulness"]
 
+    assert (run / "figures" / f"power_spectra-{photos.name}.png").is_file()
 
-def test_without_the_train_pictures_what_needs_them_is_left_out_with_the_reason(tiny, photos, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(photos, copy)
+
+def test_without_the_train_pictures_what_needs_them_is_left_out_with_the_reason(tiny, folder, photos, tmp_path):
+    copy = shutil.copytree(photos, tmp_path / "copy")
     train(tiny, copy, tmp_path / "run")
     shutil.rmtree(copy)
-    result = evaluate_run(tmp_path / "run", photos, features="none")
+    result = evaluate_run(tmp_path / "run", folder, features="none")
     assert result["generation"].keys() == {"normal"}
     assert "no longer in" in result["not_measured"]["gaussian-mixture, train"]
+
+
+def test_pictures_that_were_moved_or_touched_are_not_taken_for_new_ones(tiny, photos, tmp_path):
+    first = shutil.copytree(photos, tmp_path / "first")
+    train(tiny, first, tmp_path / "run")
+    moved = shutil.move(first, tmp_path / "moved")
+    for path in moved.iterdir():
+        path.touch()
+    result = evaluate_run(tmp_path / "run", moved, features="none")
+    assert result["protocol"]["pictures"]["num_images"] == 4  # the 20 % that it has not trained on
+    assert result["generation"].keys() == {"normal", "gaussian-mixture", "train"}
+
+
+def test_a_run_whose_pictures_have_changed_is_not_measured_on_those_it_may_have_trained_on(
+    tiny, photos, tmp_path, capsys
+):
+    copy = shutil.copytree(photos, tmp_path / "copy")
+    train(tiny, copy, tmp_path / "run")
+    Image.new("RGB", (20, 20)).save(copy / "new.png")
+    assert command(["evaluate", str(tmp_path / "run"), "--features", "none"]) == 2
+    assert "nobody knows which of them it trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("num_images", "warned"), [(2047, True), (2048, False)])
+def test_distances_of_fewer_than_2048_pictures_come_with_a_warning(num_images, warned):
+    assert bool(few_images(num_images)) == warned
+
+
+def test_labels_that_were_edited_are_measured_anew(run, folder, tmp_path):
+    rows = [f"{name}/{i:02d}.png,{name}" for name in ("bad", "good") for i in range(20)]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\n" + "\n".join(rows))
+    evaluate_run(run, features="none", labels=labels)
+    before = evaluate_run(run, features="none", labels=labels, reuse=True)
+    assert evaluate_run(run, features="none", labels=labels, reuse=True) == before
+    labels.write_text("file,label\n" + "\n".join(row.replace("00.png,bad", "00.png,good") for row in rows))
+    assert evaluate_run(run, features="none", labels=labels, reuse=True)["protocol"] != before["protocol"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

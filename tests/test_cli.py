@@ -96,6 +96,7 @@ def mistakes(tmp_path, photos):
         "an unknown preset": ([*train, "--preset", "best"], "unknown preset 'best'"),
         "nothing to test on": ([*train, "--split", "0.01"], "leaves 0 to train on and 20 to test on"),
         "one picture to train on": (["train", str(tmp_path / "two"), "--split", "0.5"], "need two or more"),
+        "one picture to test on": ([*train, "--split", "0.95"], "19 of 20 pictures to train on and 1 to test on"),
         "other channels than pictures have": ([*train, "--channels", "4"], "choose 1 (grey) or 3 (RGB)"),
         "no run to resume": (["train", "--resume", "--out", str(tmp_path / "nowhere")], "no run in"),
         "which run to resume": (["train", "--resume"], "name its folder, as in `vaekit train --resume --out"),
@@ -104,7 +105,7 @@ def mistakes(tmp_path, photos):
     }
 
 
-@pytest.mark.parametrize("case", range(15))
+@pytest.mark.parametrize("case", range(16))
 def test_a_users_mistake_is_one_line_and_exit_two_and_leaves_nothing(photos, tmp_path, capsys, case):
     arguments, message = list(mistakes(tmp_path, photos).values())[case]
     before = sorted(tmp_path.rglob("*"))

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import re
+import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from vaekit import compare
 from vaekit.checkpoint import all_checkpoints
@@ -29,6 +31,9 @@ def test_the_report_has_every_model_with_its_spread_and_its_figures(report):
     for model in MODELS:
         assert f"| {model} | " in markdown
     assert "±" in markdown
+    for seed in (0, 1):
+        assert f"- beta, seed-{seed}: " in markdown
+    assert markdown.count("biased upwards") == 1
     figures = re.findall(r"!\[.*?\]\((figures/.*?\.png)\)", markdown)
     assert len(figures) == 7
     assert all((folder / figure).is_file() for figure in figures)
@@ -105,6 +110,34 @@ def test_unknown_models_and_several_devices_are_refused_before_anything_is_train
     assert not (tmp_path / "out").exists()
     assert command(["compare", str(photos), "--models", "samples", "--size", "17"]) == 2
     assert "does not fit this network" in capsys.readouterr().err
+
+
+def test_another_comparisons_pictures_are_not_reported_as_these(tiny, photos, tmp_path):
+    compare(tiny, photos, tmp_path / "out", ["samples"], features="none")
+    others = tmp_path / photos.name
+    others.mkdir()
+    for path in photos.iterdir():
+        Image.open(path).rotate(180).save(others / path.name)
+    with pytest.raises(ValueError, match="trained on other pictures, those in"):
+        compare(tiny, others, tmp_path / "out", ["samples"], features="none")
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is_trained(tiny, photos, tmp_path):
+    (tmp_path / "few.csv").write_text("00.png,a\n01.png,b\n")
+    for settings, message in (
+        ({"seeds": 0}, "0 seeds"),
+        ({"labels": tmp_path / "few.csv"}, "has no label for 18 of 20 pictures"),
+        ({"features": "efficientnet-lite0", "weights": tmp_path / "none.pth"}, "none.pth"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare(tiny, photos, tmp_path / "out", ["samples"], **({"features": "none"} | settings))
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_diptest_there_is_a_report_all_the_same(tiny, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diptest", None)
+    page = compare(tiny, photos, tmp_path / "out", ["samples"], seeds=2, features="none")
+    assert "not measured, bimodal entries" in page.with_suffix(".md").read_text()
 
 
 def test_other_settings_than_those_of_a_started_comparison_are_refused(tiny, photos, tmp_path):

@@ -65,6 +65,16 @@ def test_an_entry_is_active_if_its_mean_varies_by_more_than_a_hundredth():
     assert found.active.tolist() == [False, True]
 
 
+def test_independent_entries_seem_to_hang_together_by_as_much_as_chance_gives():
+    excess, chance = [], []
+    for seed in range(20):
+        mean = torch.randn(500, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        posterior = Posterior(mean, torch.full((500, 40), -20.0, dtype=torch.float64))
+        excess.append(kl_full_gaussian(posterior) - kl_global(posterior, mean, "total").item())
+        chance.append(correlations(posterior)["by_chance"])
+    assert sum(excess) == pytest.approx(sum(chance), rel=0.05)
+
+
 def test_correlations_are_those_of_samples_of_the_aggregate(generator):
     mean = torch.randn(5, 3, generator=generator) @ torch.randn(3, 3, generator=generator)
     posterior = Posterior(mean, torch.randn(5, 3, generator=generator))
@@ -96,7 +106,7 @@ def test_kl_global_the_full_gaussian_and_the_mixture_come_in_this_order(generato
 def test_with_one_variance_for_all_entries_uncorrelated_means_leave_nothing_to_the_full_gaussian():
     mean = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     posterior = Posterior(mean, torch.zeros(4, 2))
-    assert correlations(posterior) == {"mean": 0.0, "largest": 0.0}
+    assert correlations(posterior) == {"mean": 0.0, "largest": 0.0, "by_chance": 0.125}  # 2 x 1 / (4 x 4)
     assert kl_full_gaussian(posterior) == pytest.approx(kl_global(posterior, mean, "total").item())
 
 
@@ -266,7 +276,9 @@ def test_bimodal_entries_are_counted_on_sampled_latents(generator):
 
 def test_without_diptest_the_rest_is_diagnosed(posterior, monkeypatch):
     monkeypatch.setitem(sys.modules, "diptest", None)
-    assert diagnose(posterior)["bimodality"] is None
+    found = diagnose(posterior)
+    assert found["bimodality"] is None
+    assert "pip install" in found["not_measured"]["bimodal entries"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -100,6 +100,19 @@ def test_a_fitted_density_beats_the_standard_normal_on_latents_that_hang_togethe
     assert prior.log_prob(z[1000:]).mean() > StandardNormal(6).log_prob(z[1000:]).mean() + 0.5
 
 
+@pytest.mark.parametrize("n", [2, 3, 9, 10, 11])
+def test_a_handful_of_latents_is_enough_for_a_density(generator, n):
+    prior = fit_gaussian_mixture(torch.randn(n, 4, generator=generator))
+    assert prior.sample(5, generator).isfinite().all()
+
+
+def test_a_sample_is_as_exact_under_autocast(generator):
+    prior = fit_gaussian_mixture(FULL.sample(300, generator), 1, "full")
+    expected = prior.sample(9, torch.Generator().manual_seed(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(prior.sample(9, torch.Generator().manual_seed(3)), expected)
+
+
 @pytest.mark.parametrize("components", [1, 3])
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 def test_entries_that_never_vary_and_equal_latents_do_no_harm(generator, components, covariance):

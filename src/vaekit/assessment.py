@@ -93,6 +93,7 @@ def evaluate_run(
     found = find_labels(prepared.folder, prepared.names, labels)
     extractor = None if features == "none" else load_extractor(features, weights, available("auto"))
     subject = Subject(vae, prepared, HeldOut(prepared.images, chosen), extractor, seed, say)
+    say(f"{len(chosen):,} pictures, {seen_as(vae.config)}")
 
     name = "evaluation" if images is None else f"evaluation-{prepared.folder.name}"
     asked = protocol(run, subject, found, tuple(normal))
@@ -114,7 +115,7 @@ def evaluate_run(
         "usefulness": usefulness_of(subject, train, posterior, errors, found, tuple(normal)),
         "spectra": {name: pictures.spectrum.tolist() for name, pictures in subject.sets.items()},
         "warnings": [*few_images(len(chosen)), *latents["verdict"]["warnings"]],
-        "not_measured": subject.missing,
+        "not_measured": subject.missing | latents.pop("not_measured"),
     }
     result["measuring_sec"] = round(time.monotonic() - started_at, 1)
     write(result, run, name)
@@ -205,7 +206,7 @@ class TrainPart:
 def train_part(run: Path, subject: Subject) -> TrainPart | None:
     """What the run trained on, encoded; None, with the reason in `missing`, if those pictures are gone."""
     try:
-        prepared, indices = trained_on(run, subject.vae.config)
+        prepared, indices = trained_on(run, subject.vae.config, subject.prepared)
     except ValueError as error:
         subject.missing["gaussian-mixture, train"] = str(error)
         return None
@@ -303,12 +304,12 @@ def protocol(run: Path, subject: Subject, labels: Labels | None, normal: tuple[s
             "num_images": len(subject.test.indices),
             "of": len(subject.prepared),
             "image_shape": list(config.image_shape),
-            "preparation": "upright, cropped to the middle, Lanczos; reconstructions rounded to 8 bits",
+            "preparation": "upright, cropped to the middle, Lanczos; for distances, spectra and sharpness 8 bits",
             "crc32": subject.prepared.crc32,
         },
         "features": None if subject.extractor is None else subject.extractor.protocol(),
         "ms_ssim_scales": metrics.ms_ssim_scales(*config.image_size),
-        "labels": None if labels is None else {"source": labels.source, "normal": normal},
+        "labels": None if labels is None else {"source": labels.source, "crc32": labels.crc32, "normal": normal},
         "seed": subject.seed,
         "precision": precision_here(config),
         "device": subject.device.type,
@@ -325,6 +326,13 @@ def in_precision_of(config: Config) -> Iterator[None]:
         yield
 
 
+def seen_as(config: Config) -> str:
+    """What becomes of pictures of another size or with other channels."""
+    height, width = config.image_size
+    kind = {1: "grey", 3: "colour"}.get(config.channels, f"{config.channels} channels")
+    return f"cropped and resized to {height}x{width} in {kind}: what this model takes"
+
+
 def few_images(num_images: int) -> list[str]:
     """A warning if distances of so few pictures cannot be compared with those of other sets."""
     if num_images >= FEW_IMAGES:
@@ -337,14 +345,14 @@ def few_images(num_images: int) -> list[str]:
 
 def readable(result: Mapping[str, Any]) -> str:
     """The result for a terminal."""
-    return "\n\n".join(
-        [
-            *(table.text() for table in tables_of(result)),
-            "Latents\n  " + "\n  ".join(latent_lines(result["latents"])),
-            *(f"warning: {line}" for line in result["warnings"]),
-            *(f"not measured, {name}: {reason}" for name, reason in result["not_measured"].items()),
-        ]
-    )
+    tables = [table.text() for table in tables_of(result)]
+    return "\n\n".join([*tables, "Latents\n  " + "\n  ".join(latent_lines(result["latents"])), *caveats(result)])
+
+
+def caveats(result: Mapping[str, Any]) -> list[str]:
+    """What a reader of the numbers must know: warnings, and what was not measured and why."""
+    missing = (f"not measured, {name}: {reason}" for name, reason in result["not_measured"].items())
+    return [*(f"warning: {line}" for line in result["warnings"]), *missing]
 
 
 def latent_lines(latents: Mapping[str, Any]) -> list[str]:
@@ -354,14 +362,17 @@ def latent_lines(latents: Mapping[str, Any]) -> list[str]:
         latents["verdict"]["sentence"],
         f"KL (eq. 11) {split['kl']:.1f} nats; rate {latents['rate']:.1f}, "
         f"{latents['joint_rate']:.1f} without what correlated entries say twice",
-        f"KL_G (eq. 20) {latents['kl_global']:.1f} nats, {latents['kl_full_gaussian']:.1f} with correlations",
+        f"KL_G (eq. 20) {latents['kl_global']:.1f} nats, {latents['kl_full_gaussian']:.1f} with correlations, "
+        f"of which {latents['correlations']['by_chance']:.1f} would come by chance",
         f"mutual information {split['mutual_information']:.2f} of at most log N = {split['log_num_images']:.2f} nats; "
         f"KL of the mixture to N(0, I) {split['kl_aggregate']:.1f}",
         f"posterior stds: {std['near_dirac']:.1%} below 0.05, {std['near_prior']:.1%} above 0.95",
     ]
     if modes is not None:
-        share = f"dip test, false discoveries below {modes['level']:.0%}"
-        lines.append(f"{modes['count']} of {latents['latent_dim']} entries bimodal ({share})")
+        rule = f"dip test, Benjamini-Hochberg at {modes['level']:.0%}"
+        places = modes["median_modes"]
+        where = f", their modes at {places[0]:.2f} and {places[1]:.2f} (medians)" if places else ""
+        lines.append(f"{modes['count']} of {latents['latent_dim']} entries bimodal ({rule}){where}")
     return lines
 
 
@@ -370,7 +381,8 @@ def tables_of(result: Mapping[str, Any]) -> list[Table]:
     reconstruction = {RECONSTRUCTIONS[kind]: values for kind, values in result["reconstruction"].items()}
     generation = {GENERATIONS[kind]: values for kind, values in result["generation"].items()}
     useful = [usefulness_table(result["usefulness"])] if result["usefulness"] else []
-    return [by_measure("Reconstruction", reconstruction), by_measure("Generation", generation), *useful]
+    title = f"Reconstruction of {result['protocol']['pictures']['num_images']:,} pictures"
+    return [by_measure(title, reconstruction), by_measure("Generation, as many", generation), *useful]
 
 
 def usefulness_table(scores: Mapping[str, Any]) -> Table:
@@ -395,5 +407,7 @@ def write(result: Mapping[str, Any], run: Path, name: str) -> None:
     with replacing(run / f"{name}.json") as unfinished:
         unfinished.write_text(json.dumps(result, indent=1) + "\n")
     with replacing(run / f"{name}.md") as unfinished:
-        unfinished.write_text("\n\n".join(table.markdown() for table in tables_of(result)) + "\n")
-    save(power_spectra(result["spectra"]), run / FIGURES_FOLDER / "power_spectra.png")
+        tables = [table.markdown() for table in tables_of(result)]
+        lines = "\n".join(f"- {line}" for line in (*latent_lines(result["latents"]), *caveats(result)))
+        unfinished.write_text("\n\n".join([*tables, lines]) + "\n")
+    save(power_spectra(result["spectra"]), run / FIGURES_FOLDER / f"{name.replace('evaluation', 'power_spectra')}.png")

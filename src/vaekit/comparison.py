@@ -11,14 +11,25 @@ import torch
 from vaekit import charts, checkpoint, figures
 from vaekit.assessment import Say, evaluate_run
 from vaekit.config import Config
-from vaekit.data import HeldOut
+from vaekit.data import HeldOut, Prepared, prepare, resolve_source
+from vaekit.data.labels import find_labels
 from vaekit.data.loader import evenly
+from vaekit.devices import available
+from vaekit.features import load_extractor
 from vaekit.models import MODELS, folder_name, model_config
 from vaekit.mosaic import save
 from vaekit.priors import Prior, StandardNormal
 from vaekit.report import Entries, Entry, write_report
 from vaekit.runlog import read_records
-from vaekit.runs import FIGURE_IMAGES, FIGURES_FOLDER, default_run, finished, held_out_of
+from vaekit.runs import (
+    FIGURE_IMAGES,
+    FIGURES_FOLDER,
+    PICTURES_FILE,
+    default_run,
+    finished,
+    held_out_of,
+    read_pictures,
+)
 from vaekit.sampling import run_prior
 from vaekit.training import train
 from vaekit.vae import VAE
@@ -31,7 +42,7 @@ CAPTIONS = {
     "samples-gaussian-mixture": "Samples, z ~ a mixture of Gaussians fitted to the latents of train pictures",
     "joint_histograms": "Two entries of the latents of test pictures (fig. 6)",
     "power_spectra": "Power spectra of the reconstructions",
-    "curves": "Test measures over the run (400 test pictures; solid: with discriminator)",
+    "curves": "Test measures over the run (of 400 test pictures, at its end of all; solid: with discriminator)",
 }
 CURVES = {"psnr": "PSNR, dB", "laplacian_ratio": "Laplacian ratio", "kl_standard": "KL (eq. 11), nats"}
 
@@ -60,11 +71,13 @@ def compare(
     on where it stopped: a finished run is not trained again, nor measured again. Returns the path of report.html,
     beside report.md, report.json and figures/; None if somebody asked to stop.
 
-    Raises `ValueError` for an unknown model or setting, before anything is trained, and what `train` and
-    `evaluate_run` raise.
+    Raises `ValueError` for an unknown model or setting, features without weights, labels that miss files, and a folder
+    with a comparison on other pictures, all before anything is trained; and what `train` and `evaluate_run` raise.
     """
     if config.devices > 1:
         raise ValueError("compare trains on one device; leave out --devices, or train the models one by one")
+    if seeds < 1:
+        raise ValueError(f"{seeds} seeds; ask for one or more")
     config = config.resolved()
     folder = Path(out) if out is not None else default_run(config, images, prefix="compare-")
     planned = {
@@ -73,6 +86,12 @@ def compare(
         for model in models
     }
     runs = {key: folder / folder_name(key[0]) / f"seed-{settings.seed}" for key, settings in planned.items()}
+    if features != "none":
+        load_extractor(features, weights, available("auto"))
+    pictures = prepare(resolve_source(str(images)), *config.image_size, config.channels)
+    find_labels(pictures.folder, pictures.names, labels)
+    for run in runs.values():
+        check_pictures(run, pictures)
     for i, (key, settings) in enumerate(planned.items(), start=1):
         if not finished(runs[key], settings):
             say(f"{i} of {len(planned)}: training {key[0]}, seed {settings.seed}")
@@ -89,6 +108,13 @@ def compare(
         entries.setdefault(model, []).append(Entry(run, measured))
     say("drawing")
     return write_report(folder, config, entries, draw_figures(folder, entries))
+
+
+def check_pictures(run: Path, pictures: Prepared) -> None:
+    """Raise `ValueError` if a run was begun on other pictures."""
+    if (run / PICTURES_FILE).is_file() and not read_pictures(run).are(pictures):
+        before = read_pictures(run).folder
+        raise ValueError(f"{run} trained on other pictures, those in {before} as they were; give another --out")
 
 
 def draw_figures(folder: Path, entries: Entries) -> dict[str, Path]:

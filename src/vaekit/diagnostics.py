@@ -105,16 +105,19 @@ def entries(posterior: Posterior) -> Entries:
 def correlations(posterior: Posterior) -> dict[str, float | None]:
     """`mean` and `largest` |correlation| of two different entries of the aggregate posterior; None where d is one.
 
-    Entries that are independent still show about 0.8 / sqrt(N) on average, by chance.
+    Entries that are independent still show about 0.8 / sqrt(N) on average, by chance, which adds d (d - 1) / (4 N) nats
+    to `kl_full_gaussian`: `by_chance`.
     """
     posterior = checked(posterior)
-    d = posterior.mean.shape[1]
+    n, d = posterior.mean.shape
+    by_chance = d * (d - 1) / (4 * n)
     if d < 2:
-        return {"mean": None, "largest": None}
+        return {"mean": None, "largest": None, "by_chance": by_chance}
     covariance = torch.cov(posterior.mean.T, correction=0) + posterior.var.mean(0).diag()
     std = covariance.diagonal().sqrt()
     off_diagonal = (covariance / std / std[:, None]).abs().fill_diagonal_(0)
-    return {"mean": off_diagonal.sum().item() / (d * (d - 1)), "largest": off_diagonal.max().item()}
+    mean, largest = off_diagonal.sum().item() / (d * (d - 1)), off_diagonal.max().item()
+    return {"mean": mean, "largest": largest, "by_chance": by_chance}
 
 
 def kl_full_gaussian(posterior: Posterior) -> float:
@@ -224,16 +227,22 @@ def diagnose(posterior: Posterior, seed: int = 0, objective: str | None = None) 
 
     `rate` adds up the entries as if they were independent; `joint_rate` is that of the Gaussian channel with their
     correlations, 0.5 log det(I + covariance of the means / mean of std^2), lower by `kl_full_gaussian` - `kl_global`.
-    `bimodality` is that of one sample of each image, None without the package diptest or with under four images.
+    `bimodality` is that of one sample of each image; None without the package diptest or with under four images, for
+    the reason in `not_measured`.
     """
     posterior = checked(posterior)
     n, d = posterior.mean.shape
     by_entry, std = entries(posterior), std_histogram(posterior)
     rate, full = by_entry.rate.sum().item(), kl_full_gaussian(posterior)
     diagonal = kl_global(posterior, posterior.mean, "total").item()
-    judged = verdict(by_entry, std, objective, full - diagonal - d * (d - 1) / (4 * n))  # as much comes by chance
+    correlated = correlations(posterior)
+    judged = verdict(by_entry, std, objective, full - diagonal - (correlated["by_chance"] or 0.0))
+    missing = {}
+    if n < MIN_IMAGES:
+        missing["bimodal entries"] = f"{n} pictures; the dip test needs {MIN_IMAGES} or more"
+    elif not find_spec("diptest"):
+        missing["bimodal entries"] = 'the dip test is a package of its own; run: pip install "vaekit[bimodality]"'
     z = posterior.sample(generator=torch.Generator().manual_seed(seed))
-    modes = bimodality(z).to_dict() if n >= MIN_IMAGES and find_spec("diptest") else None
     return {
         "num_images": n,
         "latent_dim": d,
@@ -243,9 +252,10 @@ def diagnose(posterior: Posterior, seed: int = 0, objective: str | None = None) 
         "kl_global": diagonal,
         "kl_full_gaussian": full,
         "elbo_split": elbo_split(posterior, seed),
-        "correlations": correlations(posterior),
+        "correlations": correlated,
         "std": std,
-        "bimodality": modes,
+        "bimodality": None if missing else bimodality(z).to_dict(),
+        "not_measured": missing,
         "verdict": vars(judged) | {"ok": judged.ok, "warnings": list(judged.warnings)},
         "entries": {name: values.tolist() for name, values in vars(by_entry).items()},
     }

@@ -79,9 +79,10 @@ class GaussianMixturePrior:
         component = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         eps = torch.randn(n, self.mean.shape[1], generator=generator, dtype=self.mean.dtype)
         z = torch.empty_like(eps)
-        for k in component.unique():  # one factor at a time: (n, d, d) would not fit
-            chosen, scale = component == k, self.scale[k]
-            z[chosen] = self.mean[k] + (eps[chosen] @ scale.T if scale.ndim == 2 else eps[chosen] * scale)
+        with torch.autocast("cpu", enabled=False):  # of whoever decodes z
+            for k in component.unique():  # one factor at a time: (n, d, d) would not fit
+                chosen, scale = component == k, self.scale[k]
+                z[chosen] = self.mean[k] + (eps[chosen] @ scale.T if scale.ndim == 2 else eps[chosen] * scale)
         return z
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -128,8 +129,9 @@ def fit_gaussian_mixture(
     z are samples of the posteriors for a density of the aggregate posterior q(z), or the means for one of the means.
     What is left open of `components` and `covariance` (`full` or `diag`) is chosen from `GRID` by the likelihood of a
     tenth of the latents, drawn by `seed` and kept from the fit; more components are tried until that gets worse. With
-    nothing to choose all latents are fitted. EM stops after 20 rounds and draws its start from `seed`. An entry that
-    never varies gets a standard deviation of 0.03.
+    nothing to choose all latents are fitted; of fewer than ten there is no tenth, and one component with a diagonal
+    covariance is taken. EM stops after 20 rounds and draws its start from `seed`. An entry that never varies gets a
+    standard deviation of 0.03.
 
     Raises `ValueError` for latents that are not (N, d) with N of two or more or not finite, fewer latents than
     components, or an unknown covariance.
@@ -139,6 +141,8 @@ def fit_gaussian_mixture(
         raise ValueError(f"unknown covariance {covariance!r}; choose one of {', '.join(GRID)}")
     if components is not None and not 1 <= components <= len(points):
         raise ValueError(f"{components} components for {len(points)} latents; choose from 1 to {len(points)}")
+    if len(points) < 10:
+        components, covariance = components or 1, covariance or "diag"
     if components is not None and covariance is not None:
         return _fit(points, components, covariance, seed)
     order = np.random.default_rng(seed).permutation(len(points))

@@ -58,14 +58,12 @@ def write_report(folder: Path, config: Config, entries: Entries, figures: Mappin
     """
     tables = tables_of(entries)
     title, head = "Comparison of objectives", heading(config, entries)
-    verdicts = [
-        f"{model}: {entry.measured['latents']['verdict']['sentence']}" for model, (entry, *_) in entries.items()
-    ]
+    notes = notes_of(entries)
     markdown = [
         f"# {title}",
         *head,
         *(table.markdown() for table in tables),
-        "\n".join(f"- {line}" for line in verdicts),
+        "\n".join(f"- {line}" for line in notes),
         *(f"**{caption}**\n\n![{caption}]({path.relative_to(folder).as_posix()})" for caption, path in figures.items()),
     ]
     page = [
@@ -73,7 +71,7 @@ def write_report(folder: Path, config: Config, entries: Entries, figures: Mappin
         f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
         *(f"<p>{html.escape(line)}</p>" for line in head),
         *(table.html() for table in tables),
-        "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in verdicts) + "</ul>",
+        "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in notes) + "</ul>",
         *(f"<h3>{html.escape(caption)}</h3>\n{inline(path)}" for caption, path in figures.items()),
     ]
     numbers = {model: [{"run": str(entry.run), **entry.measured} for entry in runs] for model, runs in entries.items()}
@@ -101,6 +99,22 @@ def heading(config: Config, entries: Entries) -> list[str]:
         f"torch {first['versions']['torch']}, "
         f"{platform.machine()}, {first['device']}, {first['precision']}.",
     ]
+
+
+def notes_of(entries: Entries) -> list[str]:
+    """The verdict on every run, then what all numbers have in common: warnings, and what was not measured and why."""
+    verdicts: list[str] = []
+    common: dict[str, None] = {}
+    for model, runs in entries.items():
+        for entry in runs:
+            verdict = entry.measured["latents"]["verdict"]
+            name = f"{model}, {entry.run.name}" if len(runs) > 1 else model
+            verdicts.append(f"{name}: {' '.join([verdict['sentence'], *verdict['warnings']])}")
+            common |= {
+                f"warning: {line}": None for line in entry.measured["warnings"] if line not in verdict["warnings"]
+            }
+            common |= {f"not measured, {what}: {why}": None for what, why in entry.measured["not_measured"].items()}
+    return [*verdicts, *common]
 
 
 def inline(path: Path) -> str:
@@ -170,7 +184,7 @@ def by_model(title: str, measured: Mapping[str, Sequence[Mapping[str, float]]], 
     present = [name for name in names if any(name in values for runs in measured.values() for values in runs)]
 
     def cell(name: str, runs: Sequence[Mapping[str, float]]) -> str:
-        values = [run[name] for run in runs if run.get(name) is not None]
+        values = [value for run in runs if (value := run.get(name)) is not None and math.isfinite(value)]
         if not values:
             return ABSENT
         return number(name, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)

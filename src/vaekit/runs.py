@@ -44,6 +44,11 @@ class Pictures:
     fingerprint: str
     num_images: int
     skipped: list[tuple[str, str]]
+    crc32: int | None = None  # of the pixels; runs of before have none
+
+    def are(self, prepared: Prepared) -> bool:
+        """Whether they are these ones: the same files, or the same pixels in other files."""
+        return prepared.fingerprint == self.fingerprint or prepared.crc32 == self.crc32
 
 
 def default_run(config: Config, images: str | Path, prefix: str = "") -> Path:
@@ -150,7 +155,8 @@ def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared
         remove_unfinished(place)
     if config is not None:
         write_text(config.to_json() + "\n", run / CONFIG_FILE)
-    pictures = Pictures(str(folder.resolve()), prepared.fingerprint, len(prepared), list(prepared.skipped))
+    skipped = list(prepared.skipped)
+    pictures = Pictures(str(folder.resolve()), prepared.fingerprint, len(prepared), skipped, prepared.crc32)
     write_text(json.dumps(asdict(pictures), indent=2) + "\n", run / PICTURES_FILE)
 
 
@@ -169,30 +175,38 @@ def draw_run(run: str | Path, images: str | Path | None = None) -> list[Path]:
 def held_out_of(run: Path, config: Config, images: str | Path | None = None) -> tuple[Prepared, np.ndarray]:
     """The pictures to measure a run with, and which of them it has not trained on: all, if they are not its own.
 
-    `images` is their folder, None for the run's own. Raises `ValueError` if that is gone.
+    `images` is their folder, None for the run's own. Raises `ValueError` if those are gone or have changed.
     """
     if images is None:
-        images = own_folder(run)
-    prepared = prepare(resolve_source(str(images)), *config.image_size, config.channels)
-    own = (run / PICTURES_FILE).is_file() and prepared.fingerprint == read_pictures(run).fingerprint
+        prepared = own_pictures(run, config)
+    else:
+        prepared = prepare(resolve_source(str(images)), *config.image_size, config.channels)
+    own = (run / PICTURES_FILE).is_file() and read_pictures(run).are(prepared)
     return prepared, split(prepared.names, config.split)[1] if own else np.arange(len(prepared))
 
 
-def trained_on(run: Path, config: Config) -> tuple[Prepared, np.ndarray]:
-    """The run's own pictures, and which of them it trained on. Raises `ValueError` if they are gone or have changed."""
-    folder = own_folder(run)
-    prepared = prepare(resolve_source(folder), *config.image_size, config.channels)
-    if prepared.fingerprint != read_pictures(run).fingerprint:
-        raise ValueError(f"the pictures in {folder} are no longer those that {run} trained on")
+def trained_on(run: Path, config: Config, at_hand: Prepared | None = None) -> tuple[Prepared, np.ndarray]:
+    """The run's own pictures, and which of them it trained on.
+
+    Those `at_hand` are taken if it is them, wherever they lie. Raises `ValueError` if they are gone or have changed.
+    """
+    known = at_hand is not None and read_pictures(run).are(at_hand)
+    prepared = at_hand if known and at_hand is not None else own_pictures(run, config)
     return prepared, split(prepared.names, config.split)[0]
 
 
-def own_folder(run: Path) -> str:
-    """The folder of the pictures of a run. Raises `ValueError` if it is gone."""
-    folder = read_pictures(run).folder
-    if not Path(folder).is_dir():
-        raise ValueError(f"the pictures of {run} are no longer in {folder}; name their folder")
-    return folder
+def own_pictures(run: Path, config: Config) -> Prepared:
+    """The pictures of a run. Raises `ValueError` if they are gone or have changed: which ones did it train on?"""
+    pictures = read_pictures(run)
+    if not Path(pictures.folder).is_dir():
+        raise ValueError(f"the pictures of {run} are no longer in {pictures.folder}; name their folder")
+    prepared = prepare(resolve_source(pictures.folder), *config.image_size, config.channels)
+    if not pictures.are(prepared):
+        raise ValueError(
+            f"the pictures in {pictures.folder} are no longer those of {run}: nobody knows which of them it "
+            "trained on; name a folder of others"
+        )
+    return prepared
 
 
 def draw(vae: VAE, run: Path, x: Tensor) -> list[Path]:

@@ -79,8 +79,11 @@ def train(
     # Before the ranks meet: nobody waits in a collective, which has a time limit, for pictures to be prepared.
     prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
     train_indices, test_indices = split(prepared.names, config.split)
-    if len(train_indices) < 2:
-        raise ValueError(f"one picture to train on: the batch moments need two or more; add some to {folder}")
+    if min(len(train_indices), len(test_indices)) < 2:
+        raise ValueError(
+            f"{len(train_indices)} of {len(prepared)} pictures to train on and {len(test_indices)} to test on: "
+            f"variances need two or more of each; add some to {folder}, or move --split"
+        )
     stream = Stream(prepared.images, train_indices, config.seed, config.flip)
     held_out = HeldOut(prepared.images, test_indices)
 

@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import posixpath
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class Labels:
     def __getitem__(self, chosen: np.ndarray | slice) -> Labels:
         """The labels of some pictures; the classes stay all of them, so that parts fit together."""
         return Labels(self.classes, self.indices[chosen], self.source, self.ordered)
+
+    @property
+    def crc32(self) -> int:
+        """A checksum of who is what."""
+        return zlib.crc32(self.indices.astype("<i8").tobytes(), zlib.crc32("\n".join(self.classes).encode()))
 
     @property
     def counts(self) -> dict[str, int]:

@@ -132,7 +132,8 @@ def _upright(data: bytes, height: int, width: int, mode: str) -> Image.Image:
         drafted = image.draft(mode, (side, side))  # JPEG only; else None
         image.load()
         turn = _UPRIGHT.get(image.getexif().get(ExifTag.Orientation, 1))
-        flat = _eight_bit(image).convert(mode)
+        flat = _eight_bit(image)
+        flat = flat if flat.mode == mode else flat.convert(mode)  # which would copy it
     if turn in _SIDEWAYS:
         height, width = width, height
     size, shrunk = (size, size[0] / drafted[1][2]) if drafted else (flat.size, 1.0)
@@ -176,7 +177,8 @@ def _cut_and_resize(picture: Image.Image, box: list[float], height: int, width: 
     # A crop of its own: `resize(box=...)` on the whole picture would let the filter look past the edges of the box.
     # Within the crop the box cuts off fractions of pixels: those of a JPEG decoded smaller than it is.
     left, top = math.floor(box[0]), math.floor(box[1])
-    crop = picture.crop((left, top, math.ceil(box[2]), math.ceil(box[3])))
+    outer = (left, top, math.ceil(box[2]), math.ceil(box[3]))
+    crop = picture if outer == (0, 0, *picture.size) else picture.crop(outer)
     inner = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
     if _TORCH_HAS_LANCZOS and all(edge % 1 == 0 for edge in box):
         return _lanczos(crop, height, width)
