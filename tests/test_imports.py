@@ -12,7 +12,19 @@ import vaekit
 SOURCE = Path(vaekit.__file__).parent
 # A module imports only from floors below its own; data/ keeps its own order: loader and cache -> sources.
 FLOORS = [
-    {"chain", "config", "collectives", "files", "muon", "pixels", "signals", "data.sources", "runlog", "tables"},
+    {
+        "chain",
+        "config",
+        "collectives",
+        "files",
+        "memory",
+        "muon",
+        "pixels",
+        "signals",
+        "data.sources",
+        "runlog",
+        "tables",
+    },
     {"posterior", "metrics", "resnetv2", "pixelshuffle", "mosaic", "devices", "schedule", "models"}
     | {"distances", "features", "bimodality", "priors", "data.cache", "data.loader", "data.labels"},
     {"objectives", "patchgan", "charts", "data", "diagnostics", "picturesets", "probes", "theory"},

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import logging
 import os
-import platform
 import sys
 import threading
 import time
@@ -17,6 +15,7 @@ import torch
 from torch import nn
 
 from vaekit.config import Config
+from vaekit.memory import keep_freed_memory
 
 
 @contextmanager
@@ -41,7 +40,6 @@ with hidden("torchmetrics"):
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 BACKENDS = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # of tensors on either side
 WATCH_SEC = 1.0
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def make_fabric(config: Config) -> Fabric:
@@ -63,18 +61,6 @@ def make_fabric(config: Config) -> Fabric:
         strategy=DDPStrategy(process_group_backend=BACKENDS) if ranks > 1 else "auto",
         precision=PRECISIONS[resolve_precision(config)],  # type: ignore[arg-type]
     )
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for its next step, where the C library is glibc.
-
-    A step on a CPU frees and takes the same hundreds of MiB again. By default glibc returns large blocks to the system
-    each time, which hands them out anew, page by page and zeroed: a sixth of a step of `fast` (docs/performance.md).
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap too
-        libc.mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks
 
 
 def launch(fabric: Fabric) -> None:

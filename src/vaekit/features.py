@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vaekit.files import sha256
+from vaekit.memory import keep_freed_memory
 from vaekit.pixels import to_uint8
 
 FEATURES = ("efficientnet-lite0", "inception")
@@ -86,6 +87,8 @@ def load_extractor(name: str, weights: Path | None = None, device: str | torch.d
     loaders = {"efficientnet-lite0": efficientnet_lite0, "inception": inception}
     if name not in loaders:
         raise ValueError(f"unknown features {name!r}; choose one of {', '.join(FEATURES)}")
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     return loaders[name](weights, torch.device(device))
 
 
