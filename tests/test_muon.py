@@ -31,28 +31,32 @@ def nearest_orthogonal(matrix: Tensor) -> Tensor:
     return (u @ v).float()
 
 
-@pytest.mark.parametrize("shape", [(32, 48), (48, 32), (64, 64), (16, 400)])
-def test_orthogonalised_is_near_the_nearest_orthogonal_matrix(shape):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(32, 48), (48, 32), (64, 64), (16, 400), (256, 2304)])
+def test_orthogonalised_is_near_the_nearest_orthogonal_matrix(shape, dtype):
     matrix = random_weight(*shape).detach()
 
-    result = orthogonalised(matrix)
+    result = orthogonalised(matrix, dtype)
 
+    assert result.dtype == torch.float32
     assert torch.cosine_similarity(result.flatten(), nearest_orthogonal(matrix).flatten(), 0) > 0.97
     assert torch.linalg.svdvals(result).max() < 1.25
 
 
-def test_small_singular_values_are_brought_near_one_too():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_small_singular_values_are_brought_near_one_too(dtype):
     u, _, v = torch.linalg.svd(random_weight(32, 100).detach(), full_matrices=False)
     matrix = u @ torch.diag(torch.logspace(0, -2, 32)) @ v
 
-    values = torch.linalg.svdvals(orthogonalised(matrix))
+    values = torch.linalg.svdvals(orthogonalised(matrix, dtype))
 
     assert values.min() > 0.6
     assert values.max() < 1.25
 
 
 def test_a_zero_gradient_is_no_division_by_zero():
-    assert orthogonalised(torch.zeros(16, 32)).count_nonzero() == 0
+    for dtype in (torch.float32, torch.bfloat16):
+        assert orthogonalised(torch.zeros(16, 32), dtype).count_nonzero() == 0
 
 
 @pytest.mark.parametrize("shape", SHAPES)

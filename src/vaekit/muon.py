@@ -24,7 +24,7 @@ class Muon(Optimizer):
     eq. 4), so `lr` and the decoupled `weight_decay` mean what they mean there. Biases, gains, and matrices with a
     side below 16 (those to and from pixels and logits) are AdamW's, with `betas` and `eps`. `fused` means what matters
     of it to others: where `found_inf` is set, a scalar on the device, a step with a 1 there changes nothing, and
-    nobody waits to know.
+    nobody waits to know. `dtype` is that of `orthogonalised`.
     """
 
     found_inf: Tensor | None = None
@@ -39,9 +39,11 @@ class Muon(Optimizer):
         *,
         momentum: float,
         fused: bool,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         settings = {"betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum": momentum, "fused": fused}
         super().__init__(params, {"lr": lr} | settings)
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -57,13 +59,18 @@ class Muon(Optimizer):
         if self.found_inf is not None:
             taken = 1.0 - self.found_inf
             gradient = torch.where(self.found_inf > 0, 0.0, gradient)
-        direction = orthogonal_momentum if is_matrix(weight) else adam
-        update = direction(gradient, self.state[weight], group, taken)
+        state = self.state[weight]
+        if is_matrix(weight):
+            update = orthogonal_momentum(gradient, state, group, taken, self.dtype)
+        else:
+            update = adam(gradient, state, group, taken)
         lr = group["lr"] * taken
         weight.mul_(1 - lr * group["weight_decay"]).sub_(lr * update)
 
 
-def orthogonal_momentum(gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], taken: Any) -> Tensor:
+def orthogonal_momentum(
+    gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], taken: Any, dtype: torch.dtype
+) -> Tensor:
     """Muon's update in learning rates, in the shape of the gradient."""
     if not state:
         state["momentum"] = torch.zeros_like(gradient)
@@ -72,7 +79,7 @@ def orthogonal_momentum(gradient: Tensor, state: dict[str, Tensor], group: dict[
     # The order of the columns does not matter; this one makes a view of weights that are channels_last.
     ahead = ahead.movedim(1, -1)
     matrix = ahead.flatten(1)
-    update = orthogonalised(matrix) * (ADAM_RMS * math.sqrt(max(matrix.shape)))
+    update = orthogonalised(matrix, dtype) * (ADAM_RMS * math.sqrt(max(matrix.shape)))
     return update.reshape(ahead.shape).movedim(-1, 1)
 
 
@@ -93,15 +100,28 @@ def is_matrix(weight: Tensor) -> bool:
     return weight.ndim >= 2 and min(len(weight), weight[0].numel()) >= LEAST_SIDE
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
+def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """(m, n) -> about its nearest orthogonal matrix U V^T: the same directions, singular values from 0.7 to 1.2.
 
-    Newton-Schulz iterations on the Gram matrix, which has the shorter side only: x_k is a polynomial of x x^T times
-    x, and only the polynomial is iterated. In float32, where that is as exact as on x itself.
+    Newton-Schulz iterations in `dtype`: in bfloat16 on x itself, as Jordan et al. do; in float32 on its Gram matrix,
+    which has the shorter side only, less than half of the arithmetic and as exact there. In bfloat16 it is not:
+    rounding gives the Gram matrix negative eigenvalues, and the iterations blow them up.
     """
     if len(matrix) > matrix.shape[1]:
-        return orthogonalised(matrix.T).T
-    x = matrix / matrix.norm().clamp(min=TINY)
+        return orthogonalised(matrix.T, dtype).T
+    x = (matrix / matrix.norm().clamp(min=TINY)).to(dtype)
+    return (iterated(x) if dtype == torch.bfloat16 else iterated_by_gram(x)).to(matrix.dtype)
+
+
+def iterated(x: Tensor) -> Tensor:
+    """x (m, n) with m <= n after all iterations, each a polynomial of x x^T times x."""
+    for _ in range(ITERATIONS):
+        x = polynomial(x @ x.T) @ x
+    return x
+
+
+def iterated_by_gram(x: Tensor) -> Tensor:
+    """The same, with the polynomials multiplied first: the iterations see x x^T alone."""
     gram = x @ x.T
     factor = polynomial(gram)
     product = factor

@@ -315,7 +315,8 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
     weights = (vae.parameters(), config.lr, (settings.beta1, settings.beta2), ADAM_EPSILON, settings.weight_decay)
     optimizer: Optimizer
     if settings.kind == "muon":
-        optimizer = Muon(*weights, momentum=settings.momentum, fused=fused)
+        dtype = torch.bfloat16 if resolve_precision(config) == "bf16" else torch.float32
+        optimizer = Muon(*weights, momentum=settings.momentum, fused=fused, dtype=dtype)
     else:
         optimizer = AdamW(*weights, fused=fused)
     if synchronise:
