@@ -329,7 +329,7 @@ def in_precision_of(config: Config) -> Iterator[None]:
 def seen_as(config: Config) -> str:
     """What becomes of pictures of another size or with other channels."""
     height, width = config.image_size
-    kind = {1: "grey", 3: "colour"}.get(config.channels, f"{config.channels} channels")
+    kind = "grey" if config.channels == 1 else "colour"
     return f"cropped and resized to {height}x{width} in {kind}: what this model takes"
 
 

@@ -24,10 +24,7 @@ BATCHNORM_MOMENTUM = 0.01  # Keras' 0.99: torch weighs the new value, Keras the 
 EPSILON = 1e-3  # Keras' default, for BatchNorm and LayerNorm
 GRID_CHANNELS = 64  # channels of the coarsest grid, 4 x 4 x 64 = 1,024 features in the paper
 NORMS = ("batch", "frozen", "group", "none")
-POINTWISE = (
-    "frozen",
-    "none",
-)  # they need no other position; a layer that skips positions may skip them before the norm
+POINTWISE = ("frozen", "none")  # see one position at a time: what the layer after them skips need not be there
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):

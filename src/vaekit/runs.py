@@ -190,9 +190,9 @@ def trained_on(run: Path, config: Config, at_hand: Prepared | None = None) -> tu
 
     Those `at_hand` are taken if it is them, wherever they lie. Raises `ValueError` if they are gone or have changed.
     """
-    known = at_hand is not None and read_pictures(run).are(at_hand)
-    prepared = at_hand if known and at_hand is not None else own_pictures(run, config)
-    return prepared, split(prepared.names, config.split)[0]
+    if at_hand is None or not read_pictures(run).are(at_hand):
+        at_hand = own_pictures(run, config)
+    return at_hand, split(at_hand.names, config.split)[0]
 
 
 def own_pictures(run: Path, config: Config) -> Prepared:
