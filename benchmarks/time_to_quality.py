@@ -21,6 +21,7 @@ import tyro
 from torch import Tensor
 
 from common import show
+from vaekit.assessment import in_precision_of
 from vaekit.checkpoint import FOLDER, STATE_FILE
 from vaekit.config import Config
 from vaekit.data import HeldOut
@@ -100,9 +101,10 @@ class Judge:
         vae = build_vae(config).eval().to(memory_format=torch.channels_last)
         vae.load_state_dict(read_tensors(point / WEIGHTS)[0])
         counters = json_module.loads((point / STATE_FILE).read_text())
-        numbers = evaluate(vae, self.held_out.batches(BATCH))
-        x_hats = (x_hat for _, _, x_hat, _ in reconstruct(vae, self.held_out.batches(BATCH), seed=0))
-        numbers["fd"] = frechet_distance(self.real, self.features(x_hats))
+        with in_precision_of(config):
+            numbers = evaluate(vae, self.held_out.batches(BATCH))
+            x_hats = (x_hat for _, _, x_hat, _ in reconstruct(vae, self.held_out.batches(BATCH), seed=0))
+            numbers["fd"] = frechet_distance(self.real, self.features(x_hats))
         time = {"minutes": counters["elapsed_sec"] / 60, "images": counters["images_seen"]}
         return time | {name: numbers[name] for name in MEASURES}
 
