@@ -39,7 +39,7 @@ from vaekit.probes import usefulness
 from vaekit.runlog import read_records
 from vaekit.runs import FIGURES_FOLDER, held_out_of, trained_on
 from vaekit.sampling import run_prior
-from vaekit.tables import ABSENT, GENERATIONS, Table, by_measure
+from vaekit.tables import ABSENT, GENERATIONS, Table, by_measure, caveats
 from vaekit.vae import VAE, WEIGHTS_FILE
 
 PROTOCOL_VERSION = 1  # raise it when a measure would give another number
@@ -346,13 +346,8 @@ def few_images(num_images: int) -> list[str]:
 def readable(result: Mapping[str, Any]) -> str:
     """The result for a terminal."""
     tables = [table.text() for table in tables_of(result)]
-    return "\n\n".join([*tables, "Latents\n  " + "\n  ".join(latent_lines(result["latents"])), *caveats(result)])
-
-
-def caveats(result: Mapping[str, Any]) -> list[str]:
-    """What a reader of the numbers must know: warnings, and what was not measured and why."""
-    missing = (f"not measured, {name}: {reason}" for name, reason in result["not_measured"].items())
-    return [*(f"warning: {line}" for line in result["warnings"]), *missing]
+    latents = "Latents\n  " + "\n  ".join(latent_lines(result["latents"]))
+    return "\n\n".join([*tables, latents, *caveats(result["warnings"], result["not_measured"])])
 
 
 def latent_lines(latents: Mapping[str, Any]) -> list[str]:
@@ -408,6 +403,7 @@ def write(result: Mapping[str, Any], run: Path, name: str) -> None:
         unfinished.write_text(json.dumps(result, indent=1) + "\n")
     with replacing(run / f"{name}.md") as unfinished:
         tables = [table.markdown() for table in tables_of(result)]
-        lines = "\n".join(f"- {line}" for line in (*latent_lines(result["latents"]), *caveats(result)))
-        unfinished.write_text("\n\n".join([*tables, lines]) + "\n")
-    save(power_spectra(result["spectra"]), run / FIGURES_FOLDER / f"{name.replace('evaluation', 'power_spectra')}.png")
+        lines = [*latent_lines(result["latents"]), *caveats(result["warnings"], result["not_measured"])]
+        unfinished.write_text("\n\n".join([*tables, "\n".join(f"- {line}" for line in lines)]) + "\n")
+    figure = f"power_spectra{name.removeprefix('evaluation')}.png"
+    save(power_spectra(result["spectra"]), run / FIGURES_FOLDER / figure)

@@ -11,7 +11,7 @@ import torch
 from vaekit import charts, checkpoint, figures
 from vaekit.assessment import Say, evaluate_run
 from vaekit.config import Config
-from vaekit.data import HeldOut, Prepared, prepare, resolve_source
+from vaekit.data import HeldOut, prepare, resolve_source
 from vaekit.data.labels import find_labels
 from vaekit.data.loader import evenly
 from vaekit.devices import available
@@ -21,15 +21,7 @@ from vaekit.mosaic import save
 from vaekit.priors import Prior, StandardNormal
 from vaekit.report import Entries, Entry, write_report
 from vaekit.runlog import read_records
-from vaekit.runs import (
-    FIGURE_IMAGES,
-    FIGURES_FOLDER,
-    PICTURES_FILE,
-    default_run,
-    finished,
-    held_out_of,
-    read_pictures,
-)
+from vaekit.runs import FIGURE_IMAGES, FIGURES_FOLDER, check_free_of_others, default_run, finished, held_out_of
 from vaekit.sampling import run_prior
 from vaekit.training import train
 from vaekit.vae import VAE
@@ -91,7 +83,7 @@ def compare(
     pictures = prepare(resolve_source(str(images)), *config.image_size, config.channels)
     find_labels(pictures.folder, pictures.names, labels)
     for run in runs.values():
-        check_pictures(run, pictures)
+        check_free_of_others(run, pictures)
     for i, (key, settings) in enumerate(planned.items(), start=1):
         if not finished(runs[key], settings):
             say(f"{i} of {len(planned)}: training {key[0]}, seed {settings.seed}")
@@ -108,13 +100,6 @@ def compare(
         entries.setdefault(model, []).append(Entry(run, measured))
     say("drawing")
     return write_report(folder, config, entries, draw_figures(folder, entries))
-
-
-def check_pictures(run: Path, pictures: Prepared) -> None:
-    """Raise `ValueError` if a run was begun on other pictures."""
-    if (run / PICTURES_FILE).is_file() and not read_pictures(run).are(pictures):
-        before = read_pictures(run).folder
-        raise ValueError(f"{run} trained on other pictures, those in {before} as they were; give another --out")
 
 
 def draw_figures(folder: Path, entries: Entries) -> dict[str, Path]:

@@ -104,8 +104,8 @@ def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
     """(m, n) -> about its nearest orthogonal matrix U V^T: the same directions, singular values from 0.7 to 1.2.
 
     Newton-Schulz iterations in `dtype`: in bfloat16 on x itself, as Jordan et al. do; in float32 on its Gram matrix,
-    which has the shorter side only, less than half of the arithmetic and as exact there. In bfloat16 it is not:
-    rounding gives the Gram matrix negative eigenvalues, and the iterations blow them up.
+    which has the shorter side only: less arithmetic, and as exact there. In bfloat16 it is not: rounding gives the
+    Gram matrix negative eigenvalues, and the iterations blow them up.
     """
     if len(matrix) > matrix.shape[1]:
         return orthogonalised(matrix.T, dtype).T

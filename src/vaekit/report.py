@@ -15,7 +15,7 @@ from typing import Any
 
 from vaekit.config import Config
 from vaekit.files import replacing
-from vaekit.tables import ABSENT, GENERATIONS, MEASURES, Table, number
+from vaekit.tables import ABSENT, GENERATIONS, MEASURES, Table, caveats, number
 
 FD, KD = ("fd_effnet", "fid"), ("kd_effnet", "kid")
 RECONSTRUCTION = ("l1", "psnr", "ssim", "ms_ssim", "lpips", "laplacian_ratio", "spectrum_db", *FD, *KD)
@@ -110,10 +110,8 @@ def notes_of(entries: Entries) -> list[str]:
             verdict = entry.measured["latents"]["verdict"]
             name = f"{model}, {entry.run.name}" if len(runs) > 1 else model
             verdicts.append(f"{name}: {' '.join([verdict['sentence'], *verdict['warnings']])}")
-            common |= {
-                f"warning: {line}": None for line in entry.measured["warnings"] if line not in verdict["warnings"]
-            }
-            common |= {f"not measured, {what}: {why}": None for what, why in entry.measured["not_measured"].items()}
+            warnings = [line for line in entry.measured["warnings"] if line not in verdict["warnings"]]
+            common |= dict.fromkeys(caveats(warnings, entry.measured["not_measured"]))
     return [*verdicts, *common]
 
 

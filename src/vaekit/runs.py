@@ -123,6 +123,13 @@ def check_same_pictures(run: Path, prepared: Prepared) -> None:
         )
 
 
+def check_free_of_others(run: Path, prepared: Prepared) -> None:
+    """Raise `ValueError` if `run` holds a run that was begun on other pictures than `prepared`."""
+    if (run / PICTURES_FILE).is_file() and not read_pictures(run).are(prepared):
+        before = read_pictures(run).folder
+        raise ValueError(f"{run} trained on other pictures, those in {before} as they were; give another --out")
+
+
 def read_config(run: Path) -> Config:
     """The config of a run. Raises `ValueError` if the folder holds no run."""
     path = run / CONFIG_FILE

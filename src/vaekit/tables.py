@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 ABSENT = "-"
@@ -105,6 +105,12 @@ def number(name: str, value: float | None, spread: float | None = None) -> str:
         return ABSENT
     digits = MEASURES[name].digits
     return f"{value:{digits}}" + (f" ± {spread:{digits}}" if spread is not None else "")
+
+
+def caveats(warnings: Iterable[str], not_measured: Mapping[str, str]) -> list[str]:
+    """What a reader of numbers must know, a line each: warnings, and what was not measured and why."""
+    missing = (f"not measured, {name}: {reason}" for name, reason in not_measured.items())
+    return [*(f"warning: {line}" for line in warnings), *missing]
 
 
 def by_measure(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
