@@ -353,12 +353,15 @@ def readable(result: Mapping[str, Any]) -> str:
 def latent_lines(latents: Mapping[str, Any]) -> list[str]:
     """What `diagnose` found, in words."""
     split, std, modes = latents["elbo_split"], latents["std"], latents["bimodality"]
+    correlated = latents["kl_full_gaussian"] - latents["kl_global"]
+    by_chance = latents["correlations"]["by_chance"]
+    share = f"of which about {by_chance:.0f}" if by_chance < correlated else "all of which may"
     lines = [
         latents["verdict"]["sentence"],
         f"KL (eq. 11) {split['kl']:.1f} nats; rate {latents['rate']:.1f}, "
         f"{latents['joint_rate']:.1f} without what correlated entries say twice",
         f"KL_G (eq. 20) {latents['kl_global']:.1f} nats, {latents['kl_full_gaussian']:.1f} with correlations, "
-        f"of which {latents['correlations']['by_chance']:.1f} would come by chance",
+        f"{share} come by chance",
         f"mutual information {split['mutual_information']:.2f} of at most log N = {split['log_num_images']:.2f} nats; "
         f"KL of the mixture to N(0, I) {split['kl_aggregate']:.1f}",
         f"posterior stds: {std['near_dirac']:.1%} below 0.05, {std['near_prior']:.1%} above 0.95",

@@ -106,7 +106,7 @@ def correlations(posterior: Posterior) -> dict[str, float | None]:
     """`mean` and `largest` |correlation| of two different entries of the aggregate posterior; None where d is one.
 
     Entries that are independent still show about 0.8 / sqrt(N) on average, by chance, which adds d (d - 1) / (4 N) nats
-    to `kl_full_gaussian`: `by_chance`.
+    to `kl_full_gaussian`: `by_chance`, where there are many more images than entries.
     """
     posterior = checked(posterior)
     n, d = posterior.mean.shape
