@@ -56,7 +56,7 @@ def vaekit_step(settings: EqualLayers, precision: str) -> dict[str, Any]:
     from vaekit import preset
     from vaekit.devices import make_fabric
     from vaekit.flops import step_flops
-    from vaekit.step import train_step
+    from vaekit.step import check_finite, train_step
     from vaekit.training import build_objective, build_state
 
     torch.set_num_threads(settings.threads)
@@ -65,7 +65,11 @@ def vaekit_step(settings: EqualLayers, precision: str) -> dict[str, Any]:
     state, objective = build_state(fabric, config), build_objective(config)
     x = (torch.rand(settings.batch, *config.image_shape) * 2 - 1).contiguous(memory_format=torch.channels_last)
     eps = torch.randn(settings.batch, config.latent_dim)
-    step = partial(train_step, fabric, state, objective, x, eps, adversarial=True, clip=config.optimizer.clip)
+
+    def step() -> None:
+        train_step(fabric, state, objective, x, eps, adversarial=True, clip=config.optimizer.clip)
+        check_finite(state)
+
     with FlopCounterMode(display=False) as counter:
         step()
     whole = dataclasses.replace(config, network=dataclasses.replace(config.network, norm="batch"))  # leaves nothing out

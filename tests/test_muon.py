@@ -1,6 +1,7 @@
 """Muon, against the singular value decomposition and torch's AdamW."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ SETTINGS = {"betas": (0.9, 0.99), "eps": 1e-7, "weight_decay": 0.1}
 SHAPES = [(32, 48), (48, 32), (64, 16, 3, 3), (16, 64, 1, 1)]
 
 
-def muon(*weights: Tensor, lr: float = 0.1, **changes: float) -> Muon:
+def muon(*weights: Tensor, lr: float = 0.1, **changes: Any) -> Muon:
     return Muon(weights, **(SETTINGS | {"lr": lr} | changes), momentum=0.95, fused=False)
 
 
@@ -36,9 +37,8 @@ def nearest_orthogonal(matrix: Tensor) -> Tensor:
 def test_orthogonalised_is_near_the_nearest_orthogonal_matrix(shape, dtype):
     matrix = random_weight(*shape).detach()
 
-    result = orthogonalised(matrix, dtype)
+    result = orthogonalised(matrix[None].to(dtype))[0].float()
 
-    assert result.dtype == torch.float32
     assert torch.cosine_similarity(result.flatten(), nearest_orthogonal(matrix).flatten(), 0) > 0.97
     assert torch.linalg.svdvals(result).max() < 1.25
 
@@ -48,7 +48,7 @@ def test_small_singular_values_are_brought_near_one_too(dtype):
     u, _, v = torch.linalg.svd(random_weight(32, 100).detach(), full_matrices=False)
     matrix = u @ torch.diag(torch.logspace(0, -2, 32)) @ v
 
-    values = torch.linalg.svdvals(orthogonalised(matrix, dtype))
+    values = torch.linalg.svdvals(orthogonalised(matrix[None].to(dtype))[0].float())
 
     assert values.min() > 0.6
     assert values.max() < 1.25
@@ -56,7 +56,21 @@ def test_small_singular_values_are_brought_near_one_too(dtype):
 
 def test_a_zero_gradient_is_no_division_by_zero():
     for dtype in (torch.float32, torch.bfloat16):
-        assert orthogonalised(torch.zeros(16, 32), dtype).count_nonzero() == 0
+        assert orthogonalised(torch.zeros(1, 16, 32, dtype=dtype)).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_one_shape_are_moved_as_each_alone(dtype):
+    weights, alone = ([random_weight(32, 16, 3, 3, seed=seed) for seed in range(3)] for _ in range(2))
+    for together in zip(weights, alone, strict=True):
+        for weight in together:
+            weight.grad = weight.detach().square() * 10 ** weight.detach().mean().sign()  # of very different sizes
+
+    muon(*weights, dtype=dtype).step()
+    for weight in alone:
+        muon(weight, dtype=dtype).step()
+
+    torch.testing.assert_close(weights, alone)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -16,6 +16,7 @@ from vaekit.data import Stream
 from vaekit.devices import launch, make_fabric, resolve_precision
 from vaekit.flops import step_flops
 from vaekit.runlog import duration
+from vaekit.step import check_finite
 from vaekit.training import build_objective, build_state, next_step
 
 WARM_UP = 2  # steps: the first ones allocate memory, and compile where asked to
@@ -45,7 +46,7 @@ def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
         next_step(fabric, config, state, objective, stream, adversarial)
         state.counters["step"] += 1
         state.counters["images_seen"] += config.batch
-        wait_for(fabric.device)
+        check_finite(state)  # waits for the device
 
     kinds = [False] * (not config.gan or config.discriminator.start > 0) + [True] * config.gan
     rates = [config.batch / median_sec(lambda kind=kind: step(kind), seconds) for kind in kinds]  # type: ignore[misc]

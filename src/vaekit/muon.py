@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class Muon(Optimizer):
     eq. 4), so `lr` and the decoupled `weight_decay` mean what they mean there. Biases, gains, and matrices with a
     side below 16 (those to and from pixels and logits) are AdamW's, with `betas` and `eps`. `fused` means what matters
     of it to others: where `found_inf` is set, a scalar on the device, a step with a 1 there changes nothing, and
-    nobody waits to know. `dtype` is that of `orthogonalised`.
+    nobody waits to know. `dtype` is that of the iterations, see `orthogonalised`.
     """
 
     found_inf: Tensor | None = None
@@ -47,40 +48,48 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every weight that has a gradient."""
+        """Move every weight that has a gradient; after `found_inf`, by nothing."""
+        taken: Tensor | float = 1.0 if self.found_inf is None else 1.0 - self.found_inf
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self.move(weight, weight.grad, group)
+            lr = group["lr"] * taken
+            for weight, update in self.updates(group, taken):
+                weight.mul_(1 - lr * group["weight_decay"]).sub_(update.mul_(lr))
 
-    def move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        """One weight's step, of size zero after `found_inf`."""
-        taken: Tensor | float = 1.0
-        if self.found_inf is not None:
-            taken = 1.0 - self.found_inf
-            gradient = torch.where(self.found_inf > 0, 0.0, gradient)
-        state = self.state[weight]
-        if is_matrix(weight):
-            update = orthogonal_momentum(gradient, state, group, taken, self.dtype)
-        else:
-            update = adam(gradient, state, group, taken)
-        lr = group["lr"] * taken
-        weight.mul_(1 - lr * group["weight_decay"]).sub_(lr * update)
+    def updates(self, group: dict[str, Any], taken: Tensor | float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weights and their updates in learning rates. Matrices of one shape are made orthogonal together."""
+        alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
+            gradient = weight.grad if self.found_inf is None else torch.where(self.found_inf > 0, 0.0, weight.grad)
+            if is_matrix(weight):
+                alike[weight.shape].append((weight, nesterov(gradient, self.state[weight], group["momentum"], taken)))
+            else:
+                yield weight, adam(gradient, self.state[weight], group, taken)
+        for shape, same in alike.items():
+            matrices = torch.stack([as_matrix(gradient).to(self.dtype) for _, gradient in same])
+            scale = ADAM_RMS * math.sqrt(max(matrices.shape[1:]))
+            for (weight, _), update in zip(same, orthogonalised(matrices), strict=True):
+                yield weight, from_matrix(update, shape).float().mul_(scale)
 
 
-def orthogonal_momentum(
-    gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], taken: Any, dtype: torch.dtype
-) -> Tensor:
-    """Muon's update in learning rates, in the shape of the gradient."""
+def nesterov(gradient: Tensor, state: dict[str, Tensor], momentum: float, taken: Any) -> Tensor:
+    """The gradient with its momentum, one step ahead."""
     if not state:
         state["momentum"] = torch.zeros_like(gradient)
-    momentum = state["momentum"].lerp_(gradient, (1 - group["momentum"]) * taken)
-    ahead = gradient.lerp(momentum, group["momentum"])  # Nesterov's
-    # The order of the columns does not matter; this one makes a view of weights that are channels_last.
-    ahead = ahead.movedim(1, -1)
-    matrix = ahead.flatten(1)
-    update = orthogonalised(matrix, dtype) * (ADAM_RMS * math.sqrt(max(matrix.shape)))
-    return update.reshape(ahead.shape).movedim(-1, 1)
+    average = state["momentum"].lerp_(gradient, (1 - momentum) * taken)
+    return gradient.lerp(average, momentum)
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """(O, I, h, w) -> (O, h w I): an order of the columns that makes a view of weights that are channels_last."""
+    return weight.movedim(1, -1).flatten(1)
+
+
+def from_matrix(matrix: Tensor, shape: torch.Size) -> Tensor:
+    """`as_matrix` undone."""
+    out_channels, in_channels, *kernel = shape
+    return matrix.reshape(out_channels, *kernel, in_channels).movedim(-1, 1)
 
 
 def adam(gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], taken: Any) -> Tensor:
@@ -100,29 +109,30 @@ def is_matrix(weight: Tensor) -> bool:
     return weight.ndim >= 2 and min(len(weight), weight[0].numel()) >= LEAST_SIDE
 
 
-def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(m, n) -> about its nearest orthogonal matrix U V^T: the same directions, singular values from 0.7 to 1.2.
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """(k, m, n) -> about their nearest orthogonal matrices U V^T: the same directions, singular values from 0.7 to 1.2.
 
-    Newton-Schulz iterations in `dtype`: in bfloat16 on x itself, as Jordan et al. do; in float32 on its Gram matrix,
-    which has the shorter side only: less arithmetic, and as exact there. In bfloat16 it is not: rounding gives the
-    Gram matrix negative eigenvalues, and the iterations blow them up.
+    Newton-Schulz iterations: in bfloat16 on x itself, as Jordan et al. do; in float32 on its Gram matrix, which has
+    the shorter side only: less arithmetic, and as exact there. In bfloat16 it is not: rounding gives the Gram matrix
+    negative eigenvalues, and the iterations blow them up.
     """
-    if len(matrix) > matrix.shape[1]:
-        return orthogonalised(matrix.T, dtype).T
-    x = (matrix / matrix.norm().clamp(min=TINY)).to(dtype)
-    return (iterated(x) if dtype == torch.bfloat16 else iterated_by_gram(x)).to(matrix.dtype)
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonalised(matrices.mT).mT
+    norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True, dtype=torch.float32)
+    x = matrices / norms.clamp(min=TINY).to(matrices.dtype)
+    return iterated(x) if x.dtype == torch.bfloat16 else iterated_by_gram(x)
 
 
 def iterated(x: Tensor) -> Tensor:
-    """x (m, n) with m <= n after all iterations, each a polynomial of x x^T times x."""
+    """x (k, m, n) with m <= n after all iterations, each a polynomial of x x^T times x."""
     for _ in range(ITERATIONS):
-        x = polynomial(x @ x.T) @ x
+        x = polynomial(x @ x.mT) @ x
     return x
 
 
 def iterated_by_gram(x: Tensor) -> Tensor:
     """The same, with the polynomials multiplied first: the iterations see x x^T alone."""
-    gram = x @ x.T
+    gram = x @ x.mT
     factor = polynomial(gram)
     product = factor
     for _ in range(ITERATIONS - 1):
@@ -135,6 +145,6 @@ def iterated_by_gram(x: Tensor) -> Tensor:
 def polynomial(gram: Tensor) -> Tensor:
     """a I + b G + c G^2, which takes singular values a step closer to 1."""
     a, b, c = NEWTON_SCHULZ
-    result = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-    result.diagonal().add_(a)
+    result = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    result.diagonal(dim1=1, dim2=2).add_(a)
     return result

@@ -128,6 +128,7 @@ def train_step(
         judged = backward_discriminator(fabric, state.discriminator, x, x_hat, chunks)
         update(state.discriminator_optimizer, all_finite(judged.total))  # gamma
         terms |= judged.terms
+    terms = {name: term.detach() for name, term in terms.items()}  # or each keeps the graph of its step in memory
     checked = {name: term for name, term in terms.items() if name != "grad_norm" or not scales_losses(fabric)}
     state.unchecked.append(Step(int(state.counters["step"]) + 1, checked, x_hat.isfinite().all()))
     return terms
