@@ -118,8 +118,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalised(matrices.mT).mT
-    norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True, dtype=torch.float32)
-    x = matrices / norms.clamp(min=TINY).to(matrices.dtype)
+    x = matrices / torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True).clamp(min=TINY)
     return iterated(x) if x.dtype == torch.bfloat16 else iterated_by_gram(x)
 
 

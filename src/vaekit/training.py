@@ -316,7 +316,8 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
     optimizer: Optimizer
     if settings.kind == "muon":
         dtype = torch.bfloat16 if resolve_precision(config) == "bf16" else torch.float32
-        optimizer = Muon(*weights, momentum=settings.momentum, fused=fused, dtype=dtype)
+        on_device = fabric.device.type == "cuda"  # a CPU has nobody to wait for
+        optimizer = Muon(*weights, momentum=settings.momentum, fused=on_device, dtype=dtype)
     else:
         optimizer = AdamW(*weights, fused=fused)
     if synchronise:
