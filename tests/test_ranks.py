@@ -21,7 +21,7 @@ from conftest import tiny_resnet
 from vaekit import training
 from vaekit.cli import run as run_command
 from vaekit.collectives import agree, from_rank_zero, which_ranks
-from vaekit.devices import synchronise_batch_norm
+from vaekit.devices import launch, synchronise_batch_norm
 from vaekit.evaluation import measure
 from vaekit.posterior import MOMENTS
 from vaekit.runlog import read_records
@@ -260,6 +260,8 @@ def assert_equal(weights, others):
 def assert_same_curve(run, other):
     assert len(losses(run)) == 21  # twenty steps and the test pictures
     for ours, theirs in zip(losses(run), losses(other), strict=True):
+        # A sum of absolute values has kinks: rounding decides the gradient of the entry that is just at zero.
+        assert ours.pop("grad_norm", 0.0) == pytest.approx(theirs.pop("grad_norm", 0.0), rel=2e-2)
         assert ours == pytest.approx(theirs, rel=2e-3)
 
 
@@ -321,6 +323,16 @@ def test_the_command_trains_two_ranks_as_one(photos, tmp_path, launcher, more):
     assert len(losses(tmp_path / "two")) == 7  # six steps and the test pictures
     for ours, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-3)
+
+
+def test_a_process_parts_from_the_other_ranks_before_it_ends(tmp_path, monkeypatch):
+    ends = []
+    monkeypatch.setattr("atexit.register", ends.append)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    launch(Fabric(accelerator="cpu"))
+    for end in ends:
+        end()
+    assert not dist.is_initialized()
 
 
 def test_a_folder_that_cannot_work_is_refused_before_other_processes_start(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import logging
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from vaekit.config import Config
@@ -68,6 +70,13 @@ def launch(fabric: Fabric) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0" or "TORCHELASTIC_RUN_ID" in os.environ:
         end_with(os.getppid())  # the first process where it started the others, else torchrun
     fabric.launch()
+    atexit.register(leave_ranks)
+
+
+def leave_ranks() -> None:
+    """Part from the other ranks while Python runs: what gloo still holds when the process ends may abort it."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def end_with(launcher: int) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al.: steep at zero, so that five iterations are enough
-ITERATIONS = 5
+ITERATIONS = 4
+LEAST = 3e-3  # singular values from here on, in Frobenius norms, end within 0.2 of 1
+REMEZ_ITERATIONS = 30  # twice as many as it takes
+SLACK = 1.01  # by which rounding may carry one out of the interval that a polynomial is made for
 ADAM_RMS = 0.2  # of Adam's usual update, in learning rates (Liu et al., "Muon is scalable for LLM training", 2025)
 LEAST_SIDE = 16
 TINY = 1e-7
@@ -110,11 +114,11 @@ def is_matrix(weight: Tensor) -> bool:
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """(k, m, n) -> about their nearest orthogonal matrices U V^T: the same directions, singular values from 0.7 to 1.2.
+    """(k, m, n) -> about their nearest orthogonal matrices U V^T: the same directions, singular values from 0.8 to 1.2.
 
-    Newton-Schulz iterations: in bfloat16 on x itself, as Jordan et al. do; in float32 on its Gram matrix, which has
-    the shorter side only: less arithmetic, and as exact there. In bfloat16 it is not: rounding gives the Gram matrix
-    negative eigenvalues, and the iterations blow them up.
+    Those below `LEAST` of the norm end lower. The `polynomials` go in bfloat16 over x itself, as Jordan et al. do;
+    in float32 to its Gram matrix, which has the shorter side only: less arithmetic, and as exact there. In bfloat16 it
+    is not: rounding gives the Gram matrix negative eigenvalues, and the polynomials blow them up.
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalised(matrices.mT).mT
@@ -124,26 +128,56 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 def iterated(x: Tensor) -> Tensor:
     """x (k, m, n) with m <= n after all iterations, each a polynomial of x x^T times x."""
-    for _ in range(ITERATIONS):
-        x = polynomial(x @ x.mT) @ x
+    for coefficients in polynomials():
+        x = factor(x @ x.mT, coefficients) @ x
     return x
 
 
 def iterated_by_gram(x: Tensor) -> Tensor:
     """The same, with the polynomials multiplied first: the iterations see x x^T alone."""
     gram = x @ x.mT
-    factor = polynomial(gram)
-    product = factor
-    for _ in range(ITERATIONS - 1):
-        gram = factor @ gram @ factor
-        factor = polynomial(gram)
-        product = factor @ product
+    first, *others = polynomials()
+    product = latest = factor(gram, first)
+    for coefficients in others:
+        gram = latest @ gram @ latest
+        latest = factor(gram, coefficients)
+        product = latest @ product
     return product @ x
 
 
-def polynomial(gram: Tensor) -> Tensor:
-    """a I + b G + c G^2, which takes singular values a step closer to 1."""
-    a, b, c = NEWTON_SCHULZ
+def factor(gram: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
+    """a I + b G + c G^2: times x, the polynomial a s + b s^3 + c s^5 of x's singular values s."""
+    a, b, c = coefficients
     result = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     result.diagonal(dim1=1, dim2=2).add_(a)
     return result
+
+
+@cache
+def polynomials() -> list[tuple[float, float, float]]:
+    """(a, b, c) of each iteration: the a s + b s^3 + c s^5 nearest to 1 on the interval that the one before left.
+
+    One after another, they are the best for the interval of the first, from `LEAST` to 1 (Amsel et al., "The Polar
+    Express", 2025, theorem 3.1). All but the last allow for `SLACK`.
+    """
+    low, high = LEAST, 1.0
+    found = []
+    for iteration in range(ITERATIONS):
+        (a, b, c), error = nearest_to_one(low, high)
+        slack = SLACK if iteration < ITERATIONS - 1 else 1.0
+        found.append((a / slack, b / slack**3, c / slack**5))
+        low, high = 1 - error, 1 + error
+    return found
+
+
+def nearest_to_one(low: float, high: float) -> tuple[tuple[float, float, float], float]:
+    """The odd quintic with the least largest distance from 1 on [low, high], and that distance (Remez' exchange).
+
+    The best one is 1 - E, 1 + E, 1 - E, 1 + E at the ends of the interval and at its two extrema between them.
+    """
+    inner = np.array([0.75 * low + 0.25 * high, 0.25 * low + 0.75 * high])
+    for _ in range(REMEZ_ITERATIONS):
+        s = np.array([low, *inner, high])
+        a, b, c, error = np.linalg.solve(np.stack([s, s**3, s**5, [1, -1, 1, -1]], axis=1), np.ones(4))
+        inner = np.sqrt(np.sort(np.roots([5 * c, 3 * b, a]).real))
+    return (float(a), float(b), float(c)), float(error)

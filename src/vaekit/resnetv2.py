@@ -107,7 +107,7 @@ class Residual(nn.Sequential):
 class Doubling(nn.ConvTranspose2d):
     """The 3x3 transposed convolution that doubles height and width.
 
-    Its bias is added afterwards: inside of the layer, oneDNN has only a slow reference for the bias' gradient.
+    Its bias is added afterwards: for the gradient of one inside of the layer, oneDNN has no fast kernel.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -116,7 +116,7 @@ class Doubling(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert output_size is None
         assert self.bias is not None
-        doubled = conv_transpose2d(x, self.weight, None, self.stride, self.padding, self.output_padding)
+        doubled = conv_transpose2d(x, self.weight, stride=2, padding=1, output_padding=1)
         return doubled.add_(self.bias.to(doubled.dtype)[:, None, None])
 
 
