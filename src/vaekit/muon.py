@@ -74,7 +74,7 @@ class Muon(Optimizer):
             matrices = torch.stack([as_matrix(gradient).to(self.dtype) for _, gradient in same])
             scale = ADAM_RMS * math.sqrt(max(matrices.shape[1:]))
             for (weight, _), update in zip(same, orthogonalised(matrices), strict=True):
-                yield weight, from_matrix(update, shape).float().mul_(scale)
+                yield weight, from_matrix(update, shape).to(weight.dtype).mul_(scale)
 
 
 def nesterov(gradient: Tensor, state: dict[str, Tensor], momentum: float, taken: Any) -> Tensor:
