@@ -116,7 +116,8 @@ class Doubling(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert output_size is None
         assert self.bias is not None
-        doubled = conv_transpose2d(x, self.weight, stride=2, padding=1, output_padding=1)
+        assert not isinstance(self.padding, str)
+        doubled = conv_transpose2d(x, self.weight, None, self.stride, self.padding, self.output_padding)
         return doubled.add_(self.bias.to(doubled.dtype)[:, None, None])
 
 
