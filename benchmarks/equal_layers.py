@@ -41,6 +41,8 @@ class EqualLayers:
     """fp32, and bf16: mixed precision on both sides."""
     xla: bool = False
     """Compile the Keras step with XLA too, which is slower here and takes long."""
+    compile: bool = False
+    """Compile the step of vaekit too (`--compile default`), which takes a minute a process the first time."""
     steps: int = 10
     """Steps that are timed in each process."""
     repeats: int = 3
@@ -51,10 +53,9 @@ class EqualLayers:
     """Write the tables here too."""
 
 
-def vaekit_step(settings: EqualLayers, precision: str) -> dict[str, Any]:
+def vaekit_step(settings: EqualLayers, compiler: str, precision: str) -> dict[str, Any]:
     """Median seconds of a step, FLOPs of a step as done and as the layers say, and numbers of trainable weights."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from vaekit import preset
     from vaekit.devices import make_fabric
@@ -63,7 +64,8 @@ def vaekit_step(settings: EqualLayers, precision: str) -> dict[str, Any]:
     from vaekit.training import build_objective, build_state
 
     torch.set_num_threads(settings.threads)
-    config = preset("released", size=settings.size, batch=settings.batch, device="cpu", precision=precision)
+    shape = {"size": settings.size, "batch": settings.batch}
+    config = preset("released", **shape, device="cpu", precision=precision, compile=compiler)
     fabric = make_fabric(config)
     state, objective = build_state(fabric, config), build_objective(config)
     x = (torch.rand(settings.batch, *config.image_shape) * 2 - 1).contiguous(memory_format=torch.channels_last)
@@ -73,12 +75,10 @@ def vaekit_step(settings: EqualLayers, precision: str) -> dict[str, Any]:
         train_step(fabric, state, objective, x, eps, adversarial=True, clip=config.optimizer.clip)
         check_finite(state)
 
-    with FlopCounterMode(display=False) as counter:
-        step()
     whole = dataclasses.replace(config, network=dataclasses.replace(config.network, norm="batch"))  # leaves nothing out
     return {
-        "step, s": median_sec(step, settings.steps, WARM_UP - 1),
-        "flop": counter.get_total_flops(),
+        "step, s": median_sec(step, settings.steps, WARM_UP),
+        "flop": settings.batch * step_flops(config, adversarial=True),
         "flop of the layers": settings.batch * step_flops(whole, adversarial=True),
         "vae": sum(p.numel() for p in state.vae.parameters()),
         "discriminator": sum(p.numel() for p in state.discriminator.parameters()),
@@ -111,9 +111,11 @@ def compare(settings: EqualLayers) -> list[dict[str, Any]]:
     Raises if the layers are not equal.
     """
     kinds: dict[str, Callable[[str], dict[str, Any]]] = {
-        "vaekit": partial(in_fresh_process, vaekit_step, settings),
+        "vaekit": partial(in_fresh_process, vaekit_step, settings, "no"),
         "Keras": partial(keras_step, settings),
     }
+    if settings.compile:
+        kinds["vaekit, compiled"] = partial(in_fresh_process, vaekit_step, settings, "default")
     if settings.xla:
         kinds["Keras, XLA"] = partial(keras_step, settings, options=("--xla",))
     runners = list(product(settings.precisions, kinds))
@@ -124,11 +126,11 @@ def compare(settings: EqualLayers) -> list[dict[str, Any]]:
     weights = {(result["vae"], result["discriminator"]) for several in results.values() for result in several}
     assert len(weights) == 1, f"other layers: {weights}"
     seconds = {runner: statistics.median(r["step, s"] for r in several) for runner, several in results.items()}
-    best = min(sec for (_, kind), sec in seconds.items() if kind == "vaekit")
+    best = min(sec for (_, kind), sec in seconds.items() if kind.startswith("vaekit"))
     rows = []
     for (precision, kind), sec in seconds.items():
         ours = results[precision, "vaekit"][0]
-        flop = ours["flop" if kind == "vaekit" else "flop of the layers"]
+        flop = ours["flop" if kind.startswith("vaekit") else "flop of the layers"]
         faster = {"vaekit is faster": sec / seconds[precision, "vaekit"], "vaekit's best is faster": sec / best}
         rate = {"img/s": settings.batch / sec, "GFLOP/s": flop / sec / 1e9}
         rows.append({"precision": precision, "": kind} | rate | faster)
