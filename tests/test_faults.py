@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from vaekit.cli import run as command
 from vaekit.config import Config
 from vaekit.devices import make_fabric
 from vaekit.files import read_tensors
-from vaekit.runlog import read_records
+from vaekit.runlog import read_records, without_tensorboard
 from vaekit.training import build_state
 
 children = multiprocessing.get_context("forkserver")  # whose server has imported everything when a child starts
@@ -260,7 +261,9 @@ def test_a_disk_that_stays_full_is_one_line_at_the_end_and_the_old_checkpoints_s
     process = in_child(on_a_full_disk, photos, run, 5, math.inf, said)
     process.join()
     assert process.exitcode == 2
-    last = lines_of(said)[-1]
+    lines = lines_of(said)
+    assert not [line for line in lines if "Traceback" in line]
+    last = lines[-1]
     assert last.startswith(f"vaekit: could not save step 6 of {run}: ")
     assert "File too large" in last
     assert [folder.name for folder in checkpoint.all_checkpoints(run)] == ["000000003", "000000004"]
@@ -269,6 +272,13 @@ def test_a_disk_that_stays_full_is_one_line_at_the_end_and_the_old_checkpoints_s
     assert not leftovers(run)
     train(config, photos, run, resume=True)
     assert same_end(run, undisturbed)
+
+
+def test_an_error_in_another_thread_is_told_as_ever():
+    told, error = [], OSError("no space left")
+    args = threading.ExceptHookArgs((OSError, error, None, threading.Thread()))
+    without_tensorboard(told.append, args)
+    assert told == [args]
 
 
 def test_sigterm_saves_and_the_printed_command_goes_on(photos, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +26,23 @@ SHOWN = (
     "discriminator_real",
     "discriminator_fake",
 )
+
+
+def without_tensorboard(
+    excepthook: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs
+) -> None:
+    """What `threading.excepthook` does, but nothing for a file that TensorBoard's thread cannot write.
+
+    The thread hands that error to the next record too, and `RunLog.write` has one line for it. A traceback from another
+    thread could end up in the middle of the line that a run stops with.
+    """
+    of_tensorboard = type(args.thread).__module__.partition(".")[0] == "tensorboard"
+    if not (of_tensorboard and issubclass(args.exc_type, OSError)):
+        excepthook(args)
+
+
+# For the whole process: TensorBoard's thread may still be on its way here when its writer is closed.
+threading.excepthook = partial(without_tensorboard, threading.excepthook)
 
 
 class RunLog:
