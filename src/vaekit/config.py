@@ -191,7 +191,7 @@ class Config:
     micro_batch: int | None = None
     """Images a device works on at once, to save memory; the gradient stays that of the whole batch."""
     compile: Literal["no", "default", "reduce-overhead"] = "no"
-    """Compile encoder and decoder with torch.compile, for a minute or two at the start; reduce-overhead: with CUDA graphs."""
+    """Compile encoder and decoder with torch.compile, a minute at the start; reduce-overhead: with CUDA graphs."""
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time, same gradient."""
     lr: float = 1.5e-3
