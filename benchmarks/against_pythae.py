@@ -1,7 +1,7 @@
 """A training step of `fast` beside one of pythae's VAEGAN, with the same encoder, decoder and discriminator.
 
     pip install pythae
-    python benchmarks/against_pythae.py [--batch 32] [--images 640] [--json pythae.json]
+    python benchmarks/against_pythae.py [--batch 16] [--images 320] [--json pythae.json]
 
 pythae's trainer runs as it comes (float32; its VAEGAN decodes twice and asks its discriminator four times a step), on
 pictures already in memory. A third row is vaekit without mixed precision.
