@@ -63,6 +63,7 @@ def test_differences_are_named_with_dots():
         ({"minutes": -1.0}, "minutes is -1.0"),
         ({"images": 0}, "images is 0"),
         ({"micro_batch": 0}, "micro_batch is 0"),
+        ({"micro_batch": 4, "compile": "reduce-overhead"}, "cannot add up the gradients of micro-batches"),
         ({"colour": True}, "unknown setting colour; choose from preset, size"),
     ],
 )

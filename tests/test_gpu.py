@@ -2,19 +2,27 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from vaekit.benchmark import bench
 from vaekit.config import preset
+from vaekit.data import Stream
 from vaekit.devices import launch, make_fabric
 from vaekit.step import check_finite, train_step
-from vaekit.training import build_objective, build_state
+from vaekit.training import build_objective, build_state, next_step, update_ema
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 pytestmark = pytest.mark.filterwarnings("default")  # compilers warn
 CONFIG = preset("fast", size=32, batch=8)
 FP32_TOLERANCE, BF16_TOLERANCE = 1e-3, 5e-2  # relative, of each loss term after three steps
+
+
+@pytest.fixture(autouse=True)
+def whole_float32(monkeypatch):
+    """Convolutions on CUDA drop half of a float32's digits (TF32) unless told not to."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def losses_of_three_steps(device, precision, **settings):
@@ -25,11 +33,12 @@ def losses_of_three_steps(device, precision, **settings):
     state, objective = build_state(fabric, config), build_objective(config)
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
-        torch.compiler.cudagraph_mark_step_begin()
         x = torch.rand(config.batch, *config.image_shape, generator=generator) * 2 - 1
         eps = torch.randn(config.batch, config.latent_dim, generator=generator)
         x = x.to(fabric.device).contiguous(memory_format=torch.channels_last)
-        terms = train_step(fabric, state, objective, x, eps.to(fabric.device), adversarial=True, clip=3.0)
+        eps = eps.to(fabric.device)
+        settings = {"micro_batch": config.micro_batch, "clip": config.optimizer.clip}
+        terms = train_step(fabric, state, objective, x, eps, adversarial=True, **settings)
     check_finite(state)
     return {name: term.item() for name, term in terms.items()}
 
@@ -43,17 +52,29 @@ def test_every_path_on_cuda_has_the_losses_of_fp32_on_the_cpu(precision, toleran
 
 
 @needs_cuda
+@pytest.mark.parametrize("compiled", ["no", "default"])
+def test_micro_batches_on_cuda_have_the_losses_of_the_whole_batch(compiled):
+    expected = losses_of_three_steps("cpu", "fp32")
+    found = losses_of_three_steps("cuda", "fp32", compile=compiled, micro_batch=3)
+    assert found == pytest.approx(expected, rel=FP32_TOLERANCE)
+
+
+@needs_cuda
 def test_a_step_does_not_wait_for_cuda():
     config = dataclasses.replace(CONFIG, device="cuda").resolved()
     fabric = make_fabric(config)
     launch(fabric)
     state, objective = build_state(fabric, config), build_objective(config)
-    x = torch.zeros(config.batch, *config.image_shape, device="cuda")
-    eps = torch.zeros(config.batch, config.latent_dim, device="cuda")
-    train_step(fabric, state, objective, x, eps, adversarial=True, clip=3.0)
+    stream = Stream(np.zeros((16, *config.image_shape), np.uint8), np.arange(16), config.seed, config.flip)
+
+    def step():
+        next_step(fabric, config, state, objective, stream, adversarial=True)
+        update_ema(state.ema, state.vae.module, config.optimizer.ema, step=0)
+
+    step()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(fabric, state, objective, x, eps, adversarial=True, clip=3.0)
+        step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
+from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.accelerators import CPUAccelerator
+from lightning_fabric.strategies import SingleDeviceStrategy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import tiny_resnet
@@ -224,27 +227,53 @@ def test_what_a_step_returns_and_leaves_to_be_checked_holds_no_graph(fabric, tin
     assert not any(term.requires_grad for term in kept)
 
 
-class Reads(TorchDispatchMode):
-    """Counts what makes Python wait for a device: values read back from it."""
+class Waits(TorchDispatchMode):
+    """Counts what makes Python wait for a device: values read back from it, and numbers of Python's sent to it."""
 
     count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.lift_fresh.default)
         return function(*args, **(kwargs or {}))
 
 
+class Elsewhere(CPUAccelerator):
+    """A device that has shapes and no values: a tensor that lives on the CPU cannot be written from there."""
+
+    def setup_device(self, device):
+        assert device.type == "meta"
+
+
 @pytest.mark.parametrize("micro_batch", [None, 2])
-def test_a_step_reads_nothing_back_from_the_device(fabric, tiny, generator, micro_batch):
+def test_a_step_waits_for_no_device(fabric, tiny, generator, micro_batch):
     state, objective = build_state(fabric, tiny), build_objective(tiny)
     state.vae_optimizer.optimizer.defaults["fused"] = True  # as on CUDA
     x, eps = batch(tiny, generator)
-    with Reads() as reads:
+    with Waits() as waits:
         train_step(fabric, state, objective, x, eps, adversarial=True, micro_batch=micro_batch, clip=3.0)
-    assert reads.count == 0
-    with reads:
+    assert waits.count == 0
+    with waits:
         check_finite(state)
-    assert reads.count > 0  # so it does count
+    assert waits.count > 0  # so it does count
+    before = waits.count
+    with waits:
+        torch.tensor(1.0)
+    assert waits.count > before
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_all_that_a_step_moves_lives_on_its_device(tiny, micro_batch):
+    there = torch.device("meta")
+    fabric = Fabric(strategy=SingleDeviceStrategy(there, accelerator=Elsewhere()))
+    config = dataclasses.replace(tiny, moments_memory=2)
+    state = build_state(fabric, config)
+    state.vae_optimizer.optimizer.defaults["fused"] = True  # as on CUDA
+    state.discriminator_optimizer = Mock(optimizer=Mock(defaults={"fused": True}))  # torch has no fused AdamW there
+    x, eps = torch.zeros(6, *config.image_shape, device=there), torch.zeros(6, config.latent_dim, device=there)
+    objective = build_objective(config, state.memory)
+    terms = train_step(fabric, state, objective, x, eps, adversarial=True, micro_batch=micro_batch, clip=3.0)
+    kept = [tensor for network in state.networks.values() for tensor in network.state_dict().values()]
+    assert {tensor.device for tensor in (*terms.values(), *kept)} == {there}
 
 
 @pytest.mark.parametrize(("size", "micro_batch", "sizes"), [(6, None, [6]), (6, 4, [3, 3]), (7, 3, [2, 2, 3])])

@@ -208,13 +208,24 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew(tiny, phot
     train(tiny, photos, tmp_path)
 
 
-def test_resuming_with_more_pictures_than_before_is_refused(tiny, photos, tmp_path):
-    pictures = tmp_path / "pictures"
+def test_resuming_with_other_pictures_is_refused(tiny, photos, tmp_path):
+    pictures, run = tmp_path / "pictures", tmp_path / "run"
     shutil.copytree(photos, pictures)
-    train(tiny, pictures, tmp_path / "run")
+    train(tiny, pictures, run)
     shutil.copy(pictures / "00.png", pictures / "new.png")
-    with pytest.raises(ValueError, match=r"it began with 20 pictures in .*, and .* holds 21"):
-        train(tiny, pictures, tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match=r"began with other pictures than the 21 now in .*: with 20 in"):
+        train(tiny, pictures, run, resume=True)
+    (pictures / "new.png").rename(pictures / "01.png")  # as many as before, one of them another
+    with pytest.raises(ValueError, match=r"began with other pictures than the 20 now in .*: with 20 in"):
+        train(tiny, pictures, run, resume=True)
+
+
+def test_a_run_goes_on_where_its_pictures_were_moved_to(tiny, photos, tmp_path):
+    run = tmp_path / "run"
+    first = weights(train(tiny, photos, run))
+    moved = shutil.copytree(photos, tmp_path / "moved", copy_function=shutil.copyfile)  # with times of their own
+    again = weights(train(tiny, moved, run, resume=True))
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_a_finished_run_resumes_to_itself(tiny, photos, tmp_path):

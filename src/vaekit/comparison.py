@@ -21,7 +21,15 @@ from vaekit.mosaic import save
 from vaekit.priors import Prior, StandardNormal
 from vaekit.report import Entries, Entry, write_report
 from vaekit.runlog import read_records
-from vaekit.runs import FIGURE_IMAGES, FIGURES_FOLDER, check_free_of_others, default_run, finished, held_out_of
+from vaekit.runs import (
+    FIGURE_IMAGES,
+    FIGURES_FOLDER,
+    PICTURES_FILE,
+    check_same_pictures,
+    default_run,
+    finished,
+    held_out_of,
+)
 from vaekit.sampling import run_prior
 from vaekit.training import train
 from vaekit.vae import VAE
@@ -83,7 +91,8 @@ def compare(
     pictures = prepare(resolve_source(str(images)), *config.image_size, config.channels)
     find_labels(pictures.folder, pictures.names, labels)
     for run in runs.values():
-        check_free_of_others(run, pictures)
+        if (run / PICTURES_FILE).is_file():
+            check_same_pictures(run, pictures)
     for i, (key, settings) in enumerate(planned.items(), start=1):
         if not finished(runs[key], settings):
             say(f"{i} of {len(planned)}: training {key[0]}, seed {settings.seed}")

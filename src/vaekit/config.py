@@ -254,6 +254,11 @@ class Config:
             raise ValueError(f"batch {self.batch} cannot be shared evenly by {self.devices} devices")
         if self.micro_batch is not None:
             check_at_least("micro_batch", self.micro_batch, 1)
+            if self.compile == "reduce-overhead":  # https://github.com/pytorch/pytorch/issues/169545
+                raise ValueError(
+                    "compile reduce-overhead cannot add up the gradients of micro-batches: each replay of a CUDA graph "
+                    "overwrites those before; take --compile default, or leave out --micro-batch"
+                )
 
     def _check_size(self) -> None:
         height, width = self.image_size

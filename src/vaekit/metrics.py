@@ -103,7 +103,7 @@ def power_spectrum(x: Tensor) -> Tensor:
     down, across = torch.fft.fftfreq(height), torch.fft.fftfreq(width)  # cycles per pixel
     shorter = min(height, width)
     ring = (torch.hypot(down[:, None], across) * shorter).round().long().flatten()
-    power = torch.bincount(ring, spectrum.double().cpu().flatten()) / torch.bincount(ring)
+    power = torch.bincount(ring, spectrum.cpu().double().flatten()) / torch.bincount(ring)
     return power[1 : shorter // 2 + 1]
 
 

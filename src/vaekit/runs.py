@@ -114,20 +114,17 @@ def finished(run: Path, config: Config) -> bool:
 
 
 def check_same_pictures(run: Path, prepared: Prepared) -> None:
-    """Raise `ValueError` if a run began with another number of pictures: its order would be another one."""
+    """Raise `ValueError` if `run` began with other pictures than `prepared`.
+
+    Nobody would know which of those it has trained on. The same pixels in the same order are the same pictures,
+    wherever they lie.
+    """
     before = read_pictures(run)
-    if before.num_images != len(prepared):
+    if not before.are(prepared):
         raise ValueError(
-            f"cannot resume {run}: it began with {before.num_images} pictures in {before.folder}, "
-            f"and {prepared.folder} holds {len(prepared)}"
+            f"{run} began with other pictures than the {len(prepared)} now in {prepared.folder}: with "
+            f"{before.num_images} in {before.folder}; bring those back, or give another --out"
         )
-
-
-def check_free_of_others(run: Path, prepared: Prepared) -> None:
-    """Raise `ValueError` if `run` holds a run that was begun on other pictures than `prepared`."""
-    if (run / PICTURES_FILE).is_file() and not read_pictures(run).are(prepared):
-        before = read_pictures(run).folder
-        raise ValueError(f"{run} trained on other pictures, those in {before} as they were; give another --out")
 
 
 def read_config(run: Path) -> Config:

@@ -43,7 +43,7 @@ from vaekit.runs import (
 )
 from vaekit.schedule import fraction_done, learning_rate_factor, left_sec
 from vaekit.signals import StopSignals
-from vaekit.step import NonFiniteLoss, TrainState, train_step
+from vaekit.step import NonFiniteLoss, TrainState, UsualNorm, train_step
 from vaekit.vae import VAE, build_discriminator, build_vae
 
 TEST_BATCH = 25
@@ -78,6 +78,8 @@ def train(
     fabric = make_fabric(config)
     # Before the ranks meet: nobody waits in a collective, which has a time limit, for pictures to be prepared.
     prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
+    if resume:
+        check_same_pictures(run, prepared)
     train_indices, test_indices = split(prepared.names, config.split)
     if min(len(train_indices), len(test_indices)) < 2:
         raise ValueError(
@@ -91,7 +93,6 @@ def train(
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     state = build_state(fabric, config)
     if newest is not None:
-        check_same_pictures(run, prepared)
         checkpoint.load(state, newest)
     if problems:
         console.print(f"WARNING: {'; '.join(problems)}; going on from {newest}", highlight=False, soft_wrap=True)
@@ -326,7 +327,7 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
         vae.encoder.compile(mode=config.compile)
         vae.decoder.compile(mode=config.compile)
     wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
-    state = TrainState(wrapped, wrapped_optimizer, ema)
+    state = TrainState(wrapped, wrapped_optimizer, ema, usual_norm=UsualNorm().to(fabric.device))
     if config.moments_memory:
         state.memory = MomentsMemory(config.moments_memory, config.latent_dim).to(fabric.device)
     if config.gan:
