@@ -9,10 +9,13 @@ from conftest import tiny_resnet
 from vaekit.vae import build_vae
 
 
-def after_one_pass(config, recompute):
+def after_one_pass(config, recompute, compiled=False):
     """Gradients and buffers after a forward and backward pass, and the elements kept in between."""
     torch.manual_seed(0)
     vae = build_vae(dataclasses.replace(config, checkpoint_activations=recompute)).train()
+    if compiled:
+        for network in (vae.encoder, vae.decoder):
+            network.compile(backend="aot_eager")
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(8, *config.image_shape, generator=generator)
     kept = 0
@@ -42,3 +45,13 @@ def test_the_small_network_forgets_too(tiny):
     (kept_all, many), (recomputed, few) = (after_one_pass(tiny, recompute) for recompute in (False, True))
     assert all(torch.equal(value, recomputed[name]) for name, value in kept_all.items())
     assert few < 0.9 * many
+
+
+@pytest.mark.filterwarnings("default")  # compilers warn
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_a_compiled_network_forgets_too(tiny, norm):
+    config = tiny_resnet(tiny, norm)
+    kept_all, _ = after_one_pass(config, recompute=False)
+    recomputed, _ = after_one_pass(config, recompute=True, compiled=True)
+    for name, value in kept_all.items():
+        torch.testing.assert_close(recomputed[name], value, rtol=1e-3, atol=1e-2, msg=name)

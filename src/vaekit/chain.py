@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,15 @@ class Chain(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self:
             if self.recompute and torch.is_grad_enabled() and any(True for _ in layer.children()):
-                x = checkpoint(layer, x, use_reentrant=False, context_fn=partial(passes, layer))
+                x = checkpoint(layer, x, use_reentrant=False, **surroundings(layer))
             else:
                 x = layer(x)
         return x
+
+
+def surroundings(layer: nn.Module) -> dict[str, Any]:
+    """How a layer runs twice: a compiler takes no contexts, and writes running statistics once by itself."""
+    return {} if torch.compiler.is_compiling() else {"context_fn": partial(passes, layer)}
 
 
 def passes(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
