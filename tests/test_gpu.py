@@ -16,47 +16,51 @@ from vaekit.training import build_objective, build_state, next_step, update_ema
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 pytestmark = pytest.mark.filterwarnings("default")  # compilers warn
 CONFIG = preset("fast", size=32, batch=8)
-FP32_TOLERANCE, BF16_TOLERANCE = 1e-3, 5e-2  # relative, of each loss term after three steps
+FP32_TOLERANCE, BF16_TOLERANCE = 1e-3, 5e-2  # relative, of each loss term in the third step
+PATHS = [
+    {"compile": compiled} | settings
+    for compiled in ("no", "default", "reduce-overhead")
+    for settings in ({}, {"checkpoint_activations": True}, {"micro_batch": 3})
+    if not (compiled == "reduce-overhead" and "micro_batch" in settings)  # which is refused
+]
 
 
 @pytest.fixture(autouse=True)
-def whole_float32(monkeypatch):
-    """Convolutions on CUDA drop half of a float32's digits (TF32) unless told not to."""
+def whole_float32_and_nothing_compiled_yet(monkeypatch):
+    """Convolutions drop half of the digits (TF32) unless told not to; after 8 variants dynamo compiles no more."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.compiler.reset()
 
 
 def losses_of_three_steps(device, precision, **settings):
-    """The loss terms of the third step on fixed pictures and noise."""
+    """The loss terms of the third step on fixed pictures and noise, and the gradient's norm in the first.
+
+    That of the third, 1.6 times as large or half as large as the one before, hangs on the last bits of the weights.
+    """
     config = dataclasses.replace(CONFIG, device=device, precision=precision, **settings).resolved()
     fabric = make_fabric(config)
     launch(fabric)
     state, objective = build_state(fabric, config), build_objective(config)
     generator = torch.Generator().manual_seed(0)
+    norms = []
     for _ in range(3):
         x = torch.rand(config.batch, *config.image_shape, generator=generator) * 2 - 1
         eps = torch.randn(config.batch, config.latent_dim, generator=generator)
         x = x.to(fabric.device).contiguous(memory_format=torch.channels_last)
         eps = eps.to(fabric.device)
-        settings = {"micro_batch": config.micro_batch, "clip": config.optimizer.clip}
-        terms = train_step(fabric, state, objective, x, eps, adversarial=True, **settings)
+        limits = {"micro_batch": config.micro_batch, "clip": config.optimizer.clip}
+        terms = train_step(fabric, state, objective, x, eps, adversarial=True, **limits)
+        norms.append(terms["grad_norm"])
     check_finite(state)
-    return {name: term.item() for name, term in terms.items()}
+    return {name: term.item() for name, term in (terms | {"grad_norm": norms[0]}).items()}
 
 
 @needs_cuda
-@pytest.mark.parametrize("compiled", ["no", "default", "reduce-overhead"])
+@pytest.mark.parametrize("settings", PATHS, ids=str)
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", FP32_TOLERANCE), ("bf16", BF16_TOLERANCE)])
-def test_every_path_on_cuda_has_the_losses_of_fp32_on_the_cpu(precision, tolerance, compiled):
+def test_every_path_on_cuda_has_the_losses_of_fp32_on_the_cpu(precision, tolerance, settings):
     expected = losses_of_three_steps("cpu", "fp32")
-    assert losses_of_three_steps("cuda", precision, compile=compiled) == pytest.approx(expected, rel=tolerance)
-
-
-@needs_cuda
-@pytest.mark.parametrize("compiled", ["no", "default"])
-def test_micro_batches_on_cuda_have_the_losses_of_the_whole_batch(compiled):
-    expected = losses_of_three_steps("cpu", "fp32")
-    found = losses_of_three_steps("cuda", "fp32", compile=compiled, micro_batch=3)
-    assert found == pytest.approx(expected, rel=FP32_TOLERANCE)
+    assert losses_of_three_steps("cuda", precision, **settings) == pytest.approx(expected, rel=tolerance)
 
 
 @needs_cuda
