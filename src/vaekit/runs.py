@@ -123,7 +123,7 @@ def check_same_pictures(run: Path, prepared: Prepared) -> None:
     if not before.are(prepared):
         raise ValueError(
             f"{run} began with other pictures than the {len(prepared)} now in {prepared.folder}: with "
-            f"{before.num_images} in {before.folder}; bring those back, or give another --out"
+            f"{before.num_images} in {before.folder} as they were; bring those back, or give another --out"
         )
 
 

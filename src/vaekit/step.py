@@ -68,10 +68,10 @@ class TrainState:
     vae: Any
     vae_optimizer: Any
     ema: VAE
+    usual_norm: UsualNorm
     discriminator: Any = None
     discriminator_optimizer: Any = None
     memory: MomentsMemory | None = None
-    usual_norm: UsualNorm = field(default_factory=UsualNorm)
     unchecked: list[Step] = field(default_factory=list)
     counters: dict[str, float] = field(default_factory=lambda: {"step": 0, "images_seen": 0, "elapsed_sec": 0.0})
 

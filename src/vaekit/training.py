@@ -327,7 +327,7 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
         vae.encoder.compile(mode=config.compile)
         vae.decoder.compile(mode=config.compile)
     wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
-    state = TrainState(wrapped, wrapped_optimizer, ema, usual_norm=UsualNorm().to(fabric.device))
+    state = TrainState(wrapped, wrapped_optimizer, ema, UsualNorm().to(fabric.device))
     if config.moments_memory:
         state.memory = MomentsMemory(config.moments_memory, config.latent_dim).to(fabric.device)
     if config.gan:
