@@ -37,9 +37,9 @@ def measure(preset: str, size: int, batch: int, micro_batch: int, steps: int) ->
     import torch
 
     import vaekit
-    from vaekit.devices import make_fabric
-    from vaekit.step import split_batch, train_step
-    from vaekit.training import build_objective, build_state
+    from vaekit.system.devices import make_fabric
+    from vaekit.training.loop import build_objective, build_state
+    from vaekit.training.step import split_batch, train_step
 
     torch.set_num_threads(1)
     config = vaekit.preset(preset, size=size, batch=batch, micro_batch=micro_batch, device="cpu")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from common import in_fresh_process, median_sec, show
 from vaekit import bench, build_discriminator, build_vae, preset
-from vaekit.config import Config
+from vaekit.config.settings import Config
 
 FAST = preset("fast", discriminator=dataclasses.replace(preset("fast").discriminator, start=0.0), device="cpu")
 LAYERS, LAYER = 6, 3  # of the discriminator, and the one where VAEGAN compares features

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaekit.tables import Table
+from vaekit.reports.tables import Table
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:

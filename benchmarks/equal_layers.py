@@ -58,10 +58,10 @@ def vaekit_step(settings: EqualLayers, compiler: str, precision: str) -> dict[st
     import torch
 
     from vaekit import preset
-    from vaekit.devices import make_fabric
-    from vaekit.flops import step_flops
-    from vaekit.step import check_finite, train_step
-    from vaekit.training import build_objective, build_state
+    from vaekit.system.devices import make_fabric
+    from vaekit.training.flops import step_flops
+    from vaekit.training.loop import build_objective, build_state
+    from vaekit.training.step import check_finite, train_step
 
     torch.set_num_threads(settings.threads)
     shape = {"size": settings.size, "batch": settings.batch}
@@ -99,7 +99,7 @@ def matmul_gflops(threads: int) -> float:
     """GFLOP a second of this machine in a product of two bf16 matrices."""
     import torch
 
-    from vaekit import benchmark
+    from vaekit.commands import bench as benchmark
 
     torch.set_num_threads(threads)
     return benchmark.matmul_gflops(torch.device("cpu"), torch.bfloat16)

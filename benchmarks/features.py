@@ -7,7 +7,7 @@ import torch
 import tyro
 
 from common import in_fresh_process, show
-from vaekit import features
+from vaekit.measures import features
 
 
 def rate(keep: bool, threads: int, side: int, repeats: int) -> float:

@@ -15,11 +15,11 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from common import in_fresh_process, show
 from vaekit import bench, preset
-from vaekit.config import Config
-from vaekit.devices import launch, make_fabric
-from vaekit.mosaic import new_figure, render, save
-from vaekit.step import train_step
-from vaekit.training import build_objective, build_state
+from vaekit.config.settings import Config
+from vaekit.reports.mosaic import new_figure, render, save
+from vaekit.system.devices import launch, make_fabric
+from vaekit.training.loop import build_objective, build_state
+from vaekit.training.step import train_step
 
 MODEL = preset("fast", discriminator=dataclasses.replace(preset("fast").discriminator, start=0.0))
 VALUES = {

@@ -45,8 +45,8 @@ def batch_rate(size: int, batch: int, seconds: float, step: str) -> float:
     """Pictures a second that `Stream.batch` gives on one thread, mirrored, and as x where `step` asks for that."""
     import torch
 
-    from vaekit.data import Stream
-    from vaekit.pixels import to_float
+    from vaekit.data.loader import Stream
+    from vaekit.data.pixels import to_float
 
     torch.set_num_threads(1)
     images = np.random.default_rng(0).integers(0, 256, (150_000_000 // (3 * size**2), 3, size, size), dtype=np.uint8)
@@ -87,7 +87,7 @@ def write_jpegs(folder: Path, count: int, side: int) -> None:
 
 def prepare_all(folder: Path, size: int, workers: int) -> int:
     """Put all pictures into vaekit's cache, whole on the disk, and count them."""
-    from vaekit.data import prepare
+    from vaekit.data.cache import prepare
 
     with tempfile.TemporaryDirectory() as cache:
         return len(prepare(folder, size, size, 3, Path(cache), workers))

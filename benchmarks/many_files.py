@@ -26,8 +26,8 @@ class ManyFiles:
 def prepare_and_train(folder: Path, count: int) -> dict[str, float]:
     """Processor seconds, which do not count what else the machine does; peaks of memory above that before, MiB."""
     from vaekit import preset, train
-    from vaekit.config import Discriminator, Network
-    from vaekit.data import prepare
+    from vaekit.config.settings import Discriminator, Network
+    from vaekit.data.cache import prepare
 
     before, started_at = resident_mib(), time.process_time()
     prepare(folder / "pictures", SIDE, SIDE, 3)

@@ -14,11 +14,11 @@ import tyro
 
 from common import in_fresh_process, show
 from vaekit import preset
-from vaekit.benchmark import peak_memory_gib
-from vaekit.config import Config
-from vaekit.devices import launch, make_fabric, resolve_precision
-from vaekit.step import train_step
-from vaekit.training import build_objective, build_state
+from vaekit.commands.bench import peak_memory_gib
+from vaekit.config.settings import Config
+from vaekit.system.devices import launch, make_fabric, resolve_precision
+from vaekit.training.loop import build_objective, build_state
+from vaekit.training.step import train_step
 
 RUNS = {
     "paper": preset("paper"),

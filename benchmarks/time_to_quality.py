@@ -21,18 +21,18 @@ import tyro
 from torch import Tensor
 
 from common import show
-from vaekit.assessment import in_precision_of
-from vaekit.checkpoint import FOLDER, STATE_FILE
-from vaekit.config import Config
-from vaekit.data import HeldOut
-from vaekit.distances import frechet_distance
-from vaekit.evaluation import BATCH, evaluate, reconstruct
-from vaekit.features import load_extractor
-from vaekit.files import read_tensors
-from vaekit.mosaic import new_figure, render, save
-from vaekit.picturesets import collect
-from vaekit.runs import held_out_of, read_config
-from vaekit.vae import build_vae
+from vaekit.commands.evaluate import in_precision_of
+from vaekit.config.settings import Config
+from vaekit.data.loader import HeldOut
+from vaekit.measures.distances import frechet_distance
+from vaekit.measures.features import load_extractor
+from vaekit.measures.quick import BATCH, evaluate, reconstruct
+from vaekit.measures.sets import collect
+from vaekit.models.vae import build_vae
+from vaekit.reports.mosaic import new_figure, render, save
+from vaekit.runs.checkpoint import FOLDER, STATE_FILE
+from vaekit.runs.folder import held_out_of, read_config
+from vaekit.system.files import read_tensors
 
 MODELS = {
     "vaekit train": [],

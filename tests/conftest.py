@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vaekit.config import Config, Discriminator, Network, preset
+from vaekit.config.settings import Config, Discriminator, Network, preset
 
 # Tests run in parallel, and tiny tensors gain nothing from threads that wait for each other.
 torch.set_num_threads(1)

@@ -9,48 +9,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaekit.assessment import evaluate_run
-    from vaekit.benchmark import bench
-    from vaekit.comparison import compare
-    from vaekit.config import Config, preset
-    from vaekit.diagnostics import diagnose
-    from vaekit.evaluation import evaluate
-    from vaekit.objectives import GlobalELBO, Losses, StandardELBO, discriminator_loss, vae_loss
-    from vaekit.patchgan import PatchDiscriminator
-    from vaekit.posterior import MomentsMemory, Posterior, batch_moments, kl_gaussians, kl_global, product_of_gaussians
-    from vaekit.runs import draw_run
-    from vaekit.sampling import sample_run
-    from vaekit.training import train
-    from vaekit.vae import VAE, build_discriminator, build_vae
+    from vaekit.commands.bench import bench
+    from vaekit.commands.compare import compare
+    from vaekit.commands.evaluate import evaluate_run
+    from vaekit.commands.sample import sample_run
+    from vaekit.config.settings import Config, preset
+    from vaekit.measures.diagnostics import diagnose
+    from vaekit.measures.quick import evaluate
+    from vaekit.models.posterior import (
+        MomentsMemory,
+        Posterior,
+        batch_moments,
+        kl_gaussians,
+        kl_global,
+        product_of_gaussians,
+    )
+    from vaekit.models.vae import VAE, build_discriminator, build_vae
+    from vaekit.networks.patchgan import PatchDiscriminator
+    from vaekit.objectives.losses import GlobalELBO, Losses, StandardELBO, discriminator_loss, vae_loss
+    from vaekit.runs.folder import draw_run
+    from vaekit.training.loop import train
 
 __version__ = "0.1.0"
 
 HOMES = {
-    "Config": "config",
-    "GlobalELBO": "objectives",
-    "Losses": "objectives",
-    "MomentsMemory": "posterior",
-    "PatchDiscriminator": "patchgan",
-    "Posterior": "posterior",
-    "StandardELBO": "objectives",
-    "VAE": "vae",
-    "batch_moments": "posterior",
-    "bench": "benchmark",
-    "build_discriminator": "vae",
-    "build_vae": "vae",
-    "compare": "comparison",
-    "diagnose": "diagnostics",
-    "discriminator_loss": "objectives",
-    "draw_run": "runs",
-    "evaluate": "evaluation",
-    "evaluate_run": "assessment",
-    "kl_gaussians": "posterior",
-    "kl_global": "posterior",
-    "preset": "config",
-    "product_of_gaussians": "posterior",
-    "sample_run": "sampling",
-    "train": "training",
-    "vae_loss": "objectives",
+    "Config": "config.settings",
+    "GlobalELBO": "objectives.losses",
+    "Losses": "objectives.losses",
+    "MomentsMemory": "models.posterior",
+    "PatchDiscriminator": "networks.patchgan",
+    "Posterior": "models.posterior",
+    "StandardELBO": "objectives.losses",
+    "VAE": "models.vae",
+    "batch_moments": "models.posterior",
+    "bench": "commands.bench",
+    "build_discriminator": "models.vae",
+    "build_vae": "models.vae",
+    "compare": "commands.compare",
+    "diagnose": "measures.diagnostics",
+    "discriminator_loss": "objectives.losses",
+    "draw_run": "runs.folder",
+    "evaluate": "measures.quick",
+    "evaluate_run": "commands.evaluate",
+    "kl_gaussians": "models.posterior",
+    "kl_global": "models.posterior",
+    "preset": "config.settings",
+    "product_of_gaussians": "models.posterior",
+    "sample_run": "commands.sample",
+    "train": "training.loop",
+    "vae_loss": "objectives.losses",
 }
 
 __all__ = [

@@ -12,8 +12,8 @@ from typing import Annotated, Literal, Union, cast
 
 import tyro
 
-from vaekit.config import PRESETS, Config, preset
-from vaekit.models import MODELS
+from vaekit.config.settings import PRESETS, Config, preset
+from vaekit.config.variants import MODELS
 
 DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130  # exit status: done, our mistake, the user's, Ctrl-C
 
@@ -38,8 +38,8 @@ class Train:
         if self.dry_run:
             print(self.config.resolved().to_json())  # noqa: T201
             return
-        from vaekit.runs import read_pictures
-        from vaekit.training import train
+        from vaekit.runs.folder import read_pictures
+        from vaekit.training.loop import train
 
         pictures = self.pictures
         if pictures is None and self.resume:
@@ -56,7 +56,7 @@ class Train:
             return self.out
         if self.pictures is None:
             raise ValueError("go on with which run? name its folder, as in `vaekit train --resume --out runs/photos`")
-        from vaekit.runs import default_run
+        from vaekit.runs.folder import default_run
 
         return default_run(self.config, self.pictures)
 
@@ -76,7 +76,8 @@ class Prepare:
         from rich.console import Console
         from rich.progress import Progress
 
-        from vaekit.data import prepare, resolve_source
+        from vaekit.data.cache import prepare
+        from vaekit.data.sources.folder import resolve_source
 
         height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
         console = Console(stderr=True)
@@ -104,7 +105,7 @@ class Figures:
     """Folder of pictures to draw from instead of the run's own."""
 
     def run(self) -> None:
-        from vaekit.runs import draw_run
+        from vaekit.runs.folder import draw_run
 
         for path in draw_run(self.run_folder, self.pictures):
             print(path)  # noqa: T201
@@ -139,7 +140,7 @@ class Evaluate:
     """Seeds noise, samples and projections."""
 
     def run(self) -> None:
-        from vaekit.assessment import evaluate_run, readable
+        from vaekit.commands.evaluate import evaluate_run, readable
 
         settings = dataclasses.asdict(self.measuring)
         result = evaluate_run(
@@ -164,7 +165,7 @@ class Sample:
     """Folder for single pictures; by default they go into one, in the figures of the run."""
 
     def run(self) -> None:
-        from vaekit.sampling import sample_run
+        from vaekit.commands.sample import sample_run
 
         print(sample_run(self.run_folder, self.prior, self.count, self.seed, self.out))  # noqa: T201
 
@@ -189,7 +190,7 @@ class Compare:
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
 
     def run(self) -> None:
-        from vaekit.comparison import compare
+        from vaekit.commands.compare import compare
 
         settings = dataclasses.asdict(self.measuring)
         report = compare(self.config, self.pictures, self.out, self.models, self.seeds, **settings, say=progress)
@@ -208,7 +209,7 @@ class Bench:
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
 
     def run(self) -> None:
-        from vaekit.benchmark import bench, readable
+        from vaekit.commands.bench import bench, readable
 
         result = bench(self.config, self.seconds)
         print(json.dumps(result, indent=2) if self.json else readable(self.config, result))  # noqa: T201
@@ -248,7 +249,7 @@ def parse(arguments: list[str]) -> Command:
     fresh = Train(config=preset(value_of("--preset", arguments) or "fast"))
     if arguments[:1] != ["train"] or "--resume" not in arguments:
         return parse_over(fresh, arguments)
-    from vaekit.runs import read_config
+    from vaekit.runs.folder import read_config
 
     out = value_of("--out", arguments)
     run = Path(out) if out is not None else cast(Train, parse_over(fresh, arguments)).folder()

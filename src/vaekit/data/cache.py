@@ -21,8 +21,8 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import platformdirs
 
-from vaekit.data.sources import UnreadablePicture, find_pictures, read_picture
-from vaekit.files import replacing
+from vaekit.data.sources.folder import UnreadablePicture, find_pictures, read_picture
+from vaekit.system.files import replacing
 
 FORMAT_VERSION = 2  # raise it when the same files give other pixels: entries are made anew, fingerprints stay
 PIXELS_FILE, INDEX_FILE, DONE_FILE = "images.npy", "index.json", "done.json"

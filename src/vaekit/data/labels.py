@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaekit.data.sources import SUFFIXES
+from vaekit.data.sources.folder import SUFFIXES
 
 LABELS_FILE = "labels.csv"
 FILE_COLUMNS = ("file", "filename", "path", "image", "picture", "name")

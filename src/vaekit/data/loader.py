@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.pixels import to_float
+from vaekit.data.pixels import to_float
 
 
 def split(names: Sequence[str], train_fraction: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Numbers from tensors and from models."""

@@ -1,0 +1,127 @@
+"""Measure a VAE on pictures it has not seen: one flat dictionary of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from vaekit.data.loader import HeldOut
+from vaekit.measures import pictures as metrics
+from vaekit.measures.diagnostics import Verdict, entries, std_histogram, verdict
+from vaekit.models.posterior import Posterior, kl_global
+from vaekit.models.vae import VAE
+from vaekit.system.ranks import sum_over_ranks
+
+BATCH = 50
+PER_IMAGE = ("l1", "psnr", "l1_mean", "psnr_mean", "laplacian_original", "laplacian_sampled")
+
+
+def reconstruct(vae: VAE, batches: Iterable[Tensor], seed: int) -> Iterator[tuple[Tensor, Posterior, Tensor, Tensor]]:
+    """Yield x (B, C, H, W), its posterior, and the reconstructions from a sampled z and from the mean, float32.
+
+    The noise comes from `seed`, on the CPU: the same model and pictures give the same numbers on any device.
+    """
+    for x, eps in with_noise(vae, batches, seed):
+        yield x, *reconstruct_batch(vae, x, eps)
+
+
+def with_noise(vae: VAE, batches: Iterable[Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch x (B, C, H, W) with its noise eps (B, d)."""
+    generator = torch.Generator().manual_seed(seed)
+    for x in batches:
+        yield x, torch.randn(len(x), vae.latent_dim, generator=generator).to(x.device)
+
+
+def reconstruct_batch(vae: VAE, x: Tensor, eps: Tensor) -> tuple[Posterior, Tensor, Tensor]:
+    """The posterior of one batch, and its reconstructions from a sampled z and from the mean, float32."""
+    posterior = vae.encode(x)
+    return posterior, vae.decode(posterior.sample(eps)).float(), vae.decode(posterior.mean).float()
+
+
+@torch.no_grad()
+def encode(vae: VAE, held_out: HeldOut) -> Posterior:
+    """The posterior of pictures, on the CPU: N pictures -> (N, d)."""
+    device = next(vae.parameters()).device
+    return gather(vae.encode(x.to(device)) for x in held_out.batches(BATCH))
+
+
+def gather(posteriors: Iterable[Posterior]) -> Posterior:
+    """The posterior of several batches as one, on the CPU."""
+    means, logvars = zip(*((p.mean.cpu(), p.logvar.cpu()) for p in posteriors), strict=True)
+    return Posterior(torch.cat(means), torch.cat(logvars))
+
+
+def evaluate(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> dict[str, float]:
+    """Reconstruction and latents of `vae` over `batches` of pictures (B, C, H, W) in [-1, 1], at least two in all.
+
+    Returns, as means over the images:
+    - `l1`, `psnr` (dB): of reconstructions from *sampled* z; `l1_mean`, `psnr_mean`: from the mean;
+    - `laplacian_ratio`: Laplacian energy of sampled reconstructions over that of the originals, 1 is as sharp;
+    - `kl_global` (over all the pictures at once, eq. 20 with `moments="total"`), `kl_individual`, `kl_standard`, nats;
+    - `rate`: nats that the entries hold, see `diagnostics.Entries`; `active_units`: those whose mean varies at all;
+    - `std`: mean posterior standard deviation; `near_dirac`, `near_prior`: shares of them below 0.05 and above 0.95;
+    - `num_images`.
+
+    The noise comes from `seed`, so the same model and pictures give the same numbers. Raises `ValueError` for fewer
+    than two pictures and for latents that are not finite.
+    """
+    return measure(vae, batches, seed)[0]
+
+
+@torch.no_grad()
+def measure(
+    vae: VAE, batches: Iterable[Tensor], seed: int = 0, rank: int = 0, world: int = 1
+) -> tuple[dict[str, float], Verdict]:
+    """What `evaluate` returns, and a verdict on the latents in words.
+
+    With `world` ranks every one of them must call this with the same model and batches; each works on every
+    `world`-th batch, and all get the numbers of one process.
+    """
+    training = vae.training
+    vae.eval()
+    rows = [
+        measure_images(vae, x, eps) if i % world == rank else x.new_zeros(len(x), len(PER_IMAGE) + 2 * vae.latent_dim)
+        for i, (x, eps) in enumerate(with_noise(vae, batches, seed))
+    ]
+    vae.train(training)
+    if not rows:
+        raise ValueError("no pictures to measure; give at least two")
+    by_image = sum_over_ranks(torch.cat(rows)) if world > 1 else torch.cat(rows)  # others' are zero: nothing is rounded
+    return summarise(by_image.cpu().double(), vae.config.objective)  # some devices have no float64
+
+
+def measure_images(vae: VAE, x: Tensor, eps: Tensor) -> Tensor:
+    """x (B, C, H, W), noise (B, d) -> (B, 6 + 2d): of each image the measures `PER_IMAGE`, its mean and its logvar."""
+    posterior, sampled, mean = reconstruct_batch(vae, x, eps)
+    measures = [
+        metrics.l1(x, sampled),
+        metrics.psnr(x, sampled),
+        metrics.l1(x, mean),
+        metrics.psnr(x, mean),
+        metrics.laplacian_energy(x),
+        metrics.laplacian_energy(sampled),
+    ]
+    return torch.cat([torch.stack(measures, 1), posterior.mean, posterior.logvar], 1)
+
+
+def summarise(by_image: Tensor, objective: str) -> tuple[dict[str, float], Verdict]:
+    """(N, 6 + 2d) as `measure_images` gives it, float64 on the CPU -> what `measure` returns."""
+    measures, latents = by_image[:, : len(PER_IMAGE)], by_image[:, len(PER_IMAGE) :]
+    means = dict(zip(PER_IMAGE, measures.mean(0), strict=True))
+    sharpness = means.pop("laplacian_sampled") / means.pop("laplacian_original")
+    posterior = Posterior(*latents.chunk(2, 1))
+    by_entry, std = entries(posterior), std_histogram(posterior)
+    return {name: mean.item() for name, mean in means.items()} | {
+        "laplacian_ratio": sharpness.item(),
+        "kl_global": kl_global(posterior, posterior.mean, "total").item(),
+        "kl_individual": posterior.kl_individual().mean().item(),
+        "kl_standard": posterior.kl_standard().mean().item(),
+        "rate": by_entry.rate.sum().item(),
+        "active_units": int(by_entry.active.sum()),
+        "std": posterior.std.mean().item(),
+        "near_dirac": std["near_dirac"],
+        "near_prior": std["near_prior"],
+        "num_images": len(by_image),
+    }, verdict(by_entry, std, objective)

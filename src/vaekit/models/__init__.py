@@ -1,0 +1,1 @@
+"""What is encoded and decoded: the posterior and the VAE."""

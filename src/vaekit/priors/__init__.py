@@ -1,0 +1,1 @@
+"""Densities of the latents: sampled from, evaluated, saved and loaded alike."""

@@ -1,0 +1,193 @@
+"""The paper's figures, drawn from a trained VAE: tensors in, pixels out.
+
+Shapes: N images x of (C, H, W) in [-1, 1], latents of d entries. A figure is a function that returns uint8
+(height, width, 3). Random draws come from a generator on the CPU (seed 0 if none is given): the same run draws the
+same picture on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vaekit.data.loader import evenly
+from vaekit.models.vae import VAE
+from vaekit.reports.charts import Records, check_entries, curves, joint_histogram, latent_statistics, series
+from vaekit.reports.mosaic import Pixels, enlarge, grid, labelled, save, to_rgb
+
+BATCH = 16  # images through the network at once: 256x256 is costly
+
+
+@contextmanager
+def _evaluating(vae: VAE) -> Iterator[torch.device]:
+    """No gradients, evaluation mode, and every module's own mode restored after; gives the VAE's device."""
+    modes = [(module, module.training) for module in vae.modules()]
+    try:
+        vae.eval()
+        with torch.no_grad():
+            yield next(vae.parameters()).device
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _encode(vae: VAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, C, H, W) -> mean and std of q(z|x), (N, d) each, on the CPU."""
+    with _evaluating(vae) as device:
+        posteriors = [vae.encode(part.to(device)) for part in x.split(BATCH)]
+    mean = torch.cat([q.mean.float().cpu() for q in posteriors])
+    return mean, torch.cat([q.std.float().cpu() for q in posteriors])
+
+
+def decode(vae: VAE, z: torch.Tensor) -> Pixels:
+    """(N, d) -> (N, H, W, 3)."""
+    with _evaluating(vae) as device:
+        return np.concatenate([to_rgb(vae.decode(part.to(device))) for part in z.split(BATCH)])
+
+
+def _noise(shape: Sequence[int], generator: torch.Generator | None) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator or torch.Generator().manual_seed(0))
+
+
+def reconstructions(vae: VAE, x: torch.Tensor, generator: torch.Generator | None = None) -> Pixels:
+    """The first 8 images of x (N, C, H, W) above reconstructions from a sampled z (eq. 6) and the mean."""
+    x = x[:8]
+    mean, std = _encode(vae, x)
+    z = mean + _noise(mean.shape, generator) * std  # eq. 6
+    tiles = np.concatenate([to_rgb(x), decode(vae, z), decode(vae, mean)])
+    return labelled(tiles, rows=("original", "sampled z", "mean"))
+
+
+def most_varying(mean: torch.Tensor) -> tuple[int, int]:
+    """The two entries whose mean (N, d) varies most over the images, largest first; both 0 if d = 1."""
+    variance = mean.nan_to_num(0, 0, 0).var(0, correction=0)
+    order = variance.topk(min(2, len(variance))).indices.tolist()
+    return order[0], order[-1]
+
+
+def variants(
+    vae: VAE,
+    x: torch.Tensor,
+    a: int = 0,
+    b: int = 1,
+    deltas: Sequence[float] = (-20, 0, 20),
+    scale: torch.Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Pixels:
+    """Fig. 4: an image x (C, H, W), its z' ~ q(z|x) fixed but for z_a = mean_a + delta std_a, and z_b alike.
+
+    a runs along the horizontal, b down the vertical (one row only if a = b). The caption of fig. 4 names the
+    entries 0 and 1, the text 0 and 2; we follow the caption. 20 std is no distance in the data: a narrow
+    posterior moves nothing, a wide one leaves the data. `scale` (d,), the spread of each entry over many
+    images, stands in for std; deltas of (-2, 0, 2) then cover it. Raises ValueError if a or b is no entry.
+    """
+    mean, std = _encode(vae, x if x.ndim == 4 else x[None])
+    check_entries(a, b, mean.shape[1])
+    unit = std[0] if scale is None else scale.float().cpu()
+    down = deltas if a != b else (0,)
+    z = (mean + _noise(mean.shape, generator) * std).repeat(len(down) * len(deltas), 1)
+    for i, (delta_b, delta_a) in enumerate(product(down, deltas)):
+        z[i, b] = mean[0, b] + delta_b * unit[b]
+        z[i, a] = mean[0, a] + delta_a * unit[a]
+    symbol, meaning = (r"\sigma", "posterior std") if scale is None else ("s", "spread over the data")
+    top, side = (rf"$z_{{{j}}}$   (${symbol}={unit[j]:.2g}$, {meaning})" for j in (a, b))
+    offsets = [rf"$\mu{delta:+g}\,{symbol}$" if delta else r"$\mu$" for delta in deltas]
+    rows, side = (offsets, side) if a != b else ([""], "")
+    return labelled(decode(vae, z), rows, offsets, top, side, target=192)
+
+
+def transitions(
+    vaes: Mapping[str, VAE], x_pairs: torch.Tensor, steps: int = 6, generator: torch.Generator | None = None
+) -> Pixels:
+    """Fig. 5: z_k = (1 - k/5) z_1 + (k/5) z_2 between sampled latents of two images, x_pairs (P, 2, C, H, W).
+
+    A row is a pair under a model and has the model's name; rows of a pair are neighbours and share noise.
+    """
+    alpha = torch.linspace(0, 1, steps)[:, None]  # k / (steps - 1)
+    eps: dict[torch.Size, torch.Tensor] = {}
+    rows = []
+    for vae in vaes.values():
+        mean, std = _encode(vae, x_pairs.flatten(0, 1))
+        if mean.shape not in eps:
+            eps[mean.shape] = _noise(mean.shape, generator)
+        z_1, z_2 = (mean + eps[mean.shape] * std).unflatten(0, (-1, 1, 2)).unbind(2)  # (P, 1, d) each
+        x_hat = decode(vae, ((1 - alpha) * z_1 + alpha * z_2).flatten(0, 1))
+        rows.append(x_hat.reshape(len(x_pairs), steps, *x_hat.shape[1:]))
+    tiles = np.stack(rows, axis=1)  # (P, models, steps, H, W, 3)
+    columns = ["$z_1$", *(rf"$\alpha={value:.2g}$" for value in alpha[1:-1].flatten().tolist()), "$z_2$"]
+    return labelled(tiles.reshape(-1, *tiles.shape[3:]), [*vaes] * len(x_pairs), columns)
+
+
+def samples(vae: VAE, n: int = 64, generator: torch.Generator | None = None) -> Pixels:
+    """A square of n decoded z ~ N(0, I).
+
+    KL_G (eq. 20) matches two moments of the aggregate posterior, not its shape: expect less than in fig. 5.
+    """
+    return square(vae, _noise((n, vae.latent_dim), generator))
+
+
+def square(vae: VAE, z: torch.Tensor) -> Pixels:
+    """A square of decoded latents z (N, d)."""
+    return grid(enlarge(decode(vae, z), target=128))
+
+
+def sampled(vae: VAE, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """One z (N, d) of the posterior of each image x (N, C, H, W) (eq. 6), on the CPU."""
+    mean, std = _encode(vae, x)
+    return mean + _noise(mean.shape, generator) * std  # eq. 6
+
+
+def side_by_side(vaes: Mapping[str, VAE], x: torch.Tensor) -> Pixels:
+    """Images x (N, C, H, W) above their reconstructions from a sampled z, a row for each model by name."""
+    rows = [decode(vae, sampled(vae, x)) for vae in vaes.values()]
+    return labelled(np.concatenate([to_rgb(x), *rows]), rows=("original", *vaes))
+
+
+def latent_rows(vaes: Mapping[str, VAE], latents: Mapping[str, torch.Tensor]) -> Pixels:
+    """Decoded latents (n, d) of each model by name, a row each, all of one n."""
+    return labelled(np.concatenate([decode(vae, latents[name]) for name, vae in vaes.items()]), rows=[*vaes])
+
+
+def joint_histograms(latents: Mapping[str, torch.Tensor], columns: int = 4) -> Pixels:
+    """Fig. 6 for several models by name, latents (N, d) each: the two entries of each that vary most."""
+    tiles = [joint_histogram(z, *most_varying(z), title=name) for name, z in latents.items()]
+    return grid(np.stack(tiles), min(columns, len(tiles)))
+
+
+def draw_all(vae: VAE, x: torch.Tensor, records: Records, folder: str | Path, seed: int = 0) -> list[Path]:
+    """Draw every figure from test images x (N, C, H, W), 400 in the paper, and the log; return the files.
+
+    Left out is what cannot be drawn: transitions and a spread over the data need two images, a joint
+    histogram two entries, curves a finite value. Raises ValueError if x is empty.
+    """
+    if not len(x):
+        raise ValueError("no test images to draw; give at least one, and 400 for the paper's figures")
+
+    def draws() -> torch.Generator:  # afresh for each figure, so that leaving one out changes no other
+        return torch.Generator().manual_seed(seed)
+
+    mean, std = _encode(vae, x)
+    z = mean + _noise(mean.shape, draws()) * std
+    n, d = z.shape
+    few = x[evenly(n, 8)]  # from front to back: folders are often sorted by kind
+    figures = {
+        "reconstructions": reconstructions(vae, few, draws()),
+        "variants": variants(vae, x[0], 0, min(1, d - 1), generator=draws()),
+        "samples": samples(vae, generator=draws()),
+        "latents": latent_statistics(mean, std),
+    }
+    if n > 1:
+        a, b = most_varying(mean)
+        figures["variants_data"] = variants(vae, x[0], a, b, (-2, 0, 2), z.std(0), draws())
+        pairs = few[: len(few) // 2 * 2].unflatten(0, (-1, 2))
+        figures["transitions"] = transitions({"": vae}, pairs, generator=draws())
+    if d > 1:
+        figures["joint_histogram"] = joint_histogram(z)
+    if series(records):
+        figures["curves"] = curves(records)
+    return [save(pixels, Path(folder) / f"{name}.png") for name, pixels in figures.items()]

@@ -1,0 +1,1 @@
+"""What talks to the machine: devices, ranks, files, memory, signals."""

@@ -1,0 +1,210 @@
+"""Measuring a finished run: what is reported, from which pictures, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vaekit import evaluate_run, sample_run, train
+from vaekit.cli import run as command
+from vaekit.commands.evaluate import few_images, readable
+from vaekit.data.cache import prepare
+from vaekit.data.loader import HeldOut, split
+from vaekit.measures.probes import BY_ORDER
+from vaekit.measures.quick import evaluate
+from vaekit.models.vae import VAE
+from vaekit.priors.mixture import GaussianMixturePrior
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two class folders of twenty pictures each."""
+    folder = tmp_path_factory.mktemp("labelled")
+    random = np.random.default_rng(0)
+    for name in ("bad", "good"):
+        (folder / name).mkdir()
+        for i in range(20):
+            coarse = Image.fromarray(random.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+            coarse.resize((20, 20)).save(folder / name / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, folder, tmp_path_factory):
+    """A run that took a while; nobody writes to it."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(tiny, folder, run)
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run for a test to write to."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_it_measures_reconstruction_generation_latents_and_usefulness(run, folder):
+    result = evaluate_run(run)
+    assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result))
+    assert result["protocol"]["pictures"]["num_images"] == 8  # 20 % of 40
+    assert result["protocol"]["features"]["distance"] == "FD-EffNet"
+    for kind in ("sampled", "mean"):
+        assert {"l1", "psnr", "ssim", "laplacian_ratio", "spectrum_db"} <= result["reconstruction"][kind].keys()
+    assert {"fd_effnet", "kd_effnet", "precision"} <= result["reconstruction"]["sampled"].keys()
+    assert result["generation"].keys() == {"normal", "gaussian-mixture", "train"}
+    assert result["generation"]["train"]["fd_effnet"] < result["generation"]["normal"]["fd_effnet"]
+    assert result["latents"]["latent_dim"] == 16
+    assert result["usefulness"]["protocol"] == BY_ORDER
+    assert 0 <= result["usefulness"]["anomaly_auroc"] <= 1
+    assert (run / "figures" / "power_spectra.png").is_file()
+    written = (run / "evaluation.md").read_text()
+    for part in ("FD-EffNet", "Reconstruction of 8 pictures", "biased upwards", "Benjamini-Hochberg", "by chance"):
+        assert part in written
+    assert "biased upwards" in result["warnings"][0]
+    assert "not measured, lpips" in readable(result)
+    assert "FID" not in readable(result)
+
+
+def test_its_numbers_are_those_of_evaluate_and_repeat(run, folder):
+    first, again = evaluate_run(run, features="none"), evaluate_run(run, features="none")
+    assert first["reconstruction"] == again["reconstruction"]
+    assert first["generation"] == again["generation"]
+    prepared = prepare(folder, 16, 16, 3)
+    test = HeldOut(prepared.images, split(prepared.names, 0.8)[1])
+    expected = evaluate(VAE.from_pretrained(run), test.batches(50))
+    for name in ("l1", "psnr"):
+        assert first["reconstruction"]["sampled"][name] == pytest.approx(expected[name], rel=1e-3)  # bf16 or not
+        assert first["reconstruction"]["mean"][name] == pytest.approx(expected[f"{name}_mean"], rel=1e-3)
+
+
+def test_other_pictures_are_all_measured_and_named_in_the_file(run, photos):
+    result = evaluate_run(run, photos, features="none")
+    assert result["protocol"]["pictures"]["num_images"] == 20
+    assert (run / f"evaluation-{photos.name}.json").is_file()
+    assert "no labels" in result["not_measured"]["usefulness"]
+
+    assert (run / "figures" / f"power_spectra-{photos.name}.png").is_file()
+
+
+def test_without_the_train_pictures_what_needs_them_is_left_out_with_the_reason(tiny, folder, photos, tmp_path):
+    copy = shutil.copytree(photos, tmp_path / "copy")
+    train(tiny, copy, tmp_path / "run")
+    shutil.rmtree(copy)
+    result = evaluate_run(tmp_path / "run", folder, features="none")
+    assert result["generation"].keys() == {"normal"}
+    assert "no longer in" in result["not_measured"]["gaussian-mixture, train"]
+
+
+def test_pictures_that_were_moved_or_touched_are_not_taken_for_new_ones(tiny, photos, tmp_path):
+    first = shutil.copytree(photos, tmp_path / "first")
+    train(tiny, first, tmp_path / "run")
+    moved = shutil.move(first, tmp_path / "moved")
+    for path in moved.iterdir():
+        path.touch()
+    result = evaluate_run(tmp_path / "run", moved, features="none")
+    assert result["protocol"]["pictures"]["num_images"] == 4  # the 20 % that it has not trained on
+    assert result["generation"].keys() == {"normal", "gaussian-mixture", "train"}
+
+
+def test_a_run_whose_pictures_have_changed_is_not_measured_on_those_it_may_have_trained_on(
+    tiny, photos, tmp_path, capsys
+):
+    copy = shutil.copytree(photos, tmp_path / "copy")
+    train(tiny, copy, tmp_path / "run")
+    Image.new("RGB", (20, 20)).save(copy / "new.png")
+    assert command(["evaluate", str(tmp_path / "run"), "--features", "none"]) == 2
+    assert "nobody knows which of them it trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("num_images", "warned"), [(2047, True), (2048, False)])
+def test_distances_of_fewer_than_2048_pictures_come_with_a_warning(num_images, warned):
+    assert bool(few_images(num_images)) == warned
+
+
+def test_labels_that_were_edited_are_measured_anew(run, folder, tmp_path):
+    rows = [f"{name}/{i:02d}.png,{name}" for name in ("bad", "good") for i in range(20)]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\n" + "\n".join(rows))
+    evaluate_run(run, features="none", labels=labels)
+    before = evaluate_run(run, features="none", labels=labels, reuse=True)
+    assert evaluate_run(run, features="none", labels=labels, reuse=True) == before
+    labels.write_text("file,label\n" + "\n".join(row.replace("00.png,bad", "00.png,good") for row in rows))
+    assert evaluate_run(run, features="none", labels=labels, reuse=True)["protocol"] != before["protocol"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_run_trained_on_another_device_is_measured_on_the_one_there_is(run):
+    vae = VAE.from_pretrained(run)
+    vae.config = dataclasses.replace(vae.config, device="cuda", precision="fp16")
+    vae.save_pretrained(run)
+    assert evaluate_run(run, features="none")["protocol"]["device"] != "cuda"
+
+
+def test_a_limit_takes_that_many_pictures(run):
+    assert evaluate_run(run, features="none", limit=5)["protocol"]["pictures"]["num_images"] == 5
+
+
+def test_mistakes_are_one_clear_line(run, folder, tmp_path, capsys):
+    (tmp_path / "few.csv").write_text("bad/00.png,a\nbad/01.png,b\n")
+    inception = "no weights in" if find_spec("torch_fidelity") else "need torch-fidelity"
+    for arguments, message in {
+        (str(tmp_path / "nothing"),): "no model in",
+        (str(run), str(tmp_path / "nowhere")): "there is no folder",
+        (str(run), "--limit", "1"): "variances need two or more",
+        (str(run), "--labels", str(tmp_path / "few.csv")): "has no label for 38 of 40 pictures",
+        (str(run), "--features", "inception", "--weights", str(tmp_path / "none.pth")): inception,
+    }.items():
+        assert command(["evaluate", *arguments]) == 2, arguments
+        error = capsys.readouterr().err.strip().splitlines()
+        assert message in error[-1]
+        assert error[-1].startswith("vaekit: ")
+
+
+def test_latents_that_are_not_finite_are_one_clear_line(run, capsys):
+    vae = VAE.from_pretrained(run)
+    torch.nn.init.constant_(vae.encoder.mean.bias, float("nan"))
+    vae.save_pretrained(run)
+    assert command(["evaluate", str(run), "--features", "none"]) == 2
+    assert "not finite" in capsys.readouterr().err
+
+
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_samples_come_from_either_prior_as_one_picture_or_many(run, tmp_path):
+    one = sample_run(run, "gaussian-mixture", 9)
+    assert size(one) == (3 * 128 + 4, 3 * 128 + 4)
+    many = sample_run(run, "normal", 3, out=tmp_path / "out")
+    assert sorted(path.name for path in many.iterdir()) == ["000000.png", "000001.png", "000002.png"]
+
+
+def test_the_fitted_prior_is_kept_until_the_model_changes(run):
+    sample_run(run, "gaussian-mixture", 1)
+    kept = (run / "prior.safetensors").stat().st_mtime_ns
+    sample_run(run, "gaussian-mixture", 1)
+    assert (run / "prior.safetensors").stat().st_mtime_ns == kept
+    VAE.from_pretrained(run).save_pretrained(run)
+    sample_run(run, "gaussian-mixture", 1)
+    assert (run / "prior.safetensors").stat().st_mtime_ns > kept
+    assert GaussianMixturePrior.load(run / "prior.safetensors").mean.shape[1] == 16
+
+
+def test_a_seed_draws_the_same_samples_and_another_seed_others(run, tmp_path):
+    def drawn(seed):
+        folder = sample_run(run, "normal", 1, seed=seed, out=tmp_path / str(seed))
+        return (folder / "000000.png").read_bytes()
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_grey_pictures_are_measured_too(tiny, folder, tmp_path):
+    train(dataclasses.replace(tiny, channels=1), folder, tmp_path / "grey")
+    assert evaluate_run(tmp_path / "grey", limit=4)["reconstruction"]["sampled"]["fd_effnet"] > 0
