@@ -5,7 +5,10 @@ import json
 
 import pytest
 
-from vaekit.config.settings import PRESETS, Config, Network, differences, preset
+from vaekit.config.groups import Network
+from vaekit.config.plain import flatten
+from vaekit.config.presets import PRESETS, preset
+from vaekit.config.settings import ON_CHANGE, Config, changes, differences, refusal
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -106,3 +109,45 @@ def test_a_broken_config_file_is_refused_by_setting(path, value, message):
 def test_a_file_that_is_no_config_is_refused(text):
     with pytest.raises(ValueError, match="not a vaekit config"):
         Config.from_json(text)
+
+
+FREE_SETTINGS = {
+    "device",
+    "devices",
+    "checkpoint_activations",
+    "log_every_steps",
+    "draws",
+    "save_every_minutes",
+}
+REFUSED = {  # by how their names begin
+    "preset": "only the name of a set of settings",
+    "size": "would not fit",
+    "channels": "would not fit",
+    "network.": "would not fit",
+    "discriminator.channels": "would not fit",
+    "discriminator.kernel": "would not fit",
+    "discriminator.norm": "would not fit",
+    "optimizer.kind": "what the other optimiser remembers",
+    "moments_memory": "do not remember that many steps",
+    "split": "test pictures would be some that it has trained on",
+}
+
+
+def test_the_settings_that_change_nothing_that_is_computed_are_these():
+    free = {name for name, rule in ON_CHANGE.items() if rule.free}
+    assert free == FREE_SETTINGS
+    old, new = preset("fast"), preset("fast", draws=9, log_every_steps=3, lr=0.5)
+    assert list(changes(old, new)) == ["lr"]
+
+
+@pytest.mark.parametrize("name", flatten(dataclasses.asdict(Config())))
+def test_each_setting_says_by_itself_whether_a_run_can_change_it(name):
+    reason = refusal(name, "another")
+    expected = next((why for start, why in REFUSED.items() if name.startswith(start)), None)
+    assert (reason is None) == (expected is None)
+    assert expected is None or expected in reason
+
+
+def test_a_run_can_lose_its_discriminator_and_cannot_get_one():
+    assert refusal("gan", False) is None
+    assert "its checkpoints hold no discriminator" in refusal("gan", True)

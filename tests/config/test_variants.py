@@ -2,8 +2,8 @@
 
 import pytest
 
-from vaekit.config.settings import preset
-from vaekit.config.variants import MODELS, folder_name, model_config
+from vaekit.config.presets import folder_name, model_config, preset
+from vaekit.config.variants import MODELS
 
 
 @pytest.fixture

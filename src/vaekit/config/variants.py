@@ -1,56 +1,115 @@
-"""The models of a comparison by name: an objective, with or without a discriminator, with settings of its own."""
+"""One row a variant: what the command line, the builders, the comparison and the reports need to know of each.
+
+A new objective is a file in `objectives`, a row in `OBJECTIVES` and a test; a new prior is a file in `priors`, a row in
+`PRIORS` and a test. Rows name the code that makes them as "module:name" and import nothing, so that `--help` stays
+free of torch.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import re
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from vaekit.config.settings import Config, flatten, from_dict
+from typing_extensions import Doc
 
-OBJECTIVES: dict[str, dict[str, Any]] = {
-    "samples": {"objective": "global", "moments": "samples"},
-    "means": {"objective": "global", "moments": "means"},
-    "total": {"objective": "global", "moments": "total"},
-    "standard": {"objective": "standard"},
-    "beta": {"objective": "beta"},
+
+@dataclass(frozen=True)
+class ObjectiveRow:
+    """One objective, as `Config.objective` names it."""
+
+    summary: str  # whose it is, for --help
+    builder: str  # function of vaekit.objectives, (Config, MomentsMemory | None) -> Objective
+    price: str  # what prices a nat: the weight that a verdict tells people to move
+    models: Mapping[str, Mapping[str, Any]]  # names in a comparison -> the settings that make them
+    batch_moments: bool = False  # whether it sees moments of the batch, and so can remember those of earlier steps
+    compared_by_default: bool = True
+
+
+OBJECTIVES: Mapping[str, ObjectiveRow] = {
+    "global": ObjectiveRow(
+        summary="the paper's",
+        builder="elbo:build_global",
+        price="--weights.kl-individual (at a high rate a nat costs twice this weight)",
+        models={name: {"moments": name} for name in ("samples", "means", "total")},
+        batch_moments=True,
+    ),
+    "standard": ObjectiveRow(
+        summary="the VAE's",
+        builder="elbo:build_standard",
+        price="--weights.kl-standard (a nat costs this weight)",
+        models={"standard": {}},
+    ),
+    "beta": ObjectiveRow(
+        summary="the beta-VAE's",
+        builder="elbo:build_beta",
+        price="--weights.beta (a nat costs beta times kl_standard)",
+        models={"beta": {}},
+    ),
 }
+ANY_PRICE = "the weight that prices information (kl_individual, kl_standard or beta)"
+
+
+@dataclass(frozen=True)
+class FittedBy:
+    """How a prior is fitted to latents, and kept."""
+
+    what: str  # what is fitted, in a sentence
+    fit: str  # function of vaekit.priors, (z (N, d), seed=...) -> a prior that can save itself
+    load: str  # class of vaekit.priors with a method `load`
+    file: str  # where a run keeps it
+
+
+@dataclass(frozen=True)
+class PriorRow:
+    """One density of the latents to sample from."""
+
+    summary: str  # for --help
+    short: str  # in the heading of a column: z ~ ...
+    title: str  # in the title of a table or figure: z ~ ...
+    fitted: FittedBy | None = None
+
+
+PRIORS: Mapping[str, PriorRow] = {
+    "normal": PriorRow(summary="N(0, I)", short="N(0, I)", title="N(0, I)"),
+    "gaussian-mixture": PriorRow(
+        summary="fitted to the latents of the train pictures, which are closer to theirs",
+        short="fitted mixture",
+        title="a mixture of Gaussians fitted to the latents of train pictures",
+        fitted=FittedBy(
+            what="a mixture of Gaussians",
+            fit="mixture:fit_gaussian_mixture",
+            load="mixture:GaussianMixturePrior",
+            file="prior.safetensors",
+        ),
+    ),
+}
+
 GAN = "+gan"
-MODELS = tuple(name + gan for gan in ("", GAN) for name in OBJECTIVES)
+# A model of a comparison: its name -> the settings that make it, over those of all.
+COMPARED: Mapping[str, Mapping[str, Any]] = {
+    name: {"objective": objective, **settings}
+    for objective, row in OBJECTIVES.items()
+    for name, settings in row.models.items()
+}
+MODELS = tuple(
+    name + gan for gan in ("", GAN) for row in OBJECTIVES.values() if row.compared_by_default for name in row.models
+)
+
+if TYPE_CHECKING:
+    ObjectiveName = str
+    PriorName = str
+else:  # the choices of the command line and their help
+    ObjectiveName = Annotated[
+        Literal[tuple(OBJECTIVES)], Doc("; ".join(f"{name}: {row.summary}" for name, row in OBJECTIVES.items()) + ".")
+    ]
+    PriorName = Annotated[
+        Literal[tuple(PRIORS)], Doc("; ".join(f"{name}: {row.summary}" for name, row in PRIORS.items()) + ".")
+    ]
 
 
-def model_config(config: Config, model: str) -> Config:
-    """The settings of a model by name, over those of all; see `compare`. Raises `ValueError` for what is unknown."""
-    name, _, settings = model.partition(":")
-    objective = name.removesuffix(GAN)
-    if objective not in OBJECTIVES:
-        raise ValueError(f"unknown model {model!r}; choose from {', '.join(OBJECTIVES)}, each also with {GAN}")
-    values = dataclasses.asdict(config) | OBJECTIVES[objective] | {"gan": name.endswith(GAN)}
-    known = flatten(values)
-    for setting in filter(None, settings.split(",")):
-        path, equals, value = setting.partition("=")
-        path = path.strip().replace("-", "_")
-        if not equals or path not in known:
-            raise ValueError(f"unknown setting {setting!r} of model {model!r}; settings are {', '.join(known)}")
-        *groups, last = path.split(".")
-        inner = values
-        for group in groups:
-            inner = inner[group]
-        inner[last] = value if isinstance(known[path], str) else plain(value)
-    return from_dict(Config, values).resolved()
-
-
-def plain(text: str) -> Any:
-    """The value of a setting that is no text: none, or as JSON reads it, else the text for `from_dict` to refuse."""
-    if text.lower() == "none":
-        return None
-    try:
-        return json.loads(text.lower() if text in ("True", "False") else text)
-    except json.JSONDecodeError:
-        return text
-
-
-def folder_name(model: str) -> str:
-    """A model's name as a folder's."""
-    return re.sub(r"[^A-Za-z0-9.+_-]+", "-", model)
+def code_of(package: str, place: str) -> Any:
+    """The function or class that a row names as "module:name", imported now."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"vaekit.{package}.{module}"), name)

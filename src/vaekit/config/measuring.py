@@ -1,0 +1,21 @@
+"""What a run is measured with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What to measure with."""
+
+    features: Literal["efficientnet-lite0", "inception", "none"] = "efficientnet-lite0"
+    """Feature space of Frechet and kernel distances; inception gives the true FID and KID."""
+    weights: Path | None = None
+    """File of the weights of --features inception, if it is not where torch looks for it."""
+    labels: Path | None = None
+    """CSV of file,label, to probe what the latents are good for; class folders and labels.csv are found without."""
+    normal: tuple[str, ...] = ()
+    """Classes that are no anomaly; by default the lower of two numbers, else the most frequent one."""

@@ -1,0 +1,122 @@
+"""Settings by name: the presets, and the models of a comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+from vaekit.config.groups import Discriminator, Network, Optimizer, Weights
+from vaekit.config.plain import flatten, from_dict
+from vaekit.config.settings import Config
+from vaekit.config.variants import COMPARED, GAN
+
+PAPER_NETWORK = Network(
+    kind="resnetv2",
+    latent_dim=512,
+    heads="dense",
+    channels=128,
+    max_channels=128,
+    encoder_blocks=2,
+    decoder_blocks=2,
+    norm="batch",
+)
+
+
+PAPER_DISCRIMINATOR = Discriminator(
+    channels=(128, 128, 128, 64, 64), kernel=3, norm="batch", norm_first=True, dropout=0.25, start=0.0
+)
+
+
+# beta1 = 0.5 is from the author's code (the paper names none); beta2 is Keras' default.
+PAPER_OPTIMIZER = Optimizer(
+    kind="adamw",
+    beta1=0.5,
+    beta2=0.999,
+    weight_decay=0.0,
+    discriminator_lr=1e-4,
+    warmup=0.0,
+    decay="constant",
+    clip=None,
+)
+
+
+# 24,000 training images; the author's notes speak of 300 to 400 epochs.
+PAPER = Config(
+    preset="paper",
+    size=256,
+    images=24_000 * 300,
+    batch=20,
+    lr=1e-4,
+    network=PAPER_NETWORK,
+    discriminator=PAPER_DISCRIMINATOR,
+    moments="samples",
+    weights=Weights(kl_individual=0.5, realism=100.0, features=0.0),
+    optimizer=PAPER_OPTIMIZER,
+)
+
+
+RELEASED = dataclasses.replace(
+    PAPER,
+    preset="released",
+    batch=10,
+    moments="means",
+    network=dataclasses.replace(PAPER_NETWORK, decoder_blocks=1, norm="frozen"),
+    discriminator=dataclasses.replace(PAPER_DISCRIMINATOR, norm="frozen", norm_logits=True, dropout=0.0),
+    weights=Weights(kl_individual=0.1, realism=100.0, features=0.0),
+)
+
+
+PRESETS = {"fast": Config(), "paper": PAPER, "released": RELEASED}
+
+
+def preset(name: str = "fast", **changes: Any) -> Config:
+    """The settings called `name` ("fast", "paper" or "released") with some of them changed.
+
+    `changes` are fields of `Config`, for instance `preset("released", size=64)`. Raises `ValueError` for an unknown
+    name or field, and for values that do not fit together.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    known = [setting.name for setting in dataclasses.fields(Config)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)}; choose from {', '.join(known)}")
+    return dataclasses.replace(PRESETS[name], **changes)
+
+
+def model_config(config: Config, model: str) -> Config:
+    """The settings of a model by name, over those of all; see `compare`. Raises `ValueError` for what is unknown."""
+    name, _, settings = model.partition(":")
+    objective = name.removesuffix(GAN)
+    if objective not in COMPARED:
+        raise ValueError(f"unknown model {model!r}; choose from {', '.join(COMPARED)}, each also with {GAN}")
+    values = {**dataclasses.asdict(config), **COMPARED[objective], "gan": name.endswith(GAN)}
+    known = flatten(values)
+    for setting in filter(None, settings.split(",")):
+        path, equals, value = setting.partition("=")
+        path = path.strip().replace("-", "_")
+        if not equals or path not in known:
+            raise ValueError(f"unknown setting {setting!r} of model {model!r}; settings are {', '.join(known)}")
+        *groups, last = path.split(".")
+        inner = values
+        for group in groups:
+            inner = inner[group]
+        inner[last] = value if isinstance(known[path], str) else plain_value(value)
+    return from_dict(Config, values).resolved()
+
+
+def plain_value(text: str) -> Any:
+    """The value of a setting that is no text: none, or as JSON reads it, else the text for `from_dict` to refuse."""
+    if text.lower() == "none":
+        return None
+    try:
+        return json.loads(text.lower() if text in ("True", "False") else text)
+    except json.JSONDecodeError:
+        return text
+
+
+def folder_name(model: str) -> str:
+    """A model's name as a folder's."""
+    return re.sub(r"[^A-Za-z0-9.+_-]+", "-", model)
