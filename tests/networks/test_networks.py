@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from vaekit.config.settings import Network, preset
+from vaekit.config.groups import Network
+from vaekit.config.presets import preset
+from vaekit.models.build import build_discriminator
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import build_discriminator, build_vae
+from vaekit.models.vae import build_vae
+from vaekit.networks.norms import NORMS, FrozenBatchNorm2d
 from vaekit.networks.patchgan import PatchDiscriminator
 from vaekit.networks.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder, ResidualBlock
-from vaekit.networks.resnetv2 import NORMS, DownsamplingBlock, FrozenBatchNorm2d, IdentityBlock, UpsamplingBlock
+from vaekit.networks.resnetv2 import DownsamplingBlock, IdentityBlock, UpsamplingBlock
 
 HEADS = 2 * (1024 * 512 + 512)
 
@@ -198,7 +201,7 @@ def test_the_discriminator_shows_five_maps_of_features_and_its_logits(tiny):
 def test_the_mean_and_logvar_of_a_model_are_float32_under_autocast():
     vae = build_vae(preset("fast", size=16))
     with torch.autocast("cpu", torch.bfloat16):
-        mean, logvar, z, _ = vae(torch.randn(2, 3, 16, 16), torch.randn(2, vae.latent_dim))
+        (mean, logvar), z, _ = vae(torch.randn(2, 3, 16, 16), torch.randn(2, vae.latent_dim))
     assert mean.dtype == logvar.dtype == z.dtype == torch.float32
 
 

@@ -25,19 +25,19 @@ class Chain(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self:
             if self.recompute and torch.is_grad_enabled() and any(True for _ in layer.children()):
-                x = checkpoint(layer, x, use_reentrant=False, **surroundings(layer))
+                x = checkpoint(layer, x, use_reentrant=False, **checkpoint_contexts(layer))
             else:
                 x = layer(x)
         return x
 
 
-def surroundings(layer: nn.Module) -> dict[str, Any]:
+def checkpoint_contexts(layer: nn.Module) -> dict[str, Any]:
     """How a layer runs twice: a compiler takes no contexts, and writes running statistics once by itself."""
     return {} if torch.compiler.is_compiling() else {"context_fn": partial(passes, layer)}
 
 
 def passes(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The surroundings of the first and of the second run of a layer."""
+    """The contexts of the first and of the second run of a layer."""
     return nullcontext(), running_statistics_kept(layer)
 
 

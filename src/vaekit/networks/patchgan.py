@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vaekit.networks.resnetv2 import glorot_init, make_norm
+from vaekit.networks.norms import glorot_init, make_norm
 
 STRIDES = (2, 2, 2, 1, 1, 1)
 LEAK = 0.3

@@ -6,8 +6,6 @@ training mode, so what he trained is a learned scale and shift a channel: `norm=
 
 Keras pads a strided 3x3 transposed convolution on the other side than torch; that is a mirror image of the same
 layer and changes neither shapes nor counts.
-
-Norms that treat each position by itself allow the same result with less work: see `normalised` and `POINTWISE`.
 """
 
 from __future__ import annotations
@@ -16,67 +14,12 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d
+from torch.nn.functional import avg_pool2d, conv_transpose2d
 
 from vaekit.networks.chain import Chain
+from vaekit.networks.norms import EPSILON, POINTWISE, activated, glorot_init, make_norm, normalised
 
-BATCHNORM_MOMENTUM = 0.01  # Keras' 0.99: torch weighs the new value, Keras the old one
-EPSILON = 1e-3  # Keras' default, for BatchNorm and LayerNorm
 GRID_CHANNELS = 64  # channels of the coarsest grid, 4 x 4 x 64 = 1,024 features in the paper
-NORMS = ("batch", "frozen", "group", "none")
-POINTWISE = ("frozen", "none")  # see one position at a time: what the layer after them skips need not be there
-
-
-class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm that always uses its initial statistics: a learned scale and shift, times 1 / sqrt(1 + epsilon)."""
-
-    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
-        return super().train(False)
-
-
-class GroupNorm(nn.GroupNorm):
-    """GroupNorm in float32 or wider, whatever the features are in, as autocast has it on CUDA.
-
-    On a CPU torch's own for bfloat16 gives the same numbers, and takes two to six times as long on channels_last maps.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
-
-
-def make_norm(norm: str, channels: int) -> nn.Module:
-    """A normalisation over feature maps of `channels` channels, one of `NORMS`, with Keras' constants."""
-    if norm == "batch":
-        return nn.BatchNorm2d(channels, eps=EPSILON, momentum=BATCHNORM_MOMENTUM)
-    if norm == "frozen":
-        return FrozenBatchNorm2d(channels, eps=EPSILON).eval()
-    if norm == "group":
-        # At most 16 groups, of four channels or more: a group of one would be instance normalisation.
-        return GroupNorm(max([1, *(g for g in (2, 4, 8, 16) if channels % (4 * g) == 0)]), channels)
-    return nn.Identity()
-
-
-def glorot_init(module: nn.Module) -> None:
-    """Keras' default initialisers for one layer: Glorot uniform weights, zero bias. For `nn.Module.apply`."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def normalised(norm: nn.Module, layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """norm(layer(x)). A frozen norm goes into the weights of the layer: the feature map is written once, not twice."""
-    if not isinstance(norm, FrozenBatchNorm2d):
-        return norm(layer(x))
-    scale = norm.weight / math.sqrt(1 + norm.eps)  # (C,); the statistics are mean 0 and variance 1
-    assert layer.bias is not None
-    weight, bias = layer.weight * scale[:, None, None, None], layer.bias * scale + norm.bias
-    return conv2d(x, weight, bias, layer.stride, layer.padding)
-
-
-def activated(norm: nn.Module, x: Tensor) -> Tensor:
-    """ReLU of norm(x), in the memory of what the norm wrote; x stays as it is."""
-    return x.relu() if isinstance(norm, nn.Identity) else norm(x).relu_()
 
 
 class PreActivation(nn.Sequential):

@@ -54,7 +54,7 @@ def from_rank_zero(x: Tensor) -> None:
 def agree(clock: float, stop: bool) -> tuple[float, bool]:
     """Rank 0's clock, and whether *any* rank was asked to stop: both differ between processes, decisions must not.
 
-    Between the CPUs (see `devices.BACKENDS`), so that nobody waits for a GPU.
+    Between the CPUs (see `devices.BACKENDS`), so that no process waits for a GPU.
     """
     if not is_distributed():
         return clock, stop

@@ -1,0 +1,56 @@
+"""What vaekit's own commands change of the process they run in. A library must not: the process is its caller's."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from vaekit.system.memory import keep_freed_memory
+
+
+def own_process(device: str) -> None:
+    """Make this process ours, for a command that computes on `device` ("auto" or a name): faster, and with less noise.
+
+    Call it before anything imports Lightning Fabric. Raises `ValueError` for a device that is not here.
+    """
+    with import_blocked("torchmetrics"):
+        import lightning_fabric  # noqa: F401  # torchmetrics is a third of the time to the first step
+
+    from vaekit.system.devices import available
+
+    if available(device) == "cpu":
+        keep_freed_memory()
+    threading.excepthook = partial(without_tensorboard, threading.excepthook)
+
+
+@contextmanager
+def import_blocked(package: str) -> Iterator[None]:
+    """Let imports do without a package, as if it were not installed; one that is imported already stays.
+
+    Lightning Fabric imports torchmetrics, and with it scipy and torchvision, for its version alone.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # what Python takes for "there is none"
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+def without_tensorboard(
+    excepthook: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs
+) -> None:
+    """What `threading.excepthook` does, but nothing for a file that TensorBoard's thread cannot write.
+
+    The thread hands that error to the next record too, and the run's log has one line for it. A traceback from another
+    thread could end up in the middle of the line that a run stops with. It stays for the whole process, since the
+    thread may still be on its way to it when its writer is closed.
+    """
+    of_tensorboard = type(args.thread).__module__.partition(".")[0] == "tensorboard"
+    if not (of_tensorboard and issubclass(args.exc_type, OSError)):
+        excepthook(args)
