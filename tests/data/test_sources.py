@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaekit.data.sources.folder import UnreadablePicture, find_pictures, read_picture, resolve_source
+from vaekit.data.decoding import UnreadablePicture, read_picture
+from vaekit.data.sources.folder import find_pictures, resolve_source
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601

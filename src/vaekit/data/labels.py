@@ -1,4 +1,4 @@
-"""Classes of pictures, where somebody has written them down: in the names of folders or in a CSV. N pictures."""
+"""Classes of pictures, where they are written down: in the names of folders or in a CSV. N pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Labels:
     def of(cls, names: Sequence[str], source: str = "a list") -> Labels:
         """Labels from the name of each picture's class; numbers are sorted as numbers, anything else as text."""
         classes = sorted(set(names))
-        ordered = all(_is_number(name) for name in classes)
+        ordered = all(is_number(name) for name in classes)
         if ordered:
             classes.sort(key=float)
         place = {name: i for i, name in enumerate(classes)}
@@ -72,7 +72,7 @@ class Labels:
     @property
     def probabilities(self) -> bool:
         """Whether the classes are numbers from 0 to 1 with at least one strictly between."""
-        if not all(_is_number(name) for name in self.classes):
+        if not all(is_number(name) for name in self.classes):
             return False
         values = [float(name) for name in self.classes]
         return min(values) >= 0 and max(values) <= 1 and any(0 < value < 1 for value in values)
@@ -82,7 +82,7 @@ class Labels:
 
         Raises `ValueError` if the classes are no numbers.
         """
-        if not all(_is_number(name) for name in self.classes):
+        if not all(is_number(name) for name in self.classes):
             raise ValueError(f"the classes {', '.join(self.classes[:3])} are not all numbers; only numbers can be cut")
         above = np.array([float(name) >= threshold for name in self.classes])
         sides = f"below {threshold:g}", f"{threshold:g} or more"
@@ -94,7 +94,7 @@ class Labels:
 
 
 def find_labels(folder: Path, names: Sequence[str], labels: Path | None = None) -> Labels | None:
-    """Return the classes of the pictures `names`, N paths relative to `folder`, or None if nobody wrote them down.
+    """Return the classes of the pictures `names`, N paths relative to `folder`, or None if they are not written down.
 
     The first of these that there is:
     - the CSV `labels`, lines of picture and label, see `read_labels`;
@@ -113,7 +113,7 @@ def find_labels(folder: Path, names: Sequence[str], labels: Path | None = None) 
     inside, beside = folder / LABELS_FILE, folder.parent / LABELS_FILE
     if inside.is_file():
         return read_labels(inside, folder, names)
-    if beside.is_file() and _match(beside, folder, names):  # else it is about other pictures
+    if beside.is_file() and match_names(beside, folder, names):  # else it is about other pictures
         return read_labels(beside, folder, names)
     return None
 
@@ -130,7 +130,7 @@ def read_labels(path: Path, folder: Path, names: Sequence[str]) -> Labels:
     Raises `ValueError` for a file that is missing, empty or no UTF-8 text, a picture without label or with two, a
     single class, or more classes than half the pictures, which is rather a measurement.
     """
-    found = _match(path, folder.resolve(), names)
+    found = match_names(path, folder.resolve(), names)
     missing = [name for i, name in enumerate(names) if i not in found]
     if missing:
         example = missing[0]
@@ -149,11 +149,11 @@ def read_labels(path: Path, folder: Path, names: Sequence[str]) -> Labels:
     return labels
 
 
-def _match(path: Path, folder: Path, names: Sequence[str]) -> dict[int, str]:
+def match_names(path: Path, folder: Path, names: Sequence[str]) -> dict[int, str]:
     """The labels in a CSV by the place of their picture among `names`."""
-    rows = _read_rows(path)
-    file, label, first = _columns([cell.lower() for cell in rows[0]])
-    places = _places(folder, names, path.resolve().parent)
+    rows = read_rows(path)
+    file, label, first = columns_of([cell.lower() for cell in rows[0]])
+    places = places_of(folder, names, path.resolve().parent)
     found: dict[int, str] = {}
     for row in rows[first:]:
         if len(row) <= max(file, label) or not row[label]:
@@ -166,7 +166,7 @@ def _match(path: Path, folder: Path, names: Sequence[str]) -> dict[int, str]:
     return found
 
 
-def _read_rows(path: Path) -> list[list[str]]:
+def read_rows(path: Path) -> list[list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -178,18 +178,18 @@ def _read_rows(path: Path) -> list[list[str]]:
     if not lines:
         raise ValueError(f"the labels {path} are empty; give a CSV with lines of picture,label")
     try:
-        delimiter = next((mark for mark in "\t;," if len(_split(lines[:1], mark)[0]) > 1), " ")
-        return _split(lines, delimiter)
+        delimiter = next((mark for mark in "\t;," if len(split_rows(lines[:1], mark)[0]) > 1), " ")
+        return split_rows(lines, delimiter)
     except csv.Error as error:
         raise ValueError(f"the labels {path} are no CSV: {error}; give lines of picture,label") from error
 
 
-def _split(lines: list[str], delimiter: str) -> list[list[str]]:
+def split_rows(lines: list[str], delimiter: str) -> list[list[str]]:
     rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)  # so several spaces part only once
     return [[cell.strip() for cell in row] for row in rows]
 
 
-def _columns(head: list[str]) -> tuple[int, int, int]:
+def columns_of(head: list[str]) -> tuple[int, int, int]:
     """The column of the picture, that of the label, and the first row that is no header."""
     if any(cell.endswith(SUFFIXES) for cell in head):
         return 0, 1, 0
@@ -198,7 +198,7 @@ def _columns(head: list[str]) -> tuple[int, int, int]:
     return file, label, 1
 
 
-def _places(folder: Path, names: Sequence[str], csv_folder: Path) -> dict[str, int]:
+def places_of(folder: Path, names: Sequence[str], csv_folder: Path) -> dict[str, int]:
     """Where among `names` a picture stands, by all that a CSV may call it."""
     bases = [posixpath.basename(name) for name in names]
     counts = Counter(bases)
@@ -209,7 +209,7 @@ def _places(folder: Path, names: Sequence[str], csv_folder: Path) -> dict[str, i
     return bare | absolute | beside | {name: i for i, name in enumerate(names)}  # the last one counts
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
     try:
         return math.isfinite(float(text))
     except ValueError:

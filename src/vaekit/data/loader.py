@@ -54,7 +54,7 @@ class Stream:
         self.indices = indices
         self.seed = seed
         self.flip = flip
-        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
+        self.epoch = lru_cache(maxsize=2)(self.draw_epoch)
 
     def batch(self, images_seen: int, size: int, rank: int = 0, world: int = 1) -> Tensor:
         """Return this rank's part of the batch at global positions images_seen to images_seen + size.
@@ -65,25 +65,25 @@ class Stream:
         assert size % world == 0, f"a batch of {size} does not divide over {world} ranks"
         share = size // world
         start = images_seen + rank * share
-        chosen, mirrored = self._at(start, start + share)
+        chosen, mirrored = self.at(start, start + share)
         batch = self.images[chosen]
         if self.flip:
             batch[mirrored] = batch[mirrored][..., ::-1]
         return torch.from_numpy(batch)
 
-    def _at(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Return which images stand at the positions from start to stop, and whether each is mirrored."""
         parts = []
         while start < stop:
             epoch, place = divmod(start, len(self.indices))
-            order, mirrored = self._epoch(epoch)
+            order, mirrored = self.epoch(epoch)
             here = slice(place, place + stop - start)
             parts.append((order[here], mirrored[here]))
             start += len(order[here])
         chosen, mirrors = zip(*parts, strict=True)
         return np.concatenate(chosen), np.concatenate(mirrors)
 
-    def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         order = generator.permutation(self.indices)  # first, so that `flip` does not change the order
         return order, generator.integers(2, size=len(order), dtype=bool)

@@ -1,0 +1,264 @@
+"""An entry of the cache, built: pictures decoded side by side, written in order, going on after a kill."""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+import warnings
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+
+from vaekit.data.decoding import UnreadablePicture, read_picture
+from vaekit.system.files import replacing
+
+PIXELS_FILE, INDEX_FILE, DONE_FILE = "images.npy", "index.json", "done.json"
+SAVE_EVERY_FILES = 256  # what a killed build loses at most
+KEEP_UNFINISHED_SEC = 7 * 24 * 3600
+SCRATCH_PREFIX = ".building-"
+
+Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Request:
+    folder: Path
+    names: tuple[str, ...]
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def image_bytes(self) -> int:
+        return self.channels * self.height * self.width
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.names) * self.image_bytes
+
+    def fingerprint(self) -> str:
+        statuses = [os.stat(self.folder / name) for name in self.names]
+        files = [(name, s.st_size, s.st_mtime_ns) for name, s in zip(self.names, statuses, strict=True)]
+        # The 1 changes nothing: runs know their pictures by what was hashed when they began.
+        identity = [1, str(self.folder), self.channels, self.height, self.width, files]
+        return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
+
+    def decode(self, name: str) -> np.ndarray | UnreadablePicture:
+        try:
+            return read_picture(self.folder / name, self.height, self.width, self.channels)
+        except UnreadablePicture as error:
+            return error
+
+    def npy_header(self, num_images: int) -> bytes:
+        """Return the header of images.npy; numpy pads it to one length for every `num_images`."""
+        shape = (num_images, self.channels, self.height, self.width)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        return header.getvalue()
+
+
+@contextmanager
+def locked(entry: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of an entry, once it is free; without `wait`, yield False at once if another process holds it."""
+    path = scratch(entry, ".lock")
+    while True:
+        with open(path, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            except OSError as error:
+                cure = "set VAEKIT_CACHE to a folder on a disk of this machine"
+                raise OSError(f"cannot lock {path} ({error.strerror}); {cure}") from error
+            if not is_at(file, path):
+                continue  # its last holder removed it while we waited
+            try:
+                yield True
+            finally:
+                path.unlink()
+            return
+
+
+def is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still what stands at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def scratch(entry: Path, suffix: str = "") -> Path:
+    """Where an entry is built; with ".lock", the file whose lock its builder holds."""
+    return entry.with_name(f"{SCRATCH_PREFIX}{entry.name}{suffix}")
+
+
+def build(entry: Path, request: Request, workers: int, progress: Progress | None) -> None:
+    """Write the entry, whose lock we hold, beside its place and move it there, whole or not at all."""
+    remove_leftovers(entry)
+    built = scratch(entry)
+    built.mkdir(exist_ok=True)
+    try:
+        index = write_pixels(built, request, workers, progress)
+        with open(built / INDEX_FILE, "wb", buffering=0) as file:
+            write(file, json.dumps(index).encode(), request)
+        (built / DONE_FILE).unlink(missing_ok=True)
+        remove(entry)  # if it is there, it is damaged
+        built.rename(entry)
+    except Exception:  # Ctrl-C is none: like a kill, it leaves what is done
+        remove(built)
+        raise
+
+
+def remove_leftovers(entry: Path) -> None:
+    """Remove what killed builders left and no other took up for a week: folders whose lock is free."""
+    ours = (path for path in entry.parent.glob(f"{SCRATCH_PREFIX}*/") if os.access(path, os.W_OK))
+    for leftover in ours:
+        with locked(leftover.with_name(leftover.name.removeprefix(SCRATCH_PREFIX)), wait=False) as is_dead:
+            if is_dead and time.time() - leftover.stat().st_mtime > KEEP_UNFINISHED_SEC:
+                remove(leftover)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@dataclass
+class Done:
+    """How far a build has come: files decoded, in the order of the request, those skipped, checksum of the pixels."""
+
+    files: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    crc32: int = 0
+
+    @classmethod
+    def read(cls, built: Path) -> "Done":
+        path = built / DONE_FILE
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
+
+    def save(self, pixels: FileIO, request: Request) -> None:
+        """Note it beside the pixels, once they are on the disk."""
+        os.fsync(pixels.fileno())
+        with (
+            replacing(Path(pixels.name).with_name(DONE_FILE)) as unfinished,
+            open(unfinished, "wb", buffering=0) as file,
+        ):
+            write(file, json.dumps(asdict(self)).encode(), request)
+            os.fsync(file.fileno())
+
+    def add(self, name: str, picture: np.ndarray | UnreadablePicture, pixels: FileIO, request: Request) -> None:
+        """Append one picture to the pixels, or note why not."""
+        if isinstance(picture, UnreadablePicture):
+            self.skipped.append((name, picture.reason))
+        else:
+            self.crc32 = zlib.crc32(picture.data, self.crc32)
+            write(pixels, picture.data, request)
+        self.files += 1
+
+
+def write_pixels(built: Path, request: Request, workers: int, progress: Progress | None) -> dict[str, Any]:
+    """Write the pictures, from where an earlier builder was killed, and return the index.
+
+    Not through a memory map: there a full disk is no OSError, it kills the process.
+    """
+    done = Done.read(built)
+    with open_pixels(built, done, request) as file:
+        with decoding_threads(workers) as pool:
+            left = request.names[done.files :]
+            pictures = map_in_order(pool, request.decode, left, ahead=4 * workers)
+            for name, picture in zip(left, pictures, strict=True):
+                done.add(name, picture, file, request)
+                if done.files % SAVE_EVERY_FILES == 0:
+                    done.save(file, request)
+                if progress is not None:
+                    progress(done.files, len(request.names))
+        unreadable = {name for name, _ in done.skipped}
+        names = [name for name in request.names if name not in unreadable]
+        if not names:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in done.skipped[:3])
+            raise ValueError(f"none of the {done.files} pictures in {request.folder} can be read ({reasons})")
+        file.seek(0)
+        write(file, request.npy_header(len(names)), request)  # now that the skipped ones are known
+        os.fsync(file.fileno())  # else a power cut could leave a whole-looking file of zeros
+    return {
+        "folder": str(request.folder),
+        "names": names,
+        "skipped": done.skipped,
+        "channels": request.channels,
+        "height": request.height,
+        "width": request.width,
+        "crc32": done.crc32,
+    }
+
+
+@contextmanager
+def open_pixels(built: Path, done: Done, request: Request) -> Iterator[FileIO]:
+    """The file of pixels, cut to what is done, at its end. Raises OSError if the disk cannot hold the rest."""
+    header = request.npy_header(len(request.names))
+    num_bytes = len(header) + (done.files - len(done.skipped)) * request.image_bytes
+    path = built / PIXELS_FILE
+    path.touch()
+    with open(path, "r+b", buffering=0) as file:
+        file.truncate(num_bytes)
+        if request.num_bytes - num_bytes > shutil.disk_usage(built).free:
+            raise does_not_fit(built.parent, request, "the disk is too full")
+        write(file, header, request)
+        file.seek(num_bytes)
+        yield file
+
+
+def write(file: FileIO, data: bytes | memoryview, request: Request) -> None:
+    left = memoryview(data).cast("B")
+    try:
+        while left:
+            left = left[file.write(left) :]  # an unbuffered write may stop half-way
+    except OSError as error:
+        raise does_not_fit(Path(file.name).parent, request, error.strerror) from error
+
+
+def does_not_fit(folder: Path, request: Request, reason: str | None) -> OSError:
+    needed, free = request.num_bytes / 2**20, shutil.disk_usage(folder).free / 2**20
+    return OSError(
+        f"cannot write the prepared pictures to {folder} ({reason}): they take {needed:,.1f} MiB and "
+        f"{free:,.1f} MiB are free; make room, or set VAEKIT_CACHE to a folder on a larger disk"
+    )
+
+
+@contextmanager
+def decoding_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads, since Pillow decodes and resizes outside the GIL."""
+    # `read_picture` silences warnings for itself, but in threads one call may undo that of another: Python
+    # keeps the filters for the whole process. Silenced out here too, it does not matter who undoes what.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with ThreadPoolExecutor(workers) as pool:
+            yield pool
+
+
+def map_in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Map like `pool.map`, with at most `ahead` results waiting in memory."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+        waiting.append(pool.submit(function, item))
+    while waiting:
+        yield waiting.popleft().result()
