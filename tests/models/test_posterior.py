@@ -6,15 +6,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from vaekit.models.posterior import (
-    MOMENTS,
-    Posterior,
-    batch_moments,
-    kl_gaussians,
-    kl_global,
-    log_mixture,
-    product_of_gaussians,
-)
+from vaekit.models.posterior import Posterior, kl_gaussians, log_mixture, product_of_gaussians
+from vaekit.objectives.moments import MOMENTS, batch_moments, kl_global
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
-"""The variational autoencoder: encode, decode, sample; save and load with the config beside the weights."""
+"""The variational autoencoder: encode, decode, sample; saved with what is needed to build it again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +12,56 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.config.settings import Config
-from vaekit.models.posterior import Posterior
+from vaekit.models.base import Pass
+from vaekit.models.posterior import Posterior, gathered
 from vaekit.networks.chain import Chain
-from vaekit.networks.patchgan import PatchDiscriminator
 from vaekit.networks.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder
 from vaekit.networks.resnetv2 import Decoder, Encoder
 from vaekit.system.files import read_tensors, write_tensors, write_text
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+DECODED_AT_ONCE = 16  # pictures: 256x256 is costly
 
 
 class VAE(nn.Module):
-    """An encoder q(z|x) and a decoder p(x|z) over pictures (B, C, H, W) in [-1, 1] and latents (B, d)."""
+    """An encoder q(z|x) and a decoder p(x|z) over pictures (B, C, H, W) in [-1, 1] and latents (B, d).
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, config: Config) -> None:
+    `encoder` maps x to mean and logvar, (B, d) each, and `decoder` z to x_hat: any two modules that do. `image_shape`
+    is (C, H, W), `latent_dim` is d. `config_json` is the text of the config that `build_vae` made them from, which is
+    saved with the weights; networks of your own have none.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        image_shape: tuple[int, int, int],
+        latent_dim: int,
+        config_json: str | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
-        self.config = config
+        self.image_shape = image_shape
+        self.latent_dim = latent_dim
+        self.config_json = config_json
 
     @property
-    def latent_dim(self) -> int:
-        """Entries of the latent vector, d."""
-        return self.config.latent_dim
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
 
     def encode(self, x: Tensor) -> Posterior:
         """x (B, C, H, W) in [-1, 1] -> the posterior of each picture. Raises `ValueError` for another shape."""
-        if x.ndim != 4 or x.shape[1:] != self.config.image_shape:
-            expected = ", ".join(map(str, self.config.image_shape))
+        if x.ndim != 4 or x.shape[1:] != self.image_shape:
+            expected = ", ".join(map(str, self.image_shape))
             raise ValueError(f"pictures of shape {tuple(x.shape)}; this model takes (B, {expected}) in [-1, 1]")
         return Posterior(*self.encoder(x))
+
+    def latents_of(self, tensors: Iterable[Tensor]) -> Posterior:
+        """What `encode` returns, made of its tensors again."""
+        return Posterior(*tensors)
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, d) -> x_hat (B, C, H, W), about [-1, 1] but not clamped. Raises `ValueError` for another shape."""
@@ -48,14 +69,14 @@ class VAE(nn.Module):
             raise ValueError(f"latents of shape {tuple(z.shape)}; this model takes (B, {self.latent_dim})")
         return self.decoder(z)
 
-    def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One pass of training: x (B, C, H, W), noise (B, d) -> mean, logvar, z (B, d) and x_hat (B, C, H, W).
+    def forward(self, x: Tensor, eps: Tensor) -> Pass:
+        """One pass of training: x (B, C, H, W) and noise eps (B, d).
 
         Everything a training step needs goes through here, since DistributedDataParallel only sees `forward`.
         """
         posterior = self.encode(x)
         z = posterior.sample(eps)
-        return posterior.mean, posterior.logvar, z, self.decode(z)
+        return Pass(posterior.tensors, z, self.decode(z))
 
     @torch.no_grad()
     def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:
@@ -64,28 +85,49 @@ class VAE(nn.Module):
         KL_G matches two moments of the aggregate posterior and not its shape, so N(0, I) is not quite where the
         latents of real pictures lie.
         """
-        device = next(self.parameters()).device
-        return self.decode(torch.randn(num_images, self.latent_dim, generator=generator, device=device))
+        return self.decode(torch.randn(num_images, self.latent_dim, generator=generator, device=self.device))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model.safetensors, with the config in its metadata, and config.json for people."""
+        """Write model.safetensors, with all that `from_pretrained` needs in its metadata, and config.json for people.
+
+        Networks of your own have no config, and no config.json.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = self.config.to_json()
-        write_tensors(self.state_dict(), folder / WEIGHTS_FILE, {"config": config})
-        write_text(config + "\n", folder / CONFIG_FILE)
+        metadata = {"image_shape": json.dumps(self.image_shape), "latent_dim": json.dumps(self.latent_dim)}
+        if self.config_json is not None:
+            metadata["config"] = self.config_json
+        write_tensors(self.state_dict(), folder / WEIGHTS_FILE, metadata)
+        if self.config_json is not None:
+            write_text(self.config_json + "\n", folder / CONFIG_FILE)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> VAE:
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> VAE:
         """Load what `save_pretrained` or a training run wrote, in evaluation mode.
 
-        Raises `ValueError` if the folder holds no model, or one whose weights do not fit its config.
+        A model whose networks were your own needs them again: `encoder` and `decoder`, whose weights are then loaded.
+        Raises `ValueError` if the folder holds no model, one whose weights do not fit its config or these networks, or
+        one of networks that are not given.
         """
         path = Path(folder) / WEIGHTS_FILE
         if not path.is_file():
             raise ValueError(f"no model in {folder}: {WEIGHTS_FILE} is missing; give the folder of a finished run")
         weights, metadata = read_tensors(path)
-        vae = build_vae(Config.from_json(metadata.get("config", "")))
+        if encoder is not None and decoder is not None:
+            if "image_shape" not in metadata:
+                raise ValueError(f"{path} does not say what pictures it takes; leave out encoder and decoder")
+            shape, latent_dim = json.loads(metadata["image_shape"]), json.loads(metadata["latent_dim"])
+            vae = cls(encoder, decoder, tuple(shape), latent_dim)
+        elif "image_shape" in metadata and "config" not in metadata:
+            raise ValueError(f"{path} was saved with networks of its own; give them as encoder and decoder")
+        else:
+            vae = build_vae(Config.from_json(metadata.get("config", "")))
         try:
             vae.load_state_dict(weights)
         except RuntimeError as error:
@@ -94,8 +136,35 @@ class VAE(nn.Module):
         return vae.to(device).to(memory_format=torch.channels_last).eval()
 
 
+@contextmanager
+def evaluating(vae: VAE) -> Iterator[torch.device]:
+    """No gradients, evaluation mode, and every module's own mode restored after; gives the VAE's device."""
+    modes = [(module, module.training) for module in vae.modules()]
+    try:
+        vae.eval()
+        with torch.no_grad():
+            yield next(vae.parameters()).device
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def encode_batches(vae: VAE, batches: Iterable[Tensor]) -> Posterior:
+    """The posterior of N pictures that come in batches (B, C, H, W), without gradients: (N, d), on the CPU."""
+    with evaluating(vae) as device:
+        return gathered(vae.encode(x.to(device)) for x in batches)
+
+
+def decode_batches(vae: VAE, z: Tensor, batch_size: int = DECODED_AT_ONCE) -> Iterator[Tensor]:
+    """Decode latents z (N, d) some at a time, without gradients: (B, C, H, W) each, on the VAE's device."""
+    for part in z.split(batch_size):
+        with evaluating(vae) as device:
+            x_hat = vae.decode(part.to(device))
+        yield x_hat
+
+
 def build_vae(config: Config) -> VAE:
-    """An untrained VAE; its weights follow from torch's global seed."""
+    """An untrained VAE of `config`; its weights follow from torch's global seed."""
     network = config.network
     settings: dict[str, Any] = {"stages": config.num_stages, "channels": network.channels}
     make_encoder: Callable[..., nn.Module]
@@ -109,23 +178,11 @@ def build_vae(config: Config) -> VAE:
     vae = VAE(
         make_encoder(config.image_shape, config.latent_dim, identity_blocks=network.encoder_blocks, **settings),
         make_decoder(config.image_shape, config.latent_dim, identity_blocks=network.decoder_blocks, **settings),
-        config,
+        config.image_shape,
+        config.latent_dim,
+        config.to_json(),
     )
     for layer in vae.modules():
         if isinstance(layer, Chain):
             layer.recompute = config.checkpoint_activations
     return vae
-
-
-def build_discriminator(config: Config) -> PatchDiscriminator:
-    """An untrained discriminator; its weights follow from torch's global seed."""
-    settings = config.discriminator
-    return PatchDiscriminator(
-        config.channels,
-        channels=settings.channels,
-        kernel=settings.kernel,
-        norm=settings.norm,
-        norm_first=settings.norm_first,
-        norm_logits=settings.norm_logits,
-        dropout=settings.dropout,
-    )

@@ -1,0 +1,95 @@
+"""The VAE apart from any run: networks of one's own, one pass, batched encoding and decoding."""
+
+import pytest
+import torch
+from torch import nn
+
+from vaekit.models.posterior import Posterior
+from vaekit.models.vae import VAE, build_vae, decode_batches, encode_batches
+
+
+class OwnEncoder(nn.Module):
+    """Two linear maps of the pixels; dropout shows whether it is in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.Linear(48, 6)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.heads(self.dropout(x.flatten(1))).chunk(2, 1)
+
+
+def own_vae():
+    return VAE(OwnEncoder(), nn.Sequential(nn.Linear(3, 48), nn.Unflatten(1, (3, 4, 4))), (3, 4, 4), 3)
+
+
+@pytest.fixture
+def x(generator):
+    return torch.rand(7, 3, 4, 4, generator=generator) * 2 - 1
+
+
+def test_networks_of_ones_own_encode_decode_and_sample(x):
+    vae = own_vae()
+    assert vae.encode(x).mean.shape == (7, 3)
+    assert vae.decode(vae.encode(x).mean).shape == vae.sample(7).shape == x.shape
+    with pytest.raises(ValueError, match=r"this model takes \(B, 3, 4, 4\)"):
+        vae.encode(x[:, :, :3])
+
+
+def test_networks_of_ones_own_are_saved_and_need_to_be_given_again(tmp_path, x):
+    vae = own_vae().eval()
+    vae.save_pretrained(tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    other = own_vae()
+    again = VAE.from_pretrained(tmp_path, encoder=other.encoder, decoder=other.decoder)
+    assert torch.equal(again.encode(x).mean, vae.encode(x).mean)
+    assert (again.image_shape, again.latent_dim) == ((3, 4, 4), 3)
+    with pytest.raises(ValueError, match="saved with networks of its own; give them as encoder and decoder"):
+        VAE.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="do not fit"):
+        VAE.from_pretrained(tmp_path, encoder=other.encoder, decoder=nn.Linear(3, 3))
+
+
+def test_a_pass_names_what_it_gives_and_is_the_encoder_the_noise_and_the_decoder(tiny, generator):
+    vae = build_vae(tiny)
+    x = torch.rand(2, 3, 16, 16, generator=generator)
+    eps = torch.randn(2, 16, generator=generator)
+    seen = vae(x, eps)
+    posterior = vae.encode(x)
+    assert torch.equal(seen.latents[0], posterior.mean)
+    assert torch.equal(seen.latents[1], posterior.logvar)
+    assert torch.equal(seen.z, posterior.mean + eps * posterior.std)
+    assert torch.equal(seen.x_hat, vae.decode(seen.z))
+    assert torch.equal(vae.latents_of(seen.latents).std, posterior.std)
+
+
+def test_encoding_in_batches_is_encoding_at_once_in_evaluation_mode_and_without_gradients(x):
+    vae = own_vae().train()
+    posterior = encode_batches(vae, x.split(3))
+    assert vae.encoder.dropout.training
+    torch.testing.assert_close(posterior.mean, vae.eval().encode(x).mean.detach())
+    assert not posterior.mean.requires_grad
+
+
+def test_decoding_in_batches_is_decoding_at_once(generator):
+    vae, z = own_vae(), torch.randn(7, 3, generator=generator)
+    parts = list(decode_batches(vae, z, 3))
+    assert [len(part) for part in parts] == [3, 3, 1]
+    torch.testing.assert_close(torch.cat(parts), vae.decode(z).detach())
+    assert not parts[0].requires_grad
+
+
+def test_every_module_gets_its_own_mode_back_also_after_an_error():
+    vae = own_vae().train()
+    vae.decoder.eval()
+    with pytest.raises(ValueError, match="this model takes"):
+        encode_batches(vae, [torch.zeros(1, 3, 2, 2)])
+    assert vae.encoder.dropout.training
+    assert not vae.decoder.training
+
+
+def test_a_posterior_is_its_tensors_and_its_kl_that_of_its_entries(generator):
+    posterior = Posterior(torch.randn(3, 5, generator=generator), torch.randn(3, 5, generator=generator))
+    assert torch.equal(Posterior(*posterior.tensors).logvar, posterior.logvar)
+    torch.testing.assert_close(posterior.kl_entries().sum(1), posterior.kl_standard())
