@@ -9,12 +9,14 @@ import torch.multiprocessing as multiprocessing
 from lightning_fabric import Fabric
 
 from vaekit import train
-from vaekit.config.settings import preset
-from vaekit.models.posterior import MOMENTS, MomentsMemory, Posterior, batch_moments, kl_global, straight_through
+from vaekit.config.presets import preset
+from vaekit.models.posterior import Posterior
+from vaekit.objectives.build import build_objective
+from vaekit.objectives.moments import MOMENTS, MomentsMemory, batch_moments, kl_global, straight_through
 from vaekit.runs import checkpoint
 from vaekit.runs.log import read_records
 from vaekit.system.files import read_tensors
-from vaekit.training.loop import build_objective, build_state
+from vaekit.training.state import build_state
 from vaekit.training.step import train_step
 
 D = 3
@@ -207,9 +209,9 @@ def batches(config, generator):
 def test_six_steps_are_three_then_a_checkpoint_then_three_bit_for_bit(config, batches, tmp_path):
     fabric = Fabric(accelerator="cpu")
     undisturbed = stepped(build_state(fabric, config), config, batches)
-    saved = checkpoint.save(stepped(build_state(fabric, config), config, batches[:3]), tmp_path, config)
+    saved = checkpoint.save_checkpoint(stepped(build_state(fabric, config), config, batches[:3]), tmp_path, config)
     resumed = build_state(fabric, config)
-    checkpoint.load(resumed, saved)
+    checkpoint.load_checkpoint(resumed, saved)
     stepped(resumed, config, batches[3:])
     assert "memory" in resumed.networks
     for name, network in undisturbed.networks.items():

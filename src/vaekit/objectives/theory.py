@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 
-from vaekit.models.posterior import MOMENTS
+from vaekit.objectives.moments import MOMENTS
 
 
 def rate(snr: float) -> float:
@@ -35,13 +35,13 @@ def optimal_std(snr: float, kl_global: float = 1.0, kl_individual: float = 0.5, 
     The weights are those of `GlobalELBO`. Raises `ValueError` for an unknown estimator, a negative number, two weights
     of zero, or an `snr` of zero with `means`, whose KL_G is infinite there.
     """
-    a, factor = _check(snr, kl_global, kl_individual, moments)
+    a, factor = check_weights(snr, kl_global, kl_individual, moments)
     return math.sqrt((a + kl_individual) / (a * factor + kl_individual))
 
 
 def latent_cost(snr: float, kl_global: float = 1.0, kl_individual: float = 0.5, moments: str = "samples") -> float:
     """C(r), the weighted KL_G + KL_I of one entry at its best scale, nats. Raises as `optimal_std` does."""
-    a, factor = _check(snr, kl_global, kl_individual, moments)
+    a, factor = check_weights(snr, kl_global, kl_individual, moments)
     total = a + kl_individual
     return total * math.log((a * factor + kl_individual) / total) - a * math.log(factor)
 
@@ -54,7 +54,7 @@ def price(snr: float, kl_global: float = 1.0, kl_individual: float = 0.5, moment
     least as much signal as noise. At a high rate the printed weights (b2 = 0.5) thus price a nat as the standard VAE
     does, and the released ones (0.1, `means`) at a fifth of that.
     """
-    a, factor = _check(snr, kl_global, kl_individual, moments)
+    a, factor = check_weights(snr, kl_global, kl_individual, moments)
     slope = (factor - 1) / factor * a * kl_individual / (a * factor + kl_individual)  # dC/dr
     return 2 * (1 + snr) * slope
 
@@ -70,7 +70,7 @@ def aggregate_variance(
     return (1 + snr) * optimal_std(snr, kl_global, kl_individual, moments) ** 2
 
 
-def _check(snr: float, kl_global: float, kl_individual: float, moments: str) -> tuple[float, float]:
+def check_weights(snr: float, kl_global: float, kl_individual: float, moments: str) -> tuple[float, float]:
     """a = b1 / 2 and V / std^2."""
     if moments not in MOMENTS:
         raise ValueError(f"unknown moments {moments!r}; choose one of {', '.join(MOMENTS)}")

@@ -1,0 +1,131 @@
+"""Every objective of the table alike: what the step, the comparison, the help and the verdict ask of each."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from vaekit.config.plain import flatten
+from vaekit.config.presets import model_config, preset
+from vaekit.config.settings import Config
+from vaekit.config.variants import COMPARED, GAN, MODELS, OBJECTIVES
+from vaekit.models.posterior import Posterior
+from vaekit.objectives.build import build_objective
+from vaekit.objectives.losses import vae_loss
+
+every_objective = pytest.mark.parametrize("name", OBJECTIVES)
+every_model = pytest.mark.parametrize("name", COMPARED)
+
+
+@pytest.fixture
+def step(generator):
+    """x, x_hat, posterior, z, realism logits and feature distance of four images."""
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    posterior = Posterior(randn(4, 5), randn(4, 5))
+    return randn(4, 2, 8, 8), randn(4, 2, 8, 8), posterior, posterior.sample(randn(4, 5)), randn(4, 1, 1, 1)
+
+
+def built(model):
+    return build_objective(model_config(preset("fast"), model))
+
+
+@every_model
+def test_every_term_has_a_weight_and_falls_into_the_total(name, step):
+    losses = vae_loss(built(name), *step)
+    assert losses.total.item() == pytest.approx(
+        sum(losses.weights[term] * value.item() for term, value in losses.terms.items())
+    )
+
+
+@every_model
+def test_latent_terms_come_first_and_image_terms_are_the_others(name, step):
+    objective = built(name)
+    x, x_hat, posterior, z, realism = step
+    latent = list(objective.latent_terms(posterior, z))
+    image = list(objective.image_terms(x, x_hat, {"realism": realism}, objective.statistics(x, x_hat)))
+    assert not set(latent) & set(image)
+    assert [term for term in objective.weights if term in (*latent, *image)] == [*latent, *image]
+
+
+@every_model
+def test_repeating_the_batch_leaves_every_term_as_it_is(name, step):
+    x, x_hat, posterior, z, realism = step
+    twice = Posterior(posterior.mean.repeat(2, 1), posterior.logvar.repeat(2, 1))
+    doubled = (t.repeat(2, *[1] * (t.ndim - 1)) for t in (z, realism))
+    once = vae_loss(built(name), *step).terms
+    again = vae_loss(built(name), x.repeat(2, 1, 1, 1), x_hat.repeat(2, 1, 1, 1), twice, *doubled).terms
+    for term, value in again.items():
+        torch.testing.assert_close(value, once[term])
+
+
+@every_model
+def test_image_terms_of_chunks_add_up_with_the_statistics_of_the_whole_step(name, step):
+    """The value and the gradient, for chunks of one and of three images."""
+    x, x_hat, _, _, realism = step
+    objective = built(name)
+    parts = [slice(0, 1), slice(1, 4)]
+    statistics = objective.statistics(x, x_hat)
+    gradients, values = [], []
+    for chunks in ([slice(0, 4)], parts):
+        leaf, value = x_hat.clone().requires_grad_(), 0.0
+        for chunk in chunks:
+            terms = objective.image_terms(x[chunk], leaf[chunk], {"realism": realism[chunk]}, statistics)
+            share = len(x[chunk]) / len(x)
+            value = value + share * sum(objective.weights[term] * each for term, each in terms.items())
+        gradients.append(torch.autograd.grad(value, leaf)[0])
+        values.append(value.detach())
+    torch.testing.assert_close(values[1], values[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@every_model
+def test_statistics_are_means_over_images_without_a_gradient(name, step):
+    x, x_hat, *_ = step
+    objective = built(name)
+    of_all = objective.statistics(x, x_hat.requires_grad_())
+    assert bool(of_all) == objective.needs_statistics
+    for key, value in of_all.items():
+        assert not value.requires_grad
+        parts = [objective.statistics(x[i : i + 1], x_hat[i : i + 1])[key] for i in range(4)]
+        torch.testing.assert_close(torch.stack(parts).mean(0), value)
+
+
+@every_objective
+def test_features_are_compared_where_they_have_a_weight(name):
+    config = preset("fast", objective=name)
+    without = dataclasses.replace(config, weights=dataclasses.replace(config.weights, features=0.0))
+    assert build_objective(config).compares_features
+    assert not build_objective(without).compares_features
+
+
+@every_objective
+def test_the_price_names_settings_that_there_are(name):
+    flags = {f"--{setting.replace('_', '-')}" for setting in flatten(dataclasses.asdict(Config()))}
+    named = re.findall(r"--[a-z.-]+", OBJECTIVES[name].price)
+    assert named
+    assert set(named) <= flags
+
+
+@every_objective
+def test_only_what_sees_batch_moments_can_remember_them(name):
+    if OBJECTIVES[name].batch_moments:
+        preset("fast", objective=name, moments_memory=2)
+    else:
+        with pytest.raises(ValueError, match="moments_memory 2 needs --objective global"):
+            preset("fast", objective=name, moments_memory=2)
+
+
+def test_every_objective_has_models_in_a_comparison_and_no_two_share_a_name():
+    names = [model for row in OBJECTIVES.values() for model in row.models]
+    assert len(names) == len(set(names)) == len(COMPARED)
+    for name, row in OBJECTIVES.items():
+        assert {model_config(preset("fast"), model).objective for model in row.models} == {name}
+
+
+def test_the_ten_models_of_a_comparison_are_those_of_the_study():
+    plain = ("samples", "means", "total", "standard", "beta")
+    assert (*plain, *(name + GAN for name in plain)) == MODELS
