@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from vaekit.priors.mixture import GaussianMixturePrior, StandardNormal, fit_gaussian_mixture
+from vaekit.priors.base import StandardNormal
+from vaekit.priors.mixture import GaussianMixturePrior, fit_gaussian_mixture
 
 WEIGHTS = torch.tensor([0.7, 0.3])
 MEAN = torch.tensor([[3.0, 0.0, 1.0], [-3.0, 1.0, 0.0]])

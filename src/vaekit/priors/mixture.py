@@ -1,4 +1,4 @@
-"""Densities of the latents to sample from: the standard normal, and one fitted to the latents of training pictures.
+"""A mixture of Gaussians fitted to the latents of training pictures.
 
 KL_G (eq. 20) matches two moments of each entry and says nothing about how the entries hang together, so
 N(0, I) is not quite where the latents of real pictures lie. Letters: N latents of d entries, K components.
@@ -11,45 +11,20 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.priors.base import log_standard_normal
 from vaekit.system.files import read_tensors, write_tensors
 
-PRIORS = ("normal", "gaussian-mixture")
+NAME = "gaussian-mixture"  # in the files
 # Components to try, fewest first. A full covariance has d (d + 1) / 2 numbers, 33,000 for d = 256: ten thousand
 # latents carry one or two. It takes 5 to 10 s for d = 256, 45 s for d = 512 (9,600 latents, one thread).
 GRID: Mapping[str, tuple[int, ...]] = {"full": (1, 2, 5, 10), "diag": (1, 10, 50)}
 REGULARISATION = 1e-3  # added to the variances, as a share of the entry's own
 MAX_ITERATIONS = 20  # of EM: 70 more gained 2 nats of 190 (d = 256, 2 components) and took four times as long
-
-
-class Prior(Protocol):
-    """A density of latents of d entries that can be sampled."""
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z (n, d) on the CPU."""
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) of z (N, d): (N,), nats."""
-
-
-@dataclass(frozen=True)
-class StandardNormal:
-    """N(0, I) over d entries."""
-
-    d: int
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z (n, d) on the CPU."""
-        return torch.randn(n, self.d, generator=generator)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) of z (N, d): (N,), nats."""
-        return _log_standard_normal(z)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,26 +49,26 @@ class GaussianMixturePrior:
         """`full` or `diag`."""
         return "full" if self.scale.ndim == 3 else "diag"
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z (n, d) on the CPU."""
-        component = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        eps = torch.randn(n, self.mean.shape[1], generator=generator, dtype=self.mean.dtype)
+    def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw z (num_images, d) on the CPU."""
+        component = torch.multinomial(self.weights, num_images, replacement=True, generator=generator)
+        eps = torch.randn(num_images, self.mean.shape[1], generator=generator, dtype=self.mean.dtype)
         z = torch.empty_like(eps)
-        with torch.autocast("cpu", enabled=False):  # of whoever decodes z
-            for k in component.unique():  # one factor at a time: (n, d, d) would not fit
+        with torch.autocast("cpu", enabled=False):  # of the caller, who decodes z
+            for k in component.unique():  # one factor at a time: (num_images, d, d) would not fit
                 chosen, scale = component == k, self.scale[k]
                 z[chosen] = self.mean[k] + (eps[chosen] @ scale.T if scale.ndim == 2 else eps[chosen] * scale)
         return z
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) of z (N, d): (N,), nats."""
-        parts = [_log_normal(z, mean, scale) for mean, scale in zip(self.mean, self.scale, strict=True)]
+        parts = [log_normal(z, mean, scale) for mean, scale in zip(self.mean, self.scale, strict=True)]
         return torch.logsumexp(torch.stack(parts, 1) + self.weights.log(), 1)
 
     def save(self, path: str | Path) -> None:
         """Write weights, mean and scale as safetensors; a reader sees the old file or the new."""
         tensors = {"weights": self.weights, "mean": self.mean, "scale": self.scale}
-        write_tensors(tensors, Path(path), {"prior": "gaussian-mixture"})
+        write_tensors(tensors, Path(path), {"prior": NAME})
 
     @classmethod
     def load(cls, path: str | Path) -> GaussianMixturePrior:
@@ -102,14 +77,14 @@ class GaussianMixturePrior:
             tensors, metadata = read_tensors(Path(path))
         except ValueError as error:
             raise ValueError(f"{error}; fit the prior again") from error
-        if metadata.get("prior") != "gaussian-mixture" or tensors.keys() != {"weights", "mean", "scale"}:
+        if metadata.get("prior") != NAME or tensors.keys() != {"weights", "mean", "scale"}:
             raise ValueError(f"{path} holds no fitted prior; give a file that GaussianMixturePrior.save wrote")
         prior = cls(**tensors)
-        if not prior._is_density():
+        if not prior.is_density():
             raise ValueError(f"{path} holds numbers that are no Gaussian mixture; fit the prior again")
         return prior
 
-    def _is_density(self) -> bool:
+    def is_density(self) -> bool:
         if self.mean.ndim != 2 or self.weights.shape != self.mean.shape[:1]:
             return False
         k, d = self.mean.shape
@@ -136,7 +111,7 @@ def fit_gaussian_mixture(
     Raises `ValueError` for latents that are not (N, d) with N of two or more or not finite, fewer latents than
     components, or an unknown covariance.
     """
-    points = _checked(z)
+    points = checked(z)
     if covariance is not None and covariance not in GRID:
         raise ValueError(f"unknown covariance {covariance!r}; choose one of {', '.join(GRID)}")
     if components is not None and not 1 <= components <= len(points):
@@ -144,7 +119,7 @@ def fit_gaussian_mixture(
     if len(points) < 10:
         components, covariance = components or 1, covariance or "diag"
     if components is not None and covariance is not None:
-        return _fit(points, components, covariance, seed)
+        return fit_by_em(points, components, covariance, seed)
     order = np.random.default_rng(seed).permutation(len(points))
     held_out, fitted = np.split(points[order], [len(points) // 10])
     best, best_score = None, -math.inf
@@ -153,7 +128,7 @@ def fit_gaussian_mixture(
         for size in [components] if components else GRID[kind]:
             if size > 1 and 10 * size > len(fitted):
                 break
-            prior = _fit(fitted, size, kind, seed)
+            prior = fit_by_em(fitted, size, kind, seed)
             score = prior.log_prob(torch.from_numpy(held_out)).mean().item()
             if score > best_score:
                 best, best_score = prior, score
@@ -164,7 +139,7 @@ def fit_gaussian_mixture(
     return best
 
 
-def _checked(z: Tensor | np.ndarray) -> np.ndarray:
+def checked(z: Tensor | np.ndarray) -> np.ndarray:
     points = torch.as_tensor(z).detach().cpu().float().numpy()
     if points.ndim != 2 or len(points) < 2:
         raise ValueError(f"latents of shape {points.shape}; give (N, d) with two or more")
@@ -173,7 +148,7 @@ def _checked(z: Tensor | np.ndarray) -> np.ndarray:
     return points
 
 
-def _fit(points: np.ndarray, components: int, covariance: str, seed: int) -> GaussianMixturePrior:
+def fit_by_em(points: np.ndarray, components: int, covariance: str, seed: int) -> GaussianMixturePrior:
     """EM on standardised points (N, d), float32: the likelihood of float64 in half the time."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -195,14 +170,9 @@ def _fit(points: np.ndarray, components: int, covariance: str, seed: int) -> Gau
     )
 
 
-def _log_standard_normal(z: Tensor) -> Tensor:
-    """(N, d) -> (N,), nats."""
-    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
-
-
-def _log_normal(z: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+def log_normal(z: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """log N(z; mean, scale scale^T) of z (N, d), by the change of variables z = mean + scale eps: (N,), nats."""
     if scale.ndim == 1:
-        return _log_standard_normal((z - mean) / scale) - scale.log().sum()
+        return log_standard_normal((z - mean) / scale) - scale.log().sum()
     eps = torch.linalg.solve_triangular(scale, (z - mean).T, upper=False).T
-    return _log_standard_normal(eps) - scale.diagonal().log().sum()
+    return log_standard_normal(eps) - scale.diagonal().log().sum()
