@@ -11,10 +11,11 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from vaekit.config.settings import Config
 from vaekit.models.vae import VAE
 from vaekit.runs import checkpoint
-from vaekit.runs.folder import read_config, read_pictures
-from vaekit.training.loop import build_state
+from vaekit.runs.folder import read_pictures, read_run_config
+from vaekit.training.state import build_state
 
 FILES = [
     "vae.safetensors",
@@ -50,7 +51,7 @@ def saved(fabric, config, run, step):
     """A checkpoint of that step."""
     state = stepped(fabric, config, 0)
     state.counters["step"] = step
-    return checkpoint.save(state, run, config)
+    return checkpoint.save_checkpoint(state, run, config)
 
 
 def steps(run):
@@ -59,8 +60,8 @@ def steps(run):
 
 def test_loading_gives_back_networks_optimisers_and_counters(fabric, tiny, tmp_path):
     state, other = stepped(fabric, tiny, 0), stepped(fabric, tiny, 1)
-    folder = checkpoint.save(state, tmp_path, tiny)
-    checkpoint.load(other, folder)
+    folder = checkpoint.save_checkpoint(state, tmp_path, tiny)
+    checkpoint.load_checkpoint(other, folder)
     assert other.counters == state.counters
     for name, network in state.networks.items():
         for key, tensor in network.state_dict().items():
@@ -77,7 +78,7 @@ def test_what_the_config_sets_of_an_optimiser_is_not_loaded(fabric, tiny, tmp_pa
     folder = saved(fabric, tiny, tmp_path, 1)
     changed = dataclasses.replace(tiny, optimizer=dataclasses.replace(tiny.optimizer, beta1=0.7, weight_decay=0.3))
     state = build_state(fabric, changed)
-    checkpoint.load(state, folder)
+    checkpoint.load_checkpoint(state, folder)
     (group,) = state.vae_optimizer.param_groups
     assert (group["betas"][0], group["weight_decay"]) == (0.7, 0.3)
 
@@ -135,14 +136,14 @@ def test_a_run_without_checkpoints_has_no_latest(tmp_path):
 
 
 def test_a_failing_save_keeps_the_old_one_and_leaves_no_rubbish(fabric, tiny, tmp_path, monkeypatch):
-    checkpoint.save(stepped(fabric, tiny, 0), tmp_path, tiny)
+    checkpoint.save_checkpoint(stepped(fabric, tiny, 0), tmp_path, tiny)
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(stepped(fabric, tiny, 1), tmp_path, tiny)
+        checkpoint.save_checkpoint(stepped(fabric, tiny, 1), tmp_path, tiny)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000000007"]
 
 
@@ -159,7 +160,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_the_newest(fabric
     if damage == "missing":
         path.unlink()
     with pytest.raises(ValueError, match=r"is damaged|is not a whole checkpoint"):
-        checkpoint.load(stepped(fabric, tiny, 0), path.parent)
+        checkpoint.load_checkpoint(stepped(fabric, tiny, 0), path.parent)
     assert checkpoint.latest(tmp_path) == before
 
 
@@ -169,7 +170,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_the_setting_that_differs(fa
     assert checkpoint.problem(folder, other) is None
     assert checkpoint.problem(folder, tiny).endswith("of another run, with network.latent_dim 32 instead of 16")
     with pytest.raises(ValueError, match="not a checkpoint of this model"):
-        checkpoint.load(stepped(fabric, tiny, 0), folder)
+        checkpoint.load_checkpoint(stepped(fabric, tiny, 0), folder)
 
 
 class Malicious:
@@ -198,16 +199,16 @@ def test_a_checkpoint_never_runs_code(fabric, tiny, tmp_path, file, disguise):
     folder = saved(fabric, tiny, tmp_path, 1)
     (folder / file).write_bytes(disguise(Malicious(tmp_path / "owned")))
     with pytest.raises(ValueError, match="is damaged"):
-        checkpoint.load(stepped(fabric, tiny, 0), folder)
+        checkpoint.load_checkpoint(stepped(fabric, tiny, 0), folder)
     (folder / "SHA256SUMS").write_text(checkpoint.checksums(folder))
     with pytest.raises(ValueError, match=r"is not a (whole )?checkpoint"):
-        checkpoint.load(stepped(fabric, tiny, 0), folder)
+        checkpoint.load_checkpoint(stepped(fabric, tiny, 0), folder)
     assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize(
     ("file", "read"),
-    [("model.safetensors", VAE.from_pretrained), ("config.json", read_config), ("pictures.json", read_pictures)],
+    [("model.safetensors", VAE.from_pretrained), ("config.json", read_run_config), ("pictures.json", read_pictures)],
 )
 @pytest.mark.parametrize("disguise", [pickled, zipped])
 def test_neither_does_a_run(tmp_path, file, read, disguise):
@@ -221,7 +222,7 @@ def test_a_model_carries_its_config(fabric, tiny, tmp_path):
     vae = build_state(fabric, tiny).ema
     vae.save_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()  # for people; the metadata of the weights is what counts
-    assert VAE.from_pretrained(tmp_path).config == tiny
+    assert Config.from_json(VAE.from_pretrained(tmp_path).config_json) == tiny
 
 
 @pytest.mark.parametrize(

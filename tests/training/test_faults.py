@@ -22,13 +22,13 @@ from vaekit import VAE, train
 from vaekit.cli import run as command
 from vaekit.config.settings import Config
 from vaekit.runs import checkpoint
-from vaekit.runs.log import read_records, without_tensorboard
-from vaekit.system.devices import make_fabric
+from vaekit.runs.log import read_records
 from vaekit.system.files import read_tensors
-from vaekit.training.loop import build_state
+from vaekit.system.process import without_tensorboard
+from vaekit.training.state import build_state, fabric_of
 
 children = multiprocessing.get_context("forkserver")  # whose server has imported everything when a child starts
-children.set_forkserver_preload(["pytest", "vaekit.cli", "vaekit.training.loop"])
+children.set_forkserver_preload(["pytest", "vaekit.cli", "vaekit.commands.train"])
 
 ALWAYS = 1e-9  # minutes: save after every step
 FLAGS = (
@@ -162,11 +162,11 @@ def flip_a_bit(folder):
 
 
 def put_another_runs(folder):
-    other = dataclasses.replace(checkpoint.read_config(folder), lr=0.5)
-    state = build_state(make_fabric(other), other)
+    other = dataclasses.replace(checkpoint.read_checkpoint_config(folder), lr=0.5)
+    state = build_state(fabric_of(other), other)
     state.counters["step"] = 4
     shutil.rmtree(folder)
-    checkpoint.save(state, folder.parent.parent, other)
+    checkpoint.save_checkpoint(state, folder.parent.parent, other)
 
 
 @pytest.mark.parametrize(
@@ -296,5 +296,5 @@ def test_sigterm_saves_and_the_printed_command_goes_on(photos, tmp_path):
     assert len(read_records(run)) < 100
     (printed,) = re.findall(r"^stopped and saved; go on with: (.*)$", errors, re.MULTILINE)
     subprocess.run(printed, shell=True, check=True, capture_output=True, env=environment)
-    train(checkpoint.read_config(checkpoint.latest(run)), photos, tmp_path / "whole")
+    train(checkpoint.read_checkpoint_config(checkpoint.latest(run)), photos, tmp_path / "whole")
     assert same_end(run, tmp_path / "whole")

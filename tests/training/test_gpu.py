@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from vaekit.commands.bench import bench
-from vaekit.config.settings import preset
+from vaekit.config.presets import preset
 from vaekit.data.loader import Stream
-from vaekit.system.devices import launch, make_fabric
-from vaekit.training.loop import build_objective, build_state, next_step, update_ema
+from vaekit.objectives.build import build_objective
+from vaekit.system.devices import launch
+from vaekit.training.loop import next_step
+from vaekit.training.state import build_state, fabric_of, update_ema
 from vaekit.training.step import check_finite, train_step
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -38,7 +40,7 @@ def losses_of_three_steps(device, precision, **settings):
     That of the third, 1.6 times as large or half as large as the one before, hangs on the last bits of the weights.
     """
     config = dataclasses.replace(CONFIG, device=device, precision=precision, **settings).resolved()
-    fabric = make_fabric(config)
+    fabric = fabric_of(config)
     launch(fabric)
     state, objective = build_state(fabric, config), build_objective(config)
     generator = torch.Generator().manual_seed(0)
@@ -66,7 +68,7 @@ def test_every_path_on_cuda_has_the_losses_of_fp32_on_the_cpu(precision, toleran
 @needs_cuda
 def test_a_step_does_not_wait_for_cuda():
     config = dataclasses.replace(CONFIG, device="cuda").resolved()
-    fabric = make_fabric(config)
+    fabric = fabric_of(config)
     launch(fabric)
     state, objective = build_state(fabric, config), build_objective(config)
     stream = Stream(np.zeros((16, *config.image_shape), np.uint8), np.arange(16), config.seed, config.flip)

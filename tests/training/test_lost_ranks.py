@@ -1,4 +1,4 @@
-"""Ranks that die, are stopped or interrupted, under both launchers: nobody waits for them, nothing is lost."""
+"""Ranks that die, are stopped or interrupted, under both launchers: no other waits for them, nothing is lost."""
 
 import dataclasses
 import os

@@ -19,13 +19,19 @@ from torch import nn
 
 from conftest import tiny_resnet
 from vaekit.cli import run as run_command
+from vaekit.commands import train as commands
+from vaekit.config.presets import model_config
+from vaekit.config.variants import COMPARED
 from vaekit.measures.quick import measure
-from vaekit.models.posterior import MOMENTS
-from vaekit.models.vae import build_discriminator, build_vae
+from vaekit.models.build import build_discriminator
+from vaekit.models.vae import build_vae
+from vaekit.networks.norms import synchronise_batch_norm
+from vaekit.objectives.build import build_objective
 from vaekit.runs.log import read_records
-from vaekit.system.devices import launch, synchronise_batch_norm
+from vaekit.system.devices import launch
 from vaekit.system.ranks import agree, from_rank_zero, which_ranks
 from vaekit.training import loop as training
+from vaekit.training.state import build_state
 from vaekit.training.step import NonFiniteLoss, check_finite, train_step
 
 NUM_IMAGES = 12
@@ -38,7 +44,7 @@ def run_ranks(job, world, folder, *arguments):
     """What `job(rank, world, *arguments)` returns on each of `world` real processes."""
     folder = folder / f"{job.__name__}-{world}"
     folder.mkdir()
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["vaekit.training.loop"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["vaekit.commands.train"])
     settings = (job, world, folder, dict(os.environ), *arguments)
     multiprocessing.start_processes(be_rank, settings, nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
@@ -70,7 +76,7 @@ def global_batch(config):
 
 def build(fabric, config):
     """Networks whose every weight has a gradient: some start at zero."""
-    state = training.build_state(fabric, config)
+    state = build_state(fabric, config)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for network in (state.vae, state.discriminator):
@@ -81,9 +87,8 @@ def build(fabric, config):
 
 def cases(tiny):
     for config in (tiny, tiny_resnet(tiny, "none")):
-        for moments in MOMENTS:
-            yield f"{config.network.kind} {moments}", dataclasses.replace(config, moments=moments)
-        yield f"{config.network.kind} standard", dataclasses.replace(config, objective="standard")
+        for model in COMPARED:
+            yield f"{config.network.kind} {model}", model_config(config, f"{model}+gan")
 
 
 def gradients(rank, world, tiny):
@@ -95,7 +100,7 @@ def gradients(rank, world, tiny):
         for shares, micro_batch in ((SHARES[world], None), ([NUM_IMAGES // world] * world, 2)):
             state = build(fabric, config)
             mine = x.split(shares)[rank], eps.split(shares)[rank]
-            objective = training.build_objective(config)
+            objective = build_objective(config)
             losses = train_step(fabric, state, objective, *mine, adversarial=True, micro_batch=micro_batch)
             grads = {
                 f"{kind}.{weight}": parameter.grad
@@ -137,7 +142,7 @@ def spoilt_steps(rank, world, tiny):
             elif rank == 1:
                 x_here[2, 0, 3, 3] = torch.nan
             before = weight.detach().clone()
-            objective = training.build_objective(tiny)
+            objective = build_objective(tiny)
             train_step(fabric, state, objective, x_here, eps, adversarial=True, micro_batch=micro_batch)
             with pytest.raises(NonFiniteLoss) as raised:
                 check_finite(state)
@@ -157,17 +162,17 @@ def test_a_loss_that_is_not_finite_names_the_ranks_it_comes_from_on_all_of_them(
 
 def trained(config, photos, run, resume=False):
     """Train, and return every weight there is: of the VAE, of its average and of the discriminator."""
-    states, build_state = [], training.build_state
+    states = []
 
     def keep(*settings):
         states.append(build_state(*settings))
         return states[-1]
 
-    training.build_state = keep
+    commands.build_state = keep
     try:
-        training.train(config, photos, run, resume=resume)
+        commands.train(config, photos, run, resume=resume)
     finally:
-        training.build_state = build_state
+        commands.build_state = build_state
     (state,) = states
     return {
         f"{kind}.{name}": tensor.clone()
@@ -220,7 +225,7 @@ def stopped_at(rank, world, when, config, photos, folder):
         return agreed
 
     training.agree = agree_and_signal
-    training.train(config, photos, folder / f"stopped-{when}")
+    commands.train(config, photos, folder / f"stopped-{when}")
     return len(steps)
 
 
@@ -382,7 +387,7 @@ def agreed(rank, world):
     return [*agree(10.0 + rank, rank == world - 1), which_ranks(rank > 0), holds]
 
 
-def test_ranks_agree_on_the_first_clock_and_on_anybodys_wish_to_stop(tmp_path):
+def test_ranks_agree_on_the_first_clock_and_on_the_wish_of_any_of_them_to_stop(tmp_path):
     for clock, stop, faulty, holds in run_ranks(agreed, 3, tmp_path):
         assert (clock, stop, faulty) == (10.0, True, "on ranks 1, 2")
         assert holds.tolist() == [0.0, 7.0]

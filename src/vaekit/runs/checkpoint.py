@@ -42,7 +42,7 @@ class State(Protocol):
     counters: dict[str, float]
 
 
-def save(state: State, run: Path, config: Config) -> Path:
+def save_checkpoint(state: State, run: Path, config: Config) -> Path:
     """Write `run`/checkpoints/<step> in one go, then remove old ones; returns the folder.
 
     Raises `OSError` if the disk does not take it; the older ones are then as before.
@@ -81,7 +81,7 @@ def write_files(state: State, folder: Path, config: Config) -> None:
     write_text(checksums(folder), folder / SUMS_FILE)
 
 
-def load(state: State, folder: Path) -> None:
+def load_checkpoint(state: State, folder: Path) -> None:
     """Fill `state` in place from a checkpoint. Raises `ValueError` if it is damaged or of another model.
 
     Of the optimisers only what they remember is loaded: learning rates, betas and decay are the config's.
@@ -107,7 +107,7 @@ def problem(folder: Path, *configs: Config) -> str | None:
     try:
         if (folder / SUMS_FILE).read_bytes() != checksums(folder).encode():
             return f"{folder} is damaged: its files do not match {SUMS_FILE}"
-        own = read_config(folder)
+        own = read_checkpoint_config(folder)
     except (OSError, ValueError) as error:
         return f"{folder} is not a whole checkpoint: {error}"
     others = [changes(config, own) for config in configs]
@@ -131,7 +131,7 @@ def counters(folder: Path) -> dict[str, float]:
         raise ValueError(f"{folder} is not a whole checkpoint: {error}") from error
 
 
-def read_config(folder: Path) -> Config:
+def read_checkpoint_config(folder: Path) -> Config:
     """The settings that a whole checkpoint was computed with."""
     return Config.from_json((folder / CONFIG_FILE).read_text())
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -17,32 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 LOG_FILE = "log.jsonl"
 PLAIN_LINE_EVERY_SEC = 15.0  # where there is no terminal to redraw a bar on
-SHOWN = (
-    "l1",
-    "kl_global",
-    "kl_individual",
-    "kl_standard",
-    "realism",
-    "discriminator_real",
-    "discriminator_fake",
-)
-
-
-def without_tensorboard(
-    excepthook: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs
-) -> None:
-    """What `threading.excepthook` does, but nothing for a file that TensorBoard's thread cannot write.
-
-    The thread hands that error to the next record too, and `RunLog.write` has one line for it. A traceback from another
-    thread could end up in the middle of the line that a run stops with.
-    """
-    of_tensorboard = type(args.thread).__module__.partition(".")[0] == "tensorboard"
-    if not (of_tensorboard and issubclass(args.exc_type, OSError)):
-        excepthook(args)
-
-
-# For the whole process: TensorBoard's thread may still be on its way here when its writer is closed.
-threading.excepthook = partial(without_tensorboard, threading.excepthook)
+NOT_SHOWN = ("total", "features", "grad_norm")  # what the bar has no room for
 
 
 class RunLog:
@@ -130,18 +103,19 @@ class RunLog:
             if name not in ("step", "images_seen", "elapsed_sec") and not isinstance(value, str):
                 self.tensorboard.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
-    def show(self, fraction: float, record: Mapping[str, float], left_sec: float) -> None:
-        """Move the bar: share of the run done, speed, time left and the losses by name."""
+    def show(self, fraction: float, record: Mapping[str, float], left_sec: float, losses: Sequence[str]) -> None:
+        """Move the bar: share of the run done, speed, time left, and of a record those that are `losses`, L1 first."""
         if not self.enabled:
             return
         rate = f"{record['images_per_sec']:.3g} img/s"
         left = f"{duration(left_sec)} left"
-        losses = " ".join(f"{name} {record[name]:.3g}" for name in SHOWN if name in record)
-        self.progress.update(self.bar, completed=fraction, rate=rate, left=left, losses=losses)
+        shown = sorted((name for name in losses if name not in NOT_SHOWN), key=lambda name: name != "l1")
+        values = " ".join(f"{name} {record[name]:.3g}" for name in shown)
+        self.progress.update(self.bar, completed=fraction, rate=rate, left=left, losses=values)
         now = time.monotonic()
         if not self.console.is_terminal and now - self.last_line_at >= PLAIN_LINE_EVERY_SEC:
             self.last_line_at = now
-            self.say(f"{fraction:4.0%}  step {record['step']:,.0f}  {rate}  {left}  {losses}")
+            self.say(f"{fraction:4.0%}  step {record['step']:,.0f}  {rate}  {left}  {values}")
 
     def say(self, message: str) -> None:
         """One line of text above the bar."""

@@ -1,21 +1,23 @@
-"""Schedules, as functions of the fraction of the run that is over."""
+"""How far a run is, how fast it goes, and what is due."""
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Mapping
 
 from vaekit.config.settings import Config
 
+Counters = Mapping[str, float]  # step, images_seen and elapsed_sec of a run
 
-def fraction_done(config: Config, counters: Mapping[str, float]) -> float:
+
+def fraction_done(config: Config, counters: Counters) -> float:
     """Share of the run that is over, by images or by the clock; schedules are functions of it."""
     if config.minutes is not None:
         return counters["elapsed_sec"] / (60 * config.minutes)
     return counters["images_seen"] / config.images
 
 
-def left_sec(config: Config, counters: Mapping[str, float], images_per_sec: float, price: float) -> float:
+def left_sec(config: Config, counters: Counters, images_per_sec: float, price: float) -> float:
     """Seconds until the end at the present speed; a step with the discriminator takes `price` times one without."""
     if config.minutes is not None:
         return max(0.0, 60 * config.minutes - counters["elapsed_sec"])
@@ -24,7 +26,37 @@ def left_sec(config: Config, counters: Mapping[str, float], images_per_sec: floa
     return (alone + (left - alone) * (price if alone > 0 else 1.0)) / images_per_sec
 
 
-def learning_rate_factor(progress: float, warmup: float, decay: str) -> float:
-    """Share of the peak learning rate: a linear rise over the first `warmup` of the run, then cosine or constant."""
-    rise = min(1.0, progress / warmup) if warmup > 0 else 1.0
-    return rise * (0.5 + 0.5 * math.cos(math.pi * min(1.0, progress)) if decay == "cosine" else 1.0)
+class Pace:
+    """The clocks of a training loop, all in seconds of training, earlier processes of the run included.
+
+    `price` is how many times as long a step with the discriminator takes.
+    """
+
+    def __init__(self, config: Config, counters: Counters, price: float) -> None:
+        self.config = config
+        self.price = price
+        self.started_at = time.monotonic() - counters["elapsed_sec"]
+        self.saved_at = self.logged_at = counters["elapsed_sec"]
+        self.logged_images = counters["images_seen"]
+
+    def clock(self) -> float:
+        """Seconds of training up to now."""
+        return time.monotonic() - self.started_at
+
+    def save_due(self, now: float) -> bool:
+        """Whether the last checkpoint is older than it may be."""
+        return now - self.saved_at > 60 * self.config.save_every_minutes
+
+    def saved(self, now: float) -> None:
+        """Count from here to the next checkpoint, whether or not the disk took this one."""
+        self.saved_at = now
+
+    def images_per_sec(self, counters: Counters) -> float:
+        """Speed since the last call, or since the loop began."""
+        images, sec = counters["images_seen"] - self.logged_images, counters["elapsed_sec"] - self.logged_at
+        self.logged_at, self.logged_images = counters["elapsed_sec"], counters["images_seen"]
+        return images / sec
+
+    def left_sec(self, counters: Counters, images_per_sec: float) -> float:
+        """Seconds until the end of the run at this speed."""
+        return left_sec(self.config, counters, images_per_sec, self.price)

@@ -8,7 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaekit.config.settings import Config
-from vaekit.models.vae import build_discriminator, build_vae
+from vaekit.models.build import build_discriminator
+from vaekit.models.vae import build_vae
 
 
 def step_flops(config: Config, adversarial: bool) -> float:
@@ -22,7 +23,12 @@ def step_flops(config: Config, adversarial: bool) -> float:
         vae = build_vae(config)
         x, eps = torch.empty(1, *config.image_shape), torch.empty(1, vae.latent_dim)
         x_hat = torch.empty_like(x, requires_grad=True)
-        flops = counted(lambda: sum(output.sum() for output in vae(x, eps)).backward())
+
+        def vae_pass() -> None:
+            latents, z, x_hat = vae(x, eps)
+            sum(output.sum() for output in (*latents, z, x_hat)).backward()
+
+        flops = counted(vae_pass)
         if adversarial:
             discriminator = build_discriminator(config)
             flops += counted(lambda: discriminator(torch.cat([x, x])).sum().backward())

@@ -29,7 +29,7 @@ class Muon(Optimizer):
     eq. 4), so `lr` and the decoupled `weight_decay` mean what they mean there. Biases, gains, and matrices with a
     side below 16 (those to and from pixels and logits) are AdamW's, with `betas` and `eps`. `fused` means what matters
     of it to others: where `found_inf` is set, a scalar on the device, a step with a 1 there changes nothing, and
-    nobody waits to know. `dtype` is that of the iterations, see `orthogonalised`.
+    no process waits to know. `dtype` is that of the iterations, see `orthogonalised`.
     """
 
     found_inf: Tensor | None = None

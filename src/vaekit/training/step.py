@@ -6,90 +6,23 @@ Letters: B images of this rank, of which at most `micro_batch` are worked on at 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vaekit.models.posterior import MomentsMemory, Posterior
-from vaekit.models.vae import VAE
-from vaekit.networks.patchgan import PatchDiscriminator
-from vaekit.objectives.losses import Losses, Objective, discriminator_loss, feature_distance, likelihood_terms, vae_loss
+from vaekit.objectives.losses import Losses, Objective, vae_loss
 from vaekit.system.devices import Fabric
 from vaekit.system.ranks import which_ranks
+from vaekit.training.adversarial import Judge, backward_discriminator, judge_through
+from vaekit.training.state import Step, TrainState
 
 TINY = 1e-30
-NORM_RATE = 0.01  # of the running average of the gradient's norm: a hundred steps
 
 
 class NonFiniteLoss(ArithmeticError):
     """A loss term became infinite or not a number; no such step changed a weight."""
-
-
-class UsualNorm(nn.Module):
-    """The usual norm of the VAE's gradient: a running average, infinite before the first step.
-
-    A buffer, so that it lives on the device and in checkpoints.
-    """
-
-    value: Tensor  # ()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.tensor(math.inf))
-
-    def update(self, norm: Tensor) -> None:
-        """Take in the norm of one more step, unless it is not finite."""
-        moved = torch.where(self.value.isinf(), norm, self.value + NORM_RATE * (norm - self.value))
-        self.value.copy_(torch.where(norm.isfinite(), moved, self.value))
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step left on the device: its number, its loss terms, and whether this rank's own x_hat was finite."""
-
-    number: int
-    terms: Mapping[str, Tensor]
-    own_finite: Tensor
-
-
-@dataclass
-class TrainState:
-    """Everything that changes during a run.
-
-    `vae`, `discriminator` and the optimisers are Fabric's wrappers: call those networks; `.module` is the network
-    itself. Without a discriminator its two are None; without `moments_memory`, so is `memory`. `unchecked` are the
-    steps that `check_finite` has not seen yet.
-    """
-
-    vae: Any
-    vae_optimizer: Any
-    ema: VAE
-    usual_norm: UsualNorm
-    discriminator: Any = None
-    discriminator_optimizer: Any = None
-    memory: MomentsMemory | None = None
-    unchecked: list[Step] = field(default_factory=list)
-    counters: dict[str, float] = field(default_factory=lambda: {"step": 0, "images_seen": 0, "elapsed_sec": 0.0})
-
-    @property
-    def networks(self) -> Mapping[str, nn.Module]:
-        """The networks by name, unwrapped, and what else lives on the device, for checkpoints."""
-        networks: dict[str, nn.Module] = {"vae": self.vae.module, "ema": self.ema, "usual_norm": self.usual_norm}
-        if self.discriminator:
-            networks["discriminator"] = self.discriminator.module
-        if self.memory:
-            networks["memory"] = self.memory
-        return networks
-
-    @property
-    def optimizers(self) -> Mapping[str, Any]:
-        """The optimisers by name, for checkpoints and schedules."""
-        optimizers = {"vae": self.vae_optimizer}
-        return optimizers | ({"discriminator": self.discriminator_optimizer} if self.discriminator else {})
 
 
 def train_step(
@@ -112,7 +45,7 @@ def train_step(
     waits for the device.
     """
     chunks = split_batch(len(x), micro_batch)
-    features = objective.weights["features"] > 0
+    features = objective.compares_features
     judge = judge_through(fabric, state.discriminator.module, features) if adversarial else None
     backward = backward_whole if len(chunks) == 1 else backward_in_chunks
 
@@ -154,38 +87,6 @@ def update(optimizer: Any, sound: Tensor) -> None:
         optimizer.step()
 
 
-Judge = Callable[[Tensor, Tensor], dict[str, Tensor]]  # x, x_hat -> `realism`, and `features` if they count
-
-
-def judge_through(fabric: Fabric, discriminator: PatchDiscriminator, features: bool) -> Judge:
-    """What the discriminator makes of reconstructions in the VAE's step: gradients pass through, it gets none itself.
-
-    It is called unwrapped, so that DistributedDataParallel does not wait for gradients that never come.
-    """
-
-    def judge(x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        discriminator.requires_grad_(False)
-        with fabric.autocast():
-            if discriminator.batch_statistics:  # real and fake pictures in one batch: see `judge_both`
-                both = [activation.chunk(2) for activation in discriminator.activations(torch.cat([x, x_hat]))]
-                real, fake = [real.detach() for real, _ in both], [fake for _, fake in both]
-            else:
-                fake = discriminator.activations(x_hat)
-                with torch.no_grad():
-                    real = discriminator.activations(x) if features else []
-        discriminator.requires_grad_(True)
-        distance = {"features": feature_distance(real[:-1], fake[:-1])} if features else {}
-        return {"realism": fake[-1], **distance}
-
-    return judge
-
-
-def judge_both(discriminator: Any, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of real and fake pictures seen in one batch, so that live BatchNorm gives both the same statistics."""
-    realism_real, realism_fake = discriminator(torch.cat([x, x_hat])).chunk(2)
-    return realism_real, realism_fake
-
-
 def backward_whole(
     fabric: Fabric,
     vae: Any,
@@ -196,8 +97,9 @@ def backward_whole(
     judge: Judge | None,
 ) -> tuple[Losses, Tensor]:
     """Gradients of the loss of a batch that fits in memory; returns the losses and x_hat, detached."""
-    mean, logvar, z, x_hat = vae(x, eps)
-    losses = vae_loss(objective, x, x_hat, Posterior(mean, logvar), z, **(judge(x, x_hat) if judge else {}))
+    latents, z, x_hat = vae(x, eps)
+    judged = judge(x, x_hat) if judge else {}
+    losses = vae_loss(objective, x, x_hat, vae.module.latents_of(latents), z, **judged)
     fabric.backward(losses.total)
     return losses, x_hat.detach()
 
@@ -213,47 +115,52 @@ def backward_in_chunks(
 ) -> tuple[Losses, Tensor]:
     """The same gradients in the memory of one chunk, for one more pass through the encoder.
 
-    The batch moments are not additive over chunks. So the latents of the whole batch are computed first, without a
+    Latent terms are not additive over chunks. So the latents of the whole batch are computed first, without a
     graph; the latent terms are differentiated with respect to them; then each chunk is encoded again with the same
-    noise and those gradients are sent through it together with its own reconstruction terms. BatchNorm sees chunks
-    in both passes, and its running statistics move twice a step.
+    noise and those gradients are sent through it together with its own image terms. Statistics that image terms
+    need of the whole step come from the first pass too, which then decodes as well. BatchNorm sees chunks in both
+    passes, and its running statistics move twice a step.
     """
     with torch.no_grad(), fabric.autocast():
-        encoded = [vae.module.encode(x[chunk]) for chunk in chunks]
-    posterior = Posterior(
-        torch.cat([p.mean for p in encoded]).requires_grad_(),
-        torch.cat([p.logvar for p in encoded]).requires_grad_(),
-    )
-    latent = Losses(objective.latent_terms(posterior, posterior.sample(eps)), objective.weights)
-    mean_grad, logvar_grad = torch.autograd.grad(latent.total, (posterior.mean, posterior.logvar))
+        encoded = [vae.module.encode(x[chunk]).tensors for chunk in chunks]
+    leaves = [torch.cat(parts).requires_grad_() for parts in zip(*encoded, strict=True)]
+    latents = vae.module.latents_of(leaves)
+    z = latents.sample(eps)
+    latent = Losses(objective.latent_terms(latents, z), objective.weights)
+    gradients = torch.autograd.grad(latent.total, leaves)
+    statistics = statistics_of(fabric, vae, objective, x, z.detach(), chunks)
 
     terms: dict[str, Tensor] = {name: term.detach() for name, term in latent.terms.items()}
     x_hats = []
     for chunk in chunks:
         with fabric.no_backward_sync(vae, enabled=chunk is not chunks[-1]):
-            mean, logvar, _, x_hat = vae(x[chunk], eps[chunk])
+            tensors, _, x_hat = vae(x[chunk], eps[chunk])
             judged = judge(x[chunk], x_hat) if judge else {}
-            likelihood = Losses(likelihood_terms(x[chunk], x_hat, **judged), objective.weights)
+            image = Losses(objective.image_terms(x[chunk], x_hat, judged, statistics), objective.weights)
             share = len(x_hat) / len(x)
-            through_latents = (mean * mean_grad[chunk]).sum() + (logvar * logvar_grad[chunk]).sum()
-            fabric.backward(share * likelihood.total + through_latents)
-        for name, term in likelihood.terms.items():
+            pairs = zip(tensors, gradients, strict=True)
+            through_latents = sum((tensor * gradient[chunk]).sum() for tensor, gradient in pairs)
+            fabric.backward(share * image.total + through_latents)
+        for name, term in image.terms.items():
             terms[name] = terms.get(name, 0.0) + share * term.detach()
         x_hats.append(x_hat.detach())
     return Losses(terms, objective.weights), torch.cat(x_hats)
 
 
-def backward_discriminator(fabric: Fabric, discriminator: Any, x: Tensor, x_hat: Tensor, chunks: list[slice]) -> Losses:
-    """Gradients of the discriminator's loss, each chunk of real pictures beside its reconstructions (eq. 24)."""
-    terms: dict[str, Tensor] = {}
+@torch.no_grad()
+def statistics_of(
+    fabric: Fabric, vae: Any, objective: Objective, x: Tensor, z: Tensor, chunks: list[slice]
+) -> dict[str, Tensor]:
+    """What the image terms need to know of the whole step: x and z of it -> means over its images."""
+    if not objective.needs_statistics:
+        return {}
+    totals: dict[str, Tensor] = {}
     for chunk in chunks:
-        with fabric.no_backward_sync(discriminator, enabled=chunk is not chunks[-1]):
-            losses = discriminator_loss(*judge_both(discriminator, x[chunk], x_hat[chunk]))
-            share = len(x[chunk]) / len(x)
-            fabric.backward(share * losses.total)
-        for name, term in losses.terms.items():
-            terms[name] = terms.get(name, 0.0) + share * term.detach()
-    return Losses(terms, losses.weights)
+        with fabric.autocast():
+            x_hat = vae.module.decode(z[chunk])
+        for name, mean in objective.statistics(x[chunk], x_hat).items():
+            totals[name] = totals.get(name, 0.0) + len(x_hat) / len(x) * mean
+    return totals
 
 
 def clip_gradient(fabric: Fabric, state: TrainState, clip: float) -> Tensor:

@@ -1,0 +1,80 @@
+"""Whether a folder can take a run, and whether the run in it can go on."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from vaekit.config.settings import Config, changes, refusal
+from vaekit.data.cache import Prepared
+from vaekit.models.vae import WEIGHTS_FILE
+from vaekit.runs.checkpoint import all_checkpoints, counters, newest_usable
+from vaekit.runs.folder import read_pictures, read_run_config
+from vaekit.runs.progress import fraction_done
+
+
+def check_free(run: Path) -> None:
+    """Raise `ValueError` if `run` holds a run that saved something."""
+    if all_checkpoints(run) or (run / WEIGHTS_FILE).exists():
+        raise ValueError(f"{run} already holds a run; add --resume to go on with it, or give another --out")
+
+
+def resume_command(run: Path) -> str:
+    """What to type to go on with a run."""
+    return f"vaekit train --resume --out {shlex.quote(str(run))}"
+
+
+def check_resumable(run: Path, config: Config, change_settings: bool = False) -> tuple[Path, list[str]]:
+    """The newest checkpoint of `run` that can be used, and what is wrong with those after it.
+
+    Raises `ValueError` if there is none, or if the settings are not its own and may not or cannot be changed.
+    """
+    saved = read_run_config(run)
+    check_settings(run, saved, config, change_settings)
+    if not all_checkpoints(run):
+        raise ValueError(f"{run} ended before its first checkpoint; leave out --resume to start it anew")
+    newest, problems = newest_usable(run, saved, config)
+    if newest is None:
+        raise ValueError(f"no checkpoint to go on from: {'; '.join(problems)}; start anew with another --out")
+    return newest, problems
+
+
+def check_settings(run: Path, saved: Config, config: Config, change_settings: bool = False) -> None:
+    """Raise `ValueError` if settings that decide what is computed differ from those of the run, by name.
+
+    With `change_settings` only for those that cannot change on the way: the others count from here on.
+    """
+    changed = changes(saved, config)
+    if changed and not change_settings:
+        listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
+        raise ValueError(
+            f"{run} began with other settings: {listed}; leave these out to go on as it began, "
+            "or have them from here on with --resume --change-settings"
+        )
+    for name, (old, new) in changed.items():
+        reason = refusal(name, new)
+        if reason is not None:
+            raise ValueError(f"{run} cannot change {name} from {old!r} to {new!r}: {reason}")
+
+
+def finished(run: Path, config: Config) -> bool:
+    """Whether `run` holds a run with these settings that came to its end. Raises `ValueError` for other settings."""
+    if not all_checkpoints(run):
+        return False
+    check_settings(run, read_run_config(run), config)
+    newest, _ = newest_usable(run, config)
+    return newest is not None and fraction_done(config, counters(newest)) >= 1
+
+
+def check_same_pictures(run: Path, prepared: Prepared) -> None:
+    """Raise `ValueError` if `run` began with other pictures than `prepared`.
+
+    It would not be known which of those it has trained on. The same pixels in the same order are the same pictures,
+    wherever they lie.
+    """
+    before = read_pictures(run)
+    if not before.matches(prepared):
+        raise ValueError(
+            f"{run} began with other pictures than the {len(prepared)} now in {prepared.folder}: with "
+            f"{before.num_images} in {before.folder} as they were; bring those back, or give another --out"
+        )

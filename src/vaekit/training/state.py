@@ -1,0 +1,125 @@
+"""Everything that changes during a run, built from the seed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaekit.config.settings import Config
+from vaekit.models.build import build_discriminator
+from vaekit.models.vae import VAE, build_vae
+from vaekit.networks.norms import synchronise_batch_norm
+from vaekit.objectives.moments import MomentsMemory
+from vaekit.system.devices import Fabric, make_fabric
+from vaekit.training.optimizers import discriminator_optimizer, vae_optimizer
+
+NORM_RATE = 0.01  # of the running average of the gradient's norm: a hundred steps
+
+
+class UsualNorm(nn.Module):
+    """The usual norm of the VAE's gradient: a running average, infinite before the first step.
+
+    A buffer, so that it lives on the device and in checkpoints.
+    """
+
+    value: Tensor  # ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(math.inf))
+
+    def update(self, norm: Tensor) -> None:
+        """Take in the norm of one more step, unless it is not finite."""
+        moved = torch.where(self.value.isinf(), norm, self.value + NORM_RATE * (norm - self.value))
+        self.value.copy_(torch.where(norm.isfinite(), moved, self.value))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step left on the device: its number, its loss terms, and whether this rank's own x_hat was finite."""
+
+    number: int
+    terms: Mapping[str, Tensor]
+    own_finite: Tensor
+
+
+@dataclass
+class TrainState:
+    """Everything that changes during a run.
+
+    `vae`, `discriminator` and the optimisers are Fabric's wrappers: call those networks; `.module` is the network
+    itself. Without a discriminator its two are None; without `moments_memory`, so is `memory`. `unchecked` are the
+    steps that `check_finite` has not seen yet.
+    """
+
+    vae: Any
+    vae_optimizer: Any
+    ema: VAE
+    usual_norm: UsualNorm
+    discriminator: Any = None
+    discriminator_optimizer: Any = None
+    memory: MomentsMemory | None = None
+    unchecked: list[Step] = field(default_factory=list)
+    counters: dict[str, float] = field(default_factory=lambda: {"step": 0, "images_seen": 0, "elapsed_sec": 0.0})
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The networks by name, unwrapped, and what else lives on the device, for checkpoints."""
+        networks: dict[str, nn.Module] = {"vae": self.vae.module, "ema": self.ema, "usual_norm": self.usual_norm}
+        if self.discriminator:
+            networks["discriminator"] = self.discriminator.module
+        if self.memory:
+            networks["memory"] = self.memory
+        return networks
+
+    @property
+    def optimizers(self) -> Mapping[str, Any]:
+        """The optimisers by name, for checkpoints and schedules."""
+        optimizers = {"vae": self.vae_optimizer}
+        return optimizers | ({"discriminator": self.discriminator_optimizer} if self.discriminator else {})
+
+
+def fabric_of(config: Config) -> Fabric:
+    """The devices, ranks and precision that a config asks for; see `make_fabric`."""
+    return make_fabric(config.device, config.devices, config.precision, config.batch)
+
+
+def build_state(fabric: Fabric, config: Config) -> TrainState:
+    """Networks and optimisers from the seed. The VAE comes first: with or without a discriminator, it starts alike."""
+    torch.manual_seed(config.seed)
+    synchronise = fabric.world_size > 1 and fabric.device.type == "cuda"
+
+    vae = build_vae(config).to(memory_format=torch.channels_last)
+    ema = copy.deepcopy(vae).requires_grad_(False).to(fabric.device)
+    optimizer = vae_optimizer(vae, config, fabric.device)
+    if synchronise:
+        synchronise_batch_norm(vae)
+    if config.compile != "no":
+        vae.encoder.compile(mode=config.compile)
+        vae.decoder.compile(mode=config.compile)
+    wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
+    state = TrainState(wrapped, wrapped_optimizer, ema, UsualNorm().to(fabric.device))
+    if config.moments_memory:
+        state.memory = MomentsMemory(config.moments_memory, config.latent_dim).to(fabric.device)
+    if config.gan:
+        discriminator = build_discriminator(config).to(memory_format=torch.channels_last)
+        optimizer = discriminator_optimizer(discriminator, config, fabric.device)
+        if synchronise:
+            synchronise_batch_norm(discriminator)
+        state.discriminator, state.discriminator_optimizer = fabric.setup(discriminator, optimizer)
+    return state
+
+
+@torch.no_grad()
+def update_ema(ema: VAE, vae: VAE, decay: float, step: int) -> None:
+    """Move the running average of the weights one step; young runs forget faster. Buffers are copied."""
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(ema.parameters()), list(vae.parameters()), 1 - decay)
+    for averaged, current in zip(ema.buffers(), vae.buffers(), strict=True):
+        averaged.copy_(current)

@@ -1,0 +1,54 @@
+"""How far a run is and how fast: by hand, with a clock that the test sets."""
+
+import dataclasses
+
+import pytest
+
+from vaekit.config.presets import preset
+from vaekit.runs.progress import Pace, fraction_done
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the process: a list whose only number a test may change."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def counters(images_seen, elapsed_sec):
+    return {"step": 0, "images_seen": images_seen, "elapsed_sec": elapsed_sec}
+
+
+def test_a_run_is_measured_by_its_images_or_by_the_clock():
+    config = preset("fast", images=200)
+    assert fraction_done(config, counters(50, 9.0)) == 0.25
+    assert fraction_done(dataclasses.replace(config, minutes=1.0), counters(50, 9.0)) == 0.15
+
+
+def test_the_clock_goes_on_where_the_last_process_stopped(clock):
+    pace = Pace(preset("fast"), counters(0, 50.0), price=1.0)
+    clock[0] += 7
+    assert pace.clock() == 57.0
+
+
+def test_the_rate_is_that_since_the_last_look(clock):
+    pace = Pace(preset("fast"), counters(100, 10.0), price=1.0)
+    assert pace.images_per_sec(counters(300, 20.0)) == 20.0
+    assert pace.images_per_sec(counters(320, 24.0)) == 5.0
+
+
+def test_a_checkpoint_is_due_after_so_many_minutes_since_the_last(clock):
+    pace = Pace(preset("fast", save_every_minutes=2.0), counters(0, 10.0), price=1.0)
+    assert not pace.save_due(130.0)
+    assert pace.save_due(131.0)
+    pace.saved(131.0)
+    assert not pace.save_due(240.0)
+
+
+def test_time_left_counts_the_price_of_the_discriminator_that_is_still_to_come(clock):
+    config = preset("fast", images=1000)
+    config = dataclasses.replace(config, discriminator=dataclasses.replace(config.discriminator, start=0.5))
+    pace = Pace(config, counters(0, 0.0), price=3.0)
+    assert pace.left_sec(counters(100, 1.0), 10.0) == (400 + 500 * 3) / 10
+    assert pace.left_sec(counters(600, 1.0), 10.0) == 40.0
