@@ -37,13 +37,13 @@ def measure(preset: str, size: int, batch: int, micro_batch: int, steps: int) ->
     import torch
 
     import vaekit
-    from vaekit.system.devices import make_fabric
-    from vaekit.training.loop import build_objective, build_state
+    from vaekit.objectives.build import build_objective
+    from vaekit.training.state import build_state, fabric_of
     from vaekit.training.step import split_batch, train_step
 
     torch.set_num_threads(1)
     config = vaekit.preset(preset, size=size, batch=batch, micro_batch=micro_batch, device="cpu")
-    fabric = make_fabric(config)
+    fabric = fabric_of(config)
     state = build_state(fabric, config)
     objective = build_objective(config)
     x = (torch.rand(batch, *config.image_shape) * 2 - 1).contiguous(memory_format=torch.channels_last)
@@ -75,7 +75,9 @@ def timed(function: Callable[[], Any], repeats: int) -> float:
 
 def main(settings: Accumulation) -> None:
     arguments = settings.preset, settings.size, settings.batch
-    measured = [in_fresh_process(measure, *arguments, micro, settings.steps) for micro in settings.micro_batches]
+    measured = [
+        in_fresh_process(measure, *arguments, micro, settings.steps, ours=True) for micro in settings.micro_batches
+    ]
     whole = measured[0]
     rows = [
         {

@@ -95,8 +95,8 @@ def main(
     in_float32 = dataclasses.replace(config, precision="fp32")
     rates = {
         "pythae, VAEGAN": in_fresh_process(pythae_rate, config, images, threads, repeats),
-        "vaekit": in_fresh_process(vaekit_rate, config, threads, 10.0),
-        "vaekit, fp32": in_fresh_process(vaekit_rate, in_float32, threads, 10.0),
+        "vaekit": in_fresh_process(vaekit_rate, config, threads, 10.0, ours=True),
+        "vaekit, fp32": in_fresh_process(vaekit_rate, in_float32, threads, 10.0, ours=True),
     }
     rows = [{"": name, "img/s": rate, "of pythae": rate / rates["pythae, VAEGAN"]} for name, rate in rates.items()]
     show(f"a step at {config.size}, batch {batch}, {threads} threads", rows, {"img/s": ".1f", "of pythae": ".2f"}, json)

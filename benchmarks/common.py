@@ -15,12 +15,16 @@ import numpy as np
 from PIL import Image
 
 from vaekit.reports.tables import Table
+from vaekit.system.process import own_process
 
 
-def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a call in a new interpreter, whose peak of memory is its own."""
+def in_fresh_process(function: Callable[..., Any], *arguments: Any, ours: bool = False) -> Any:
+    """The result of a call in a new interpreter, whose peak of memory is its own.
+
+    With `ours`, it is what the process of a vaekit command is: `own_process`.
+    """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(1, spawn, own_process if ours else None, ("auto",) if ours else ()) as pool:
         return pool.submit(function, *arguments).result()
 
 

@@ -1,6 +1,6 @@
 """The training step of the preset `released` beside the same layers and step in Keras 3 on TensorFlow, on the CPU.
 
-vaekit leaves out what a strided 1x1 convolution would throw away (`vaekit.resnetv2`), so it has less to compute; the
+vaekit leaves out what a strided 1x1 convolution would throw away (`networks.resnetv2`), so it has less to compute; the
 GFLOP/s are those of what each side does compute. The Keras side is `keras_step.py`, run by a Python of its own:
 
     python -m venv keras && keras/bin/pip install tensorflow-cpu keras
@@ -58,15 +58,15 @@ def vaekit_step(settings: EqualLayers, compiler: str, precision: str) -> dict[st
     import torch
 
     from vaekit import preset
-    from vaekit.system.devices import make_fabric
+    from vaekit.objectives.build import build_objective
     from vaekit.training.flops import step_flops
-    from vaekit.training.loop import build_objective, build_state
+    from vaekit.training.state import build_state, fabric_of
     from vaekit.training.step import check_finite, train_step
 
     torch.set_num_threads(settings.threads)
     shape = {"size": settings.size, "batch": settings.batch}
     config = preset("released", **shape, device="cpu", precision=precision, compile=compiler)
-    fabric = make_fabric(config)
+    fabric = fabric_of(config)
     state, objective = build_state(fabric, config), build_objective(config)
     x = (torch.rand(settings.batch, *config.image_shape) * 2 - 1).contiguous(memory_format=torch.channels_last)
     eps = torch.randn(settings.batch, config.latent_dim)
@@ -99,10 +99,10 @@ def matmul_gflops(threads: int) -> float:
     """GFLOP a second of this machine in a product of two bf16 matrices."""
     import torch
 
-    from vaekit.commands import bench as benchmark
+    from vaekit.commands.bench import matmul_gflops as rate
 
     torch.set_num_threads(threads)
-    return benchmark.matmul_gflops(torch.device("cpu"), torch.bfloat16)
+    return rate(torch.device("cpu"), torch.bfloat16)
 
 
 def compare(settings: EqualLayers) -> list[dict[str, Any]]:
@@ -111,11 +111,11 @@ def compare(settings: EqualLayers) -> list[dict[str, Any]]:
     Raises if the layers are not equal.
     """
     kinds: dict[str, Callable[[str], dict[str, Any]]] = {
-        "vaekit": partial(in_fresh_process, vaekit_step, settings, "no"),
+        "vaekit": partial(in_fresh_process, vaekit_step, settings, "no", ours=True),
         "Keras": partial(keras_step, settings),
     }
     if settings.compile:
-        kinds["vaekit, compiled"] = partial(in_fresh_process, vaekit_step, settings, "default")
+        kinds["vaekit, compiled"] = partial(in_fresh_process, vaekit_step, settings, "default", ours=True)
     if settings.xla:
         kinds["Keras, XLA"] = partial(keras_step, settings, options=("--xla",))
     runners = list(product(settings.precisions, kinds))

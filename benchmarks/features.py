@@ -7,15 +7,13 @@ import torch
 import tyro
 
 from common import in_fresh_process, show
-from vaekit.measures import features
+from vaekit.measures.features import load_extractor
 
 
-def rate(keep: bool, threads: int, side: int, repeats: int) -> float:
+def rate(threads: int, side: int, repeats: int) -> float:
     """Pictures of `side` pixels for each second of processor time."""
     torch.set_num_threads(threads)
-    if not keep:
-        features.keep_freed_memory = lambda: None
-    extractor = features.load_extractor("efficientnet-lite0")
+    extractor = load_extractor("efficientnet-lite0")
     x = torch.rand(64, 3, side, side) * 2 - 1
     extractor(x)
     started_at = time.process_time()
@@ -28,7 +26,7 @@ def main(threads: int = 1, side: int = 64, repeats: int = 4, turns: int = 3, jso
     rows = [
         {"turn": turn + 1}
         | {
-            name: in_fresh_process(rate, keep, threads, side, repeats)
+            name: in_fresh_process(rate, threads, side, repeats, ours=keep)
             for name, keep in (("given back", False), ("kept", True))
         }
         for turn in range(turns)

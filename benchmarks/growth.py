@@ -16,9 +16,10 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from common import in_fresh_process, show
 from vaekit import bench, preset
 from vaekit.config.settings import Config
-from vaekit.reports.mosaic import new_figure, render, save
-from vaekit.system.devices import launch, make_fabric
-from vaekit.training.loop import build_objective, build_state
+from vaekit.objectives.build import build_objective
+from vaekit.reports.mosaic import new_figure, render, save_png
+from vaekit.system.devices import launch
+from vaekit.training.state import build_state, fabric_of
 from vaekit.training.step import train_step
 
 MODEL = preset("fast", discriminator=dataclasses.replace(preset("fast").discriminator, start=0.0))
@@ -43,7 +44,7 @@ def changed(name: str, value: int) -> Config:
 
 def point(name: str, value: int, seconds: float) -> dict[str, float]:
     """One row of the table."""
-    result = in_fresh_process(bench, changed(name, value), seconds)
+    result = in_fresh_process(bench, changed(name, value), seconds, ours=True)
     return {
         name: value,
         "ms an image": 1e3 / result["images_per_sec_adversarial"],
@@ -68,12 +69,12 @@ def draw(tables: dict[str, list[dict[str, float]]], path: Path) -> None:
         ax.set_xlabel(name)
     axes[0].set_ylabel("ms an image")
     axes[0].legend(frameon=False)
-    save(render(figure), path)
+    save_png(render(figure), path)
 
 
 def profile() -> list[dict[str, str | float]]:
     """The operations that take most of a step, as torch's profiler sees them."""
-    fabric = make_fabric(MODEL)
+    fabric = fabric_of(MODEL)
     launch(fabric)
     config = MODEL.resolved()
     state, objective = build_state(fabric, config), build_objective(config)
@@ -93,7 +94,7 @@ def main(seconds: float = 3.0, chart: Path | None = None, json: Path | None = No
     tables = {name: [point(name, value, seconds) for value in values] for name, values in VALUES.items()}
     for name, rows in tables.items():
         show(f"{name} (others as in `fast`)", rows, DIGITS, json)
-    show("where a step of `fast` goes", in_fresh_process(profile), {"share": ".0%"}, json)
+    show("where a step of `fast` goes", in_fresh_process(profile, ours=True), {"share": ".0%"}, json)
     if chart is not None:
         draw(tables, chart)
 

@@ -1,8 +1,8 @@
 """The training step of the preset `released` in Keras 3 on TensorFlow, for `equal_layers.py`; prints one JSON line.
 
-Needs a Python that has tensorflow-cpu and keras, not vaekit's own. The layers are those of `vaekit.resnetv2` and
-`vaekit.patchgan`, written with Keras' own: BatchNorm never runs in training mode, which leaves a learned scale and
-shift, and LayerNormalization over the axes (1, 2) has one a position. The step is that of `vaekit.step`: a step on
+Needs a Python that has tensorflow-cpu and keras, not vaekit's own. The layers are those of `networks.resnetv2` and
+`networks.patchgan`, written with Keras' own: BatchNorm never runs in training mode, which leaves a learned scale and
+shift, and LayerNormalization over the axes (1, 2) has one a position. The step is that of `training.step`: a step on
 the VAE through the discriminator, then a step on the discriminator over real and reconstructed pictures together.
 """
 

@@ -26,7 +26,7 @@ class ManyFiles:
 def prepare_and_train(folder: Path, count: int) -> dict[str, float]:
     """Processor seconds, which do not count what else the machine does; peaks of memory above that before, MiB."""
     from vaekit import preset, train
-    from vaekit.config.settings import Discriminator, Network
+    from vaekit.config.groups import Discriminator, Network
     from vaekit.data.cache import prepare
 
     before, started_at = resident_mib(), time.process_time()
@@ -62,7 +62,7 @@ def main(settings: ManyFiles) -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["VAEKIT_CACHE"] = f"{folder}/cache"
             write_pictures(Path(folder, "pictures"), count, SIDE)
-            rows.append(in_fresh_process(prepare_and_train, Path(folder), count))
+            rows.append(in_fresh_process(prepare_and_train, Path(folder), count, ours=True))
     digits = dict.fromkeys(rows[0], ".1f") | {"files": ","}
     show("Many files", rows, digits, settings.json)
     more = rows[-1]["files"] - rows[0]["files"]

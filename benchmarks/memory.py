@@ -16,8 +16,9 @@ from common import in_fresh_process, show
 from vaekit import preset
 from vaekit.commands.bench import peak_memory_gib
 from vaekit.config.settings import Config
-from vaekit.system.devices import launch, make_fabric, resolve_precision
-from vaekit.training.loop import build_objective, build_state
+from vaekit.objectives.build import build_objective
+from vaekit.system.devices import launch, resolve_precision
+from vaekit.training.state import build_state, fabric_of
 from vaekit.training.step import train_step
 
 RUNS = {
@@ -29,7 +30,7 @@ RUNS = {
 def measure(config: Config) -> dict[str, float]:
     """Peak memory of two steps with the discriminator, and the seconds of the second."""
     config = config.resolved()
-    fabric = make_fabric(config)
+    fabric = fabric_of(config)
     launch(fabric)
     state, objective = build_state(fabric, config), build_objective(config)
     x = (torch.rand(config.batch, *config.image_shape) * 2 - 1).contiguous(memory_format=torch.channels_last)
@@ -48,10 +49,10 @@ def main(run: str | None = None, json: Path | None = None) -> None:
             config = dataclasses.replace(RUNS[name], checkpoint_activations=again)
             row = {
                 "run": f"{name}, {config.size}x{config.size}, batch {config.batch}",
-                "precision": resolve_precision(config),
+                "precision": resolve_precision(config.device, config.precision),
                 "--checkpoint-activations": "yes" if again else "no",
             }
-            rows.append(row | in_fresh_process(measure, config))
+            rows.append(row | in_fresh_process(measure, config, ours=True))
     show("memory", rows, {"peak memory, GiB": ".1f", "s a step": ".1f"}, json)
 
 

@@ -103,9 +103,9 @@ def count_messages(preset_name: str, rank: int, store: str) -> list[int]:
     import torch.distributed as dist
 
     from vaekit import Posterior, discriminator_loss, preset, vae_loss
-    from vaekit.objectives.losses import feature_distance
+    from vaekit.objectives.build import build_objective
+    from vaekit.objectives.likelihood import feature_distance
     from vaekit.system.ranks import agree
-    from vaekit.training.loop import build_objective
 
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     sizes = []

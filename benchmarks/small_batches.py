@@ -21,7 +21,8 @@ import tyro
 from scipy.integrate import quad
 
 from common import show
-from vaekit.models.posterior import MOMENTS, MomentsMemory, Posterior, kl_global
+from vaekit.models.posterior import Posterior
+from vaekit.objectives.moments import MOMENTS, MomentsMemory, kl_global
 
 CASES = ((4, 0), (8, 0), (20, 0), (10_000, 0), (4, 4), (4, 15), (4, 63))  # n, K
 

@@ -57,7 +57,7 @@ class Watch(threading.Thread):
 def train_tiny(folder: Path, steps: int, draws: int) -> None:
     """A run of `steps` steps on 64 pictures of 16x16, with everything that a run does on the way."""
     from vaekit import preset, train
-    from vaekit.config.settings import Discriminator, Network
+    from vaekit.config.groups import Discriminator, Network
 
     config = preset(
         "fast",

@@ -29,9 +29,9 @@ from vaekit.measures.features import load_extractor
 from vaekit.measures.quick import BATCH, evaluate, reconstruct
 from vaekit.measures.sets import collect
 from vaekit.models.vae import build_vae
-from vaekit.reports.mosaic import new_figure, render, save
+from vaekit.reports.mosaic import new_figure, render, save_png
 from vaekit.runs.checkpoint import FOLDER, STATE_FILE
-from vaekit.runs.folder import held_out_of, read_config
+from vaekit.runs.folder import held_out_of, read_run_config
 from vaekit.system.files import read_tensors
 
 MODELS = {
@@ -80,7 +80,7 @@ class Judge:
     """Measures points on the pictures that no run has trained on; those are looked at once, when first needed."""
 
     def __init__(self, run: Path) -> None:
-        prepared, indices = held_out_of(run, read_config(run))
+        prepared, indices = held_out_of(run, read_run_config(run))
         self.held_out = HeldOut(prepared.images, indices)
         self.extractor = load_extractor("efficientnet-lite0")
 
@@ -116,7 +116,7 @@ def points_of(run: Path) -> Path:
 
 def measure(run: Path, every: int, judge: Judge) -> list[dict[str, float]]:
     """The last point of a run and every `every`-th one before it, in the order of time; each is measured once."""
-    config = read_config(run)
+    config = read_run_config(run)
     rows = []
     for point in sorted(points_of(run).iterdir())[::-1][::every][::-1]:
         result = point / "measured.json"
@@ -135,7 +135,7 @@ def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
         ax.set_xlabel("minutes")
         ax.set_title(MEASURES[measure])
     ax.legend(frameon=False)
-    save(render(figure), path)
+    save_png(render(figure), path)
 
 
 def main(

@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vaekit.config.settings import Config, Discriminator, Network, preset
+from vaekit.config.groups import Discriminator, Network
+from vaekit.config.presets import preset
+from vaekit.config.settings import Config
 
 # Tests run in parallel, and tiny tensors gain nothing from threads that wait for each other.
 torch.set_num_threads(1)

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from vaekit.cli import run
-from vaekit.config.settings import Config, preset
+from vaekit.config.presets import preset
+from vaekit.config.settings import Config
 
 TINY = (
     "--size 16 --images 24 --batch 4 --device cpu --precision fp32 --draws 1 "

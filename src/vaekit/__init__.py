@@ -11,52 +11,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vaekit.commands.bench import bench
     from vaekit.commands.compare import compare
+    from vaekit.commands.draw import draw_run
     from vaekit.commands.evaluate import evaluate_run
     from vaekit.commands.sample import sample_run
-    from vaekit.config.settings import Config, preset
+    from vaekit.commands.train import train
+    from vaekit.config.presets import preset
+    from vaekit.config.settings import Config
     from vaekit.measures.diagnostics import diagnose
     from vaekit.measures.quick import evaluate
-    from vaekit.models.posterior import (
-        MomentsMemory,
-        Posterior,
-        batch_moments,
-        kl_gaussians,
-        kl_global,
-        product_of_gaussians,
-    )
-    from vaekit.models.vae import VAE, build_discriminator, build_vae
+    from vaekit.models.build import build_discriminator
+    from vaekit.models.posterior import Posterior, kl_gaussians, product_of_gaussians
+    from vaekit.models.vae import VAE, build_vae
     from vaekit.networks.patchgan import PatchDiscriminator
-    from vaekit.objectives.losses import GlobalELBO, Losses, StandardELBO, discriminator_loss, vae_loss
-    from vaekit.runs.folder import draw_run
-    from vaekit.training.loop import train
+    from vaekit.objectives.elbo import GlobalELBO, StandardELBO
+    from vaekit.objectives.losses import Losses, discriminator_loss, vae_loss
+    from vaekit.objectives.moments import MomentsMemory, batch_moments, kl_global
 
 __version__ = "0.1.0"
 
 HOMES = {
     "Config": "config.settings",
-    "GlobalELBO": "objectives.losses",
+    "GlobalELBO": "objectives.elbo",
     "Losses": "objectives.losses",
-    "MomentsMemory": "models.posterior",
+    "MomentsMemory": "objectives.moments",
     "PatchDiscriminator": "networks.patchgan",
     "Posterior": "models.posterior",
-    "StandardELBO": "objectives.losses",
+    "StandardELBO": "objectives.elbo",
     "VAE": "models.vae",
-    "batch_moments": "models.posterior",
+    "batch_moments": "objectives.moments",
     "bench": "commands.bench",
-    "build_discriminator": "models.vae",
+    "build_discriminator": "models.build",
     "build_vae": "models.vae",
     "compare": "commands.compare",
     "diagnose": "measures.diagnostics",
     "discriminator_loss": "objectives.losses",
-    "draw_run": "runs.folder",
+    "draw_run": "commands.draw",
     "evaluate": "measures.quick",
     "evaluate_run": "commands.evaluate",
     "kl_gaussians": "models.posterior",
-    "kl_global": "models.posterior",
-    "preset": "config.settings",
+    "kl_global": "objectives.moments",
+    "preset": "config.presets",
     "product_of_gaussians": "models.posterior",
     "sample_run": "commands.sample",
-    "train": "training.loop",
+    "train": "commands.train",
     "vae_loss": "objectives.losses",
 }
 

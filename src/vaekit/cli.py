@@ -6,16 +6,19 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Union, cast
+from typing import Annotated, Union, cast
 
 import tyro
 
-from vaekit.config.settings import PRESETS, Config, preset
-from vaekit.config.variants import MODELS
+from vaekit.config.measuring import Measuring
+from vaekit.config.presets import PRESETS, preset
+from vaekit.config.settings import Config
+from vaekit.config.variants import MODELS, PriorName
+from vaekit.system.process import own_process
 
-DONE, OURS, USERS, INTERRUPTED = 0, 1, 2, 130  # exit status: done, our mistake, the user's, Ctrl-C
+DONE, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit status
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ class Train:
         if self.dry_run:
             print(self.config.resolved().to_json())  # noqa: T201
             return
+        own_process(self.config.device)
+        from vaekit.commands.train import train
         from vaekit.runs.folder import read_pictures
-        from vaekit.training.loop import train
 
         pictures = self.pictures
         if pictures is None and self.resume:
@@ -73,23 +77,10 @@ class Prepare:
     """3: colour, 1: grey, as given to train."""
 
     def run(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        from vaekit.data.cache import prepare
-        from vaekit.data.sources.folder import resolve_source
+        from vaekit.commands.prepare import prepare_pictures
 
         height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("preparing pictures", total=None)
-            prepared = prepare(
-                resolve_source(self.pictures),
-                height,
-                width,
-                self.channels,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+        prepared = prepare_pictures(self.pictures, height, width, self.channels)
         for name, reason in prepared.skipped:
             progress(f"skipped {name}: {reason}")
         print(f"{len(prepared):,} pictures at {height}x{width} are in {prepared.path}")  # noqa: T201
@@ -105,24 +96,10 @@ class Figures:
     """Folder of pictures to draw from instead of the run's own."""
 
     def run(self) -> None:
-        from vaekit.runs.folder import draw_run
+        from vaekit.commands.draw import draw_run
 
         for path in draw_run(self.run_folder, self.pictures):
             print(path)  # noqa: T201
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """What to measure with."""
-
-    features: Literal["efficientnet-lite0", "inception", "none"] = "efficientnet-lite0"
-    """Feature space of Frechet and kernel distances; inception gives the true FID and KID."""
-    weights: Path | None = None
-    """File of the weights of --features inception, if it is not where torch looks for it."""
-    labels: Path | None = None
-    """CSV of file,label, to probe what the latents are good for; class folders and labels.csv are found without."""
-    normal: tuple[str, ...] = ()
-    """Classes that are no anomaly; by default the lower of two numbers, else the most frequent one."""
 
 
 @dataclass(frozen=True)
@@ -133,20 +110,22 @@ class Evaluate:
     """Folder of the run."""
     pictures: tyro.conf.Positional[str | None] = None
     """Folder of pictures to measure with instead of the run's own test pictures."""
-    measuring: Annotated[Measuring, tyro.conf.arg(name="")] = Measuring()
+    measuring: Annotated[Measuring, tyro.conf.arg(name="")] = field(default_factory=Measuring)
     limit: int | None = None
     """Measure with this many of the pictures, at even distances."""
     seed: int = 0
     """Seeds noise, samples and projections."""
 
     def run(self) -> None:
-        from vaekit.commands.evaluate import evaluate_run, readable
+        own_process("auto")
+        from vaekit.commands.evaluate import evaluate_run
+        from vaekit.reports.evaluation import readable_evaluation
 
-        settings = dataclasses.asdict(self.measuring)
+        measuring = dataclasses.asdict(self.measuring)
         result = evaluate_run(
-            self.run_folder, self.pictures, **settings, limit=self.limit, seed=self.seed, say=progress
+            self.run_folder, self.pictures, limit=self.limit, seed=self.seed, say=progress, **measuring
         )
-        print(readable(result))  # noqa: T201
+        print(readable_evaluation(result))  # noqa: T201
 
 
 @dataclass(frozen=True)
@@ -155,8 +134,7 @@ class Sample:
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run."""
-    prior: Literal["normal", "gaussian-mixture"] = "normal"
-    """normal: N(0, I); gaussian-mixture: fitted to the latents of the train pictures, which are closer to theirs."""
+    prior: PriorName = "normal"
     count: int = 64
     """How many."""
     seed: int = 0
@@ -186,14 +164,15 @@ class Compare:
     """samples, means, total, standard or beta; +gan; settings of its own after a colon: means+gan:lr=0.001,batch=16."""
     seeds: int = 1
     """Repeat everything with this many seeds, counting up from --seed, and give means and standard deviations."""
-    measuring: Annotated[Measuring, tyro.conf.arg(name="")] = Measuring()
+    measuring: Annotated[Measuring, tyro.conf.arg(name="")] = field(default_factory=Measuring)
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
 
     def run(self) -> None:
+        own_process(self.config.device)
         from vaekit.commands.compare import compare
 
-        settings = dataclasses.asdict(self.measuring)
-        report = compare(self.config, self.pictures, self.out, self.models, self.seeds, **settings, say=progress)
+        measuring = dataclasses.asdict(self.measuring)
+        report = compare(self.config, self.pictures, self.out, self.models, self.seeds, say=progress, **measuring)
         if report is not None:
             print(report)  # noqa: T201
 
@@ -209,10 +188,11 @@ class Bench:
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
 
     def run(self) -> None:
-        from vaekit.commands.bench import bench, readable
+        own_process(self.config.device)
+        from vaekit.commands.bench import bench, readable_bench
 
         result = bench(self.config, self.seconds)
-        print(json.dumps(result, indent=2) if self.json else readable(self.config, result))  # noqa: T201
+        print(json.dumps(result, indent=2) if self.json else readable_bench(self.config, result))  # noqa: T201
 
 
 def progress(line: str) -> None:
@@ -232,10 +212,10 @@ def run(arguments: list[str]) -> int:
         command.run()
     except (ValueError, OSError) as error:
         report(error)
-        return USERS
+        return USER_ERROR
     except ArithmeticError as error:  # NonFiniteLoss, without importing torch for its name
         report(error)
-        return OURS
+        return INTERNAL_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE
@@ -249,11 +229,11 @@ def parse(arguments: list[str]) -> Command:
     fresh = Train(config=preset(value_of("--preset", arguments) or "fast"))
     if arguments[:1] != ["train"] or "--resume" not in arguments:
         return parse_over(fresh, arguments)
-    from vaekit.runs.folder import read_config
+    from vaekit.runs.folder import read_run_config
 
     out = value_of("--out", arguments)
     run = Path(out) if out is not None else cast(Train, parse_over(fresh, arguments)).folder()
-    return parse_over(Train(out=run, config=read_config(run)), arguments)
+    return parse_over(Train(out=run, config=read_run_config(run)), arguments)
 
 
 def parse_over(default: Train, arguments: list[str]) -> Command:

@@ -9,8 +9,9 @@ from torch import nn
 
 from conftest import tiny_resnet
 from vaekit.cli import run
-from vaekit.commands.bench import bench, expected_hours, readable
-from vaekit.models.vae import build_discriminator, build_vae
+from vaekit.commands.bench import bench, expected_hours, readable_bench
+from vaekit.models.build import build_discriminator
+from vaekit.models.vae import build_vae
 from vaekit.training.flops import step_flops
 
 
@@ -61,7 +62,7 @@ def test_a_benchmark_says_how_fast_this_machine_trains(tiny):
     assert result["gflop_per_image_adversarial"] > result["gflop_per_image"] > 0
     assert 0 < result["matmul_fraction"] < 1
     assert 0 < result["peak_memory_gib"] < 64
-    assert "16x16, batch 4" in readable(tiny, result)
+    assert "16x16, batch 4" in readable_bench(tiny, result)
 
 
 def test_the_command_prints_lines_or_json(capsys):

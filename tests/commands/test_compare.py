@@ -11,11 +11,10 @@ from PIL import Image
 
 from vaekit import compare
 from vaekit.cli import run as command
+from vaekit.config.presets import model_config
 from vaekit.config.settings import Config
-from vaekit.config.variants import model_config
 from vaekit.runs.checkpoint import all_checkpoints
-from vaekit.system.devices import make_fabric
-from vaekit.training.loop import build_state
+from vaekit.training.state import build_state, fabric_of
 
 MODELS = ("samples", "means+gan:weights.kl_individual=0.1", "beta")
 
@@ -67,7 +66,7 @@ def test_all_models_of_a_seed_start_from_the_same_weights(tiny):
     starts = []
     for model in ("samples", "standard+gan", "beta"):
         config = model_config(tiny.resolved(), model)
-        starts.append(build_state(make_fabric(config), config).ema.state_dict())
+        starts.append(build_state(fabric_of(config), config).ema.state_dict())
     for start in starts[1:]:
         assert all(torch.equal(start[name], tensor) for name, tensor in starts[0].items())
 

@@ -12,13 +12,15 @@ from PIL import Image
 
 from vaekit import evaluate_run, sample_run, train
 from vaekit.cli import run as command
-from vaekit.commands.evaluate import few_images, readable
+from vaekit.config.settings import Config
 from vaekit.data.cache import prepare
 from vaekit.data.loader import HeldOut, split
+from vaekit.measures.full import few_images
 from vaekit.measures.probes import BY_ORDER
 from vaekit.measures.quick import evaluate
 from vaekit.models.vae import VAE
 from vaekit.priors.mixture import GaussianMixturePrior
+from vaekit.reports.evaluation import readable_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(tiny, folder, tmp_path_factory):
-    """A run that took a while; nobody writes to it."""
+    """A run that took a while; no test writes to it."""
     run = tmp_path_factory.mktemp("trained") / "run"
     train(tiny, folder, run)
     return run
@@ -66,8 +68,8 @@ def test_it_measures_reconstruction_generation_latents_and_usefulness(run, folde
     for part in ("FD-EffNet", "Reconstruction of 8 pictures", "biased upwards", "Benjamini-Hochberg", "by chance"):
         assert part in written
     assert "biased upwards" in result["warnings"][0]
-    assert "not measured, lpips" in readable(result)
-    assert "FID" not in readable(result)
+    assert "not measured, lpips" in readable_evaluation(result)
+    assert "FID" not in readable_evaluation(result)
 
 
 def test_its_numbers_are_those_of_evaluate_and_repeat(run, folder):
@@ -118,7 +120,7 @@ def test_a_run_whose_pictures_have_changed_is_not_measured_on_those_it_may_have_
     train(tiny, copy, tmp_path / "run")
     Image.new("RGB", (20, 20)).save(copy / "new.png")
     assert command(["evaluate", str(tmp_path / "run"), "--features", "none"]) == 2
-    assert "nobody knows which of them it trained on" in capsys.readouterr().err
+    assert "it is not known which of them it trained on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("num_images", "warned"), [(2047, True), (2048, False)])
@@ -140,7 +142,8 @@ def test_labels_that_were_edited_are_measured_anew(run, folder, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_run_trained_on_another_device_is_measured_on_the_one_there_is(run):
     vae = VAE.from_pretrained(run)
-    vae.config = dataclasses.replace(vae.config, device="cuda", precision="fp16")
+    config = dataclasses.replace(Config.from_json(vae.config_json), device="cuda", precision="fp16")
+    vae.config_json = config.to_json()
     vae.save_pretrained(run)
     assert evaluate_run(run, features="none")["protocol"]["device"] != "cuda"
 

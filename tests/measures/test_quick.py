@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from vaekit.config.settings import preset
+from vaekit.config.presets import preset
+from vaekit.measures.diagnostics import diagnose
 from vaekit.measures.quick import evaluate
-from vaekit.models.posterior import Posterior, kl_global
+from vaekit.models.posterior import Posterior
 from vaekit.models.vae import build_vae
+from vaekit.objectives.moments import kl_global
+from vaekit.system import ranks
 
 
 @pytest.fixture
@@ -48,3 +51,13 @@ def test_an_entry_that_never_varies_is_not_active(vae, generator):
     vae.encoder.mean.weight.data[3:] = 0  # three entries at each of the 16 positions are left
     x = torch.rand(8, 3, 16, 16, generator=generator) * 2 - 1
     assert evaluate(vae, [x])["active_units"] == 3 * 16
+
+
+def test_measuring_on_one_rank_never_waits_for_the_others(vae, generator, monkeypatch):
+    """Among ranks that are said to be there and never come, any collective would fail."""
+    monkeypatch.setattr(ranks, "is_distributed", lambda: True)
+    with pytest.raises(ValueError, match="process group has not been initialized"):
+        ranks.sum_over_ranks(torch.ones(1))
+    x = torch.rand(6, 3, 16, 16, generator=generator) * 2 - 1
+    assert evaluate(vae, x.split(4))["num_images"] == 6
+    assert diagnose(vae.encode(x))["num_images"] == 6

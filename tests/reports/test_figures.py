@@ -209,9 +209,13 @@ def test_joint_histogram_draws_collapsed_broken_and_huge_latents(z):
     assert figures.joint_histogram(z).shape == (640, 640, 3)
 
 
+def of_std(mean: torch.Tensor, std: torch.Tensor) -> Posterior:
+    return Posterior(mean, 2 * std.log())
+
+
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (2, 1), (3, 2), (400, 64)])
 def test_latent_statistics_draws_any_number_of_images_and_entries(n, d):
-    drawn = figures.latent_statistics(torch.randn(n, d), torch.rand(n, d))
+    drawn = figures.latent_statistics(of_std(torch.randn(n, d), torch.rand(n, d)))
     assert drawn.dtype == np.uint8
     assert drawn.std() > 10
 
@@ -220,8 +224,9 @@ def test_latent_statistics_shows_that_values_are_not_finite():
     mean, std = torch.zeros(4, 8), torch.ones(4, 8)
     broken = std.clone()
     broken[0, 0] = math.nan
-    assert (figures.latent_statistics(mean, std) != figures.latent_statistics(mean, broken)).any()
-    figures.latent_statistics(mean * math.nan, torch.zeros(4, 8))
+    whole, lost = (figures.latent_statistics(of_std(mean, each)) for each in (std, broken))
+    assert (whole != lost).any()
+    figures.latent_statistics(of_std(mean * math.nan, torch.zeros(4, 8)))
 
 
 def test_curves_of_train_and_test_share_a_panel():
@@ -256,7 +261,7 @@ def test_curves_without_a_finite_value_say_so(records):
 
 def test_save_writes_a_png_that_reads_back_and_leaves_nothing_else(tmp_path):
     drawn = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
-    path = figures.save(drawn, tmp_path / "new" / "folder" / "picture.png")
+    path = figures.save_png(drawn, tmp_path / "new" / "folder" / "picture.png")
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert (np.asarray(picture) == drawn).all()
@@ -264,7 +269,7 @@ def test_save_writes_a_png_that_reads_back_and_leaves_nothing_else(tmp_path):
 
 
 def test_save_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    path = figures.save(np.zeros((2, 2, 3), np.uint8), tmp_path / "picture.png")
+    path = figures.save_png(np.zeros((2, 2, 3), np.uint8), tmp_path / "picture.png")
     before = path.read_bytes()
 
     def fill_the_disk(self, file, **_):
@@ -273,7 +278,7 @@ def test_save_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
-        figures.save(np.ones((2, 2, 3), np.uint8), path)
+        figures.save_png(np.ones((2, 2, 3), np.uint8), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

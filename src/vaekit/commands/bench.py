@@ -13,10 +13,12 @@ import torch
 
 from vaekit.config.settings import Config
 from vaekit.data.loader import Stream
+from vaekit.objectives.build import build_objective
 from vaekit.runs.log import duration
-from vaekit.system.devices import launch, make_fabric, resolve_precision
+from vaekit.system.devices import launch, resolve_precision
 from vaekit.training.flops import step_flops
-from vaekit.training.loop import build_objective, build_state, next_step
+from vaekit.training.loop import next_step
+from vaekit.training.state import build_state, fabric_of
 from vaekit.training.step import check_finite
 
 WARM_UP = 2  # steps: the first ones allocate memory, and compile where asked to
@@ -34,7 +36,8 @@ def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
     a CPU of this whole process, imports included) and expected_hours of the whole run. One process; raises as `train`.
     """
     config = config.resolved()
-    fabric = make_fabric(config)
+    fabric = fabric_of(config)
+    precision = resolve_precision(config.device, config.precision)
     launch(fabric)
     state = build_state(fabric, config)
     objective = build_objective(config)
@@ -51,10 +54,10 @@ def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
     kinds = [False] * (not config.gan or config.discriminator.start > 0) + [True] * config.gan
     rates = [config.batch / median_sec(lambda kind=kind: step(kind), seconds) for kind in kinds]  # type: ignore[misc]
     gflops = [step_flops(config, kind) / 1e9 for kind in kinds]
-    matmul = matmul_gflops(fabric.device, DTYPES[resolve_precision(config)])
+    matmul = matmul_gflops(fabric.device, DTYPES[precision])
     return {
         "device": fabric.device.type,
-        "precision": resolve_precision(config),
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "images_per_sec": rates[0],
         "images_per_sec_adversarial": rates[-1],
@@ -112,7 +115,7 @@ def wait_for(device: torch.device) -> None:
         torch.get_device_module(device).synchronize()
 
 
-def readable(config: Config, result: dict[str, float | str]) -> str:
+def readable_bench(config: Config, result: dict[str, float | str]) -> str:
     """The result in three lines for people."""
     height, width = config.image_size
     rate, slow, hours = (float(result[n]) for n in ("images_per_sec", "images_per_sec_adversarial", "expected_hours"))

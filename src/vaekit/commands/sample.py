@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
+from vaekit.config.settings import Config
+from vaekit.config.variants import PRIORS
 from vaekit.data.loader import HeldOut
-from vaekit.measures.quick import encode
+from vaekit.measures.quick import BATCH
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import VAE, WEIGHTS_FILE
-from vaekit.priors.mixture import PRIORS, GaussianMixturePrior, Prior, StandardNormal, fit_gaussian_mixture
-from vaekit.reports.figures import decode, square
-from vaekit.reports.mosaic import save
-from vaekit.runs.folder import FIGURES_FOLDER, trained_on
+from vaekit.models.vae import VAE, WEIGHTS_FILE, encode_batches
+from vaekit.priors.base import Prior, StandardNormal, fit_prior, fitted_by, load_prior
+from vaekit.reports.figures import decoded, square
+from vaekit.reports.mosaic import save_png
+from vaekit.runs.folder import FIGURES_FOLDER, config_of, trained_on
 from vaekit.system.devices import available
-
-PRIOR_FILE = "prior.safetensors"
 
 
 def sample_run(
@@ -34,28 +34,34 @@ def sample_run(
         raise ValueError(f"{num_images} samples; ask for one or more")
     run = Path(run)
     vae = VAE.from_pretrained(run, available("auto"))
-    density = StandardNormal(vae.latent_dim) if prior == "normal" else run_prior(run, vae)
-    z = density.sample(num_images, torch.Generator().manual_seed(seed))
+    z = prior_of(run, vae, prior).sample(num_images, torch.Generator().manual_seed(seed))
     if out is None:
-        return save(square(vae, z), run / FIGURES_FOLDER / f"samples-{prior}.png")
-    for i, picture in enumerate(decode(vae, z)):
-        save(picture, Path(out) / f"{i:06d}.png")
+        return save_png(square(vae, z), run / FIGURES_FOLDER / f"samples-{prior}.png")
+    for i, picture in enumerate(decoded(vae, z)):
+        save_png(picture, Path(out) / f"{i:06d}.png")
     return Path(out)
 
 
-def run_prior(run: Path, vae: VAE, posterior: Posterior | None = None) -> Prior:
-    """The mixture fitted to the train latents of a run: kept in it from before, or fitted now (and then kept).
+def prior_of(run: Path, vae: VAE, name: str) -> Prior:
+    """The prior `name` of a run, fitted now if it is to be and was not."""
+    if PRIORS[name].fitted is None:
+        return StandardNormal(vae.latent_dim)
+    return run_prior(run, config_of(run, vae), vae, name)
 
-    `posterior` is that of the train pictures, if somebody has it. Fitted to one sampled z of each picture, that is to
-    the aggregate posterior (eq. 15). Raises `ValueError` if the train pictures are gone.
+
+def run_prior(run: Path, config: Config, vae: VAE, name: str, posterior: Posterior | None = None) -> Prior:
+    """The prior `name` fitted to the train latents of a run: kept in it from before, or fitted now (and then kept).
+
+    `posterior` is that of the train pictures, if it is known already. Fitted to one sampled z of each picture, that is
+    to the aggregate posterior (eq. 15). Raises `ValueError` if the train pictures are gone.
     """
-    path = run / PRIOR_FILE
+    path = run / fitted_by(name).file
     if path.is_file() and path.stat().st_mtime >= (run / WEIGHTS_FILE).stat().st_mtime:
-        return GaussianMixturePrior.load(path)
+        return load_prior(name, path)
     if posterior is None:
-        prepared, indices = trained_on(run, vae.config)
-        posterior = encode(vae, HeldOut(prepared.images, indices))
-    z = posterior.sample(generator=torch.Generator().manual_seed(vae.config.seed))
-    prior = fit_gaussian_mixture(z, seed=vae.config.seed)
+        prepared, indices = trained_on(run, config)
+        posterior = encode_batches(vae, HeldOut(prepared.images, indices).batches(BATCH))
+    z = posterior.sample(generator=torch.Generator().manual_seed(config.seed))
+    prior = fit_prior(name, z, config.seed)
     prior.save(path)
     return prior

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.config.variants import ANY_PRICE, OBJECTIVES
 from vaekit.measures.bimodality import MIN_IMAGES, bimodality
-from vaekit.models.posterior import Posterior, kl_global, log_densities
+from vaekit.models.posterior import Posterior, kl_gaussians, log_densities
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): an entry is active if its mean varies by more than this over the data
 DIRAC_STD, PRIOR_STD = 0.05, 0.95  # a std below the one is nearly a point, above the other nearly the prior
@@ -31,12 +32,6 @@ DEAD_SHARE = 0.05  # more inactive entries than this are worth a word
 AGGREGATE_VARIANCE, AGGREGATE_MEAN = (0.5, 2.0), 0.5  # an entry beyond these is off N(0, 1) ...
 OFF_SHARE = 0.1  # ... and more such entries than this spoil samples from N(0, I),
 CORRELATED = 0.25  # and so do correlations that cost more than this many nats an entry
-PRICES = {  # what sets the price of information: see vaekit.theory
-    "global": "--weights.kl-individual (at a high rate a nat costs twice this weight)",
-    "standard": "--weights.kl-standard (a nat costs this weight)",
-    "beta": "--weights.beta (a nat costs beta times kl_standard)",
-    None: "the weight that prices information (kl_individual, kl_standard or beta)",
-}
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ def entries(posterior: Posterior) -> Entries:
     mean, var = posterior.mean, posterior.var
     mean_variance, noise = mean.var(0, correction=0), var.mean(0)
     return Entries(
-        kl=0.5 * (var + mean.square() - 1 - posterior.logvar).mean(0),  # eq. 11
+        kl=posterior.kl_entries().mean(0),
         snr=mean_variance / noise,
         rate=0.5 * torch.log1p(mean_variance / noise),
         mean_variance=mean_variance,
@@ -100,6 +95,12 @@ def entries(posterior: Posterior) -> Entries:
         aggregate_variance=noise + mean_variance,  # eq. 17
         active=mean_variance > ACTIVE_VARIANCE,
     )
+
+
+def kl_of_moments(by_entry: Entries) -> Tensor:
+    """KL_G of the images as one batch (eq. 20 with the variance "total"), from their `entries` alone: (), nats."""
+    zero, one = torch.zeros_like(by_entry.kl), torch.ones_like(by_entry.kl)
+    return kl_gaussians(by_entry.aggregate_mean, by_entry.aggregate_variance, zero, one).sum()  # eq. 20
 
 
 def correlations(posterior: Posterior) -> dict[str, float | None]:
@@ -152,7 +153,7 @@ def elbo_split(posterior: Posterior, seed: int, num_samples: int = 1000) -> dict
     images = torch.cat(rounds)[:num_samples]
     eps = torch.randn(num_samples, d, generator=generator, dtype=torch.float64)
     blocks = zip(*(t.split(max(1, BLOCK // n)) for t in (images, eps)), strict=True)
-    terms = torch.cat([_information(posterior, *block) for block in blocks])
+    terms = torch.cat([information_of(posterior, *block) for block in blocks])
     kl, information = posterior.kl_standard().mean().item(), terms.mean().item()
     return {
         "kl": kl,
@@ -163,7 +164,7 @@ def elbo_split(posterior: Posterior, seed: int, num_samples: int = 1000) -> dict
     }
 
 
-def _information(posterior: Posterior, images: Tensor, eps: Tensor) -> Tensor:
+def information_of(posterior: Posterior, images: Tensor, eps: Tensor) -> Tensor:
     """log q(z|x_i) - log q(z) at one z of each of `images` (M,), with noise (M, d): (M,), at most log N."""
     own = Posterior(posterior.mean[images], posterior.logvar[images])
     log_own = -0.5 * (eps.square() + own.logvar + math.log(2 * math.pi)).sum(1)
@@ -186,12 +187,14 @@ def std_histogram(posterior: Posterior) -> dict[str, Any]:
 def verdict(by_entry: Entries, std: dict[str, Any], objective: str | None = None, correlated: float = 0) -> Verdict:
     """Judge what `entries` and `std_histogram` return by the constants at the head of this module.
 
-    `objective` ("global", "standard" or "beta") decides which weight the cure names; `correlated` are the nats that
-    correlations add to KL_G, beyond chance. Cheap enough for every log. Raises `ValueError` for another objective.
+    `objective` is the name of one (`config.variants.OBJECTIVES`), and decides which weight the cure names; `correlated`
+    are the nats that correlations add to KL_G, beyond chance. Cheap enough for every log. Raises `ValueError` for
+    another objective.
     """
-    if objective not in PRICES:
-        raise ValueError(f"unknown objective {objective!r}; choose one of {', '.join(filter(None, PRICES))}")
-    price, d, rate = PRICES[objective], len(by_entry.kl), by_entry.rate.sum().item()
+    if objective is not None and objective not in OBJECTIVES:
+        raise ValueError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
+    price = OBJECTIVES[objective].price if objective is not None else ANY_PRICE
+    d, rate = len(by_entry.kl), by_entry.rate.sum().item()
     active, points = int(by_entry.active.sum()), std["near_dirac"]
     holds = f"{active} of {d} entries are active and together hold up to {rate:.3g} nats"
     narrow = f"{points:.0%} of the posterior stds are below {DIRAC_STD}"
@@ -204,11 +207,11 @@ def verdict(by_entry: Entries, std: dict[str, Any], objective: str | None = None
         state, text = "dead dimensions", f"{d - active} of {d} entries do not vary with the image; {cure}"
     else:
         state, text = "healthy", f"{holds}; {narrow}"
-    remarks = _off_prior(by_entry, correlated)
+    remarks = off_prior(by_entry, correlated)
     return Verdict(state, f"{state[0].upper()}{state[1:]}: {text}.", remarks)
 
 
-def _off_prior(by_entry: Entries, correlated: float) -> tuple[str, ...]:
+def off_prior(by_entry: Entries, correlated: float) -> tuple[str, ...]:
     """A remark where samples from N(0, I) miss the latents of pictures, and why."""
     variance, mean, faults = by_entry.aggregate_variance, by_entry.aggregate_mean.abs(), []
     (lowest, highest), d = AGGREGATE_VARIANCE, len(mean)
@@ -234,7 +237,7 @@ def diagnose(posterior: Posterior, seed: int = 0, objective: str | None = None) 
     n, d = posterior.mean.shape
     by_entry, std = entries(posterior), std_histogram(posterior)
     rate, full = by_entry.rate.sum().item(), kl_full_gaussian(posterior)
-    diagonal = kl_global(posterior, posterior.mean, "total").item()
+    diagonal = kl_of_moments(by_entry).item()
     correlated = correlations(posterior)
     judged = verdict(by_entry, std, objective, full - diagonal - (correlated["by_chance"] or 0.0))
     missing = {}

@@ -24,7 +24,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     Covariances divide by N - 1. With few pictures it is too large: use the same N and M in all that is compared.
     Raises `ValueError` for fewer than 2 pictures, features that are not finite or of different F.
     """
-    real, fake = _check_features(real, fake, least=2)
+    real, fake = check_features(real, fake, least=2)
     return frechet_distance_of_moments(real.mean(0), real.T.cov(), fake.mean(0), fake.T.cov())
 
 
@@ -34,12 +34,12 @@ def frechet_distance_of_moments(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2
     For cov = A A^T the eigenvalues of cov1 cov2 are the squared singular values of A1^T A2, so the trace of the root
     is their sum: real, never negative, and accurate where covariances are singular, as with N < F.
     """
-    cross = _factor(cov1).T @ _factor(cov2)
+    cross = factor(cov1).T @ factor(cov2)
     trace = torch.trace(cov1) + torch.trace(cov2) - 2 * torch.linalg.svdvals(cross).sum()
     return max(0.0, ((mean1 - mean2).square().sum() + trace).item())
 
 
-def _factor(cov: Tensor) -> Tensor:
+def factor(cov: Tensor) -> Tensor:
     """A (F, F) with A A^T = cov, by its eigenvectors; eigenvalues that are rounding errors count as 0."""
     values, vectors = torch.linalg.eigh(cov)
     noise = len(values) * torch.finfo(cov.dtype).eps * values[-1]
@@ -54,18 +54,18 @@ def kernel_distance(
     Kernel (x.y / F + 1)^3, unbiased, so it may be negative; `subset_size` falls to the smaller set's size, and the
     std is 0 where the subset is both sets. Drawn from `seed`. Raises `ValueError` as `frechet_distance` does.
     """
-    real, fake = _check_features(real, fake, least=2)
+    real, fake = check_features(real, fake, least=2)
     size = min(subset_size, len(real), len(fake))
     random = np.random.default_rng(seed)
-    in_real, in_fake = (_random_subsets(len(features), size, subsets, random) for features in (real, fake))
-    within = _kernel_sums(real, real, in_real, in_real) + _kernel_sums(fake, fake, in_fake, in_fake)
-    within = within - _self_sums(real, in_real) - _self_sums(fake, in_fake)  # a point and itself are not a pair
-    across = _kernel_sums(real, fake, in_real, in_fake)
+    in_real, in_fake = (random_subsets(len(features), size, subsets, random) for features in (real, fake))
+    within = kernel_sums(real, real, in_real, in_real) + kernel_sums(fake, fake, in_fake, in_fake)
+    within = within - self_sums(real, in_real) - self_sums(fake, in_fake)  # a point and itself are not a pair
+    across = kernel_sums(real, fake, in_real, in_fake)
     mmd2 = within / (size * (size - 1)) - 2 * across / size**2  # (subsets,)
     return mmd2.mean().item(), mmd2.std(correction=0).item()
 
 
-def _random_subsets(count: int, size: int, subsets: int, random: np.random.Generator) -> Tensor:
+def random_subsets(count: int, size: int, subsets: int, random: np.random.Generator) -> Tensor:
     """Memberships (count, subsets), 1 where a point is in a subset: each has `size` points, none twice."""
     members = torch.zeros(count, subsets, dtype=torch.float64)
     for i in range(subsets):
@@ -73,7 +73,7 @@ def _random_subsets(count: int, size: int, subsets: int, random: np.random.Gener
     return members
 
 
-def _kernel_sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
+def kernel_sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
     """Sum of the kernel over all pairs of each subset of x (n, F) and of y (m, F): (subsets,).
 
     With memberships every pair is computed once, however many subsets it is in.
@@ -84,7 +84,7 @@ def _kernel_sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
     return sums
 
 
-def _self_sums(x: Tensor, in_x: Tensor) -> Tensor:
+def self_sums(x: Tensor, in_x: Tensor) -> Tensor:
     return (x.square().sum(1) / x.shape[1] + 1) ** 3 @ in_x
 
 
@@ -99,13 +99,13 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) ->
     A ball is open, as in Naeem's code, and belongs to its own set's neighbours. Raises `ValueError` as
     `frechet_distance` does, but for fewer than k + 1 pictures.
     """
-    real, fake = _check_features(real, fake, least=k + 1)
-    reach_of_real, reach_of_fake = _reach(real, k), _reach(fake, k)
+    real, fake = check_features(real, fake, least=k + 1)
+    reach_of_real, reach_of_fake = reach(real, k), reach(fake, k)
     precise = torch.zeros(len(fake), dtype=torch.bool)
     recalled, balls = 0, torch.zeros(len(real), dtype=torch.int64)  # balls: how many fake pictures each real one holds
     for start in range(0, len(real), CHUNK):
         rows = slice(start, start + CHUNK)
-        distance = _squared_distances(real[rows], fake)
+        distance = squared_distances(real[rows], fake)
         in_real = distance < reach_of_real[rows, None]
         precise |= in_real.any(0)
         balls[rows] = in_real.sum(1)
@@ -118,13 +118,13 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) ->
     }
 
 
-def _reach(features: Tensor, k: int) -> Tensor:
+def reach(features: Tensor, k: int) -> Tensor:
     """Squared distance of each picture to its k-th neighbour in its set, (N, F) -> (N,)."""
-    rows = (_squared_distances(chunk, features) for chunk in features.split(CHUNK))
+    rows = (squared_distances(chunk, features) for chunk in features.split(CHUNK))
     return torch.cat([row.kthvalue(k + 1).values for row in rows])  # the first is the picture itself
 
 
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """(n, F), (m, F) -> (n, m). In float64 the products lose nothing that matters and are 10 times as fast."""
     return x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T
 
@@ -141,7 +141,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, seed: int = 0) -> dict[str, float]:
 
     Raises `ValueError` for no pictures, pixels that are not finite, other shapes or sides below 16 pixels.
     """
-    _check_pictures(x, y)
+    check_pictures(x, y)
     count, sides = min(len(x), len(y)), [min(x.shape[2:])]
     while (sides[-1] + 1) // 2 >= SMALLEST_LEVEL:
         sides.append((sides[-1] + 1) // 2)
@@ -149,7 +149,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, seed: int = 0) -> dict[str, float]:
     distances = {}
     for level, side in enumerate(sides):
         places = torch.rand(2, count, PATCHES_PER_PICTURE, generator=generator)
-        a, b = (_patches(pictures[:count], places, level, level == len(sides) - 1) for pictures in (x, y))
+        a, b = (patches_of(pictures[:count], places, level, level == len(sides) - 1) for pictures in (x, y))
         directions = torch.randn(a.shape[1], REPEATS * DIRECTIONS, generator=generator)
         distances[str(side)] = 1000 * sliced_distance(a, b, directions / directions.norm(dim=0))
     return distances | {"mean": sum(distances.values()) / len(distances)}
@@ -167,7 +167,7 @@ def sliced_distance(a: Tensor, b: Tensor, directions: Tensor) -> float:
     return total / directions.shape[1]
 
 
-def _patches(pictures: Tensor, places: Tensor, level: int, last: bool) -> Tensor:
+def patches_of(pictures: Tensor, places: Tensor, level: int, last: bool) -> Tensor:
     """Normalised patches (P, E) of one level, at `places` (2, N, patches) in [0, 1) from top and left; on the CPU."""
     patches = torch.empty(*places.shape[1:], pictures.shape[1], PATCH, PATCH)
     for start in range(0, len(pictures), 64):
@@ -184,28 +184,28 @@ def _patches(pictures: Tensor, places: Tensor, level: int, last: bool) -> Tensor
 def laplacian_level(x: Tensor, level: int, last: bool) -> Tensor:
     """Level `level` of the Laplacian pyramid of x (B, C, H, W), halved so many times; the last one keeps the mean."""
     for _ in range(level):
-        x = _halve(x)
-    return x if last else x - _double(_halve(x), x.shape)
+        x = halve(x)
+    return x if last else x - double(halve(x), x.shape)
 
 
-def _halve(x: Tensor) -> Tensor:
-    return _blur(x)[..., ::2, ::2]
+def halve(x: Tensor) -> Tensor:
+    return blur(x)[..., ::2, ::2]
 
 
-def _double(x: Tensor, shape: torch.Size) -> Tensor:
+def double(x: Tensor, shape: torch.Size) -> Tensor:
     sparse = x.new_zeros(shape)
     sparse[..., ::2, ::2] = 4 * x
-    return _blur(sparse)
+    return blur(sparse)
 
 
-def _blur(x: Tensor) -> Tensor:
+def blur(x: Tensor) -> Tensor:
     """Binomial filter of 5 x 5, mirrored at the edges."""
     padded = F.pad(x, (2, 2, 2, 2), mode="reflect").flatten(0, 1)[:, None]
     with torch.autocast(x.device.type, enabled=False):
         return F.conv2d(padded, torch.outer(BINOMIAL, BINOMIAL)[None, None].to(x)).view(x.shape)
 
 
-def _check_features(real: Tensor, fake: Tensor, least: int) -> tuple[Tensor, Tensor]:
+def check_features(real: Tensor, fake: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Both as float64 on the CPU, or `ValueError`."""
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
@@ -218,7 +218,7 @@ def _check_features(real: Tensor, fake: Tensor, least: int) -> tuple[Tensor, Ten
     return real.detach().cpu().double(), fake.detach().cpu().double()
 
 
-def _check_pictures(x: Tensor, y: Tensor) -> None:
+def check_pictures(x: Tensor, y: Tensor) -> None:
     if x.ndim != 4 or x.shape[1:] != y.shape[1:]:
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise ValueError(f"pictures of shapes {shapes}; give both as (N, C, H, W) of one size")

@@ -22,7 +22,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vaekit.data.pixels import to_uint8
 from vaekit.system.files import sha256
-from vaekit.system.memory import keep_freed_memory
 
 FEATURES = ("efficientnet-lite0", "inception")
 SIDE = 224  # pixels: what EfficientNet-Lite0 was trained on
@@ -87,8 +86,6 @@ def load_extractor(name: str, weights: Path | None = None, device: str | torch.d
     loaders = {"efficientnet-lite0": efficientnet_lite0, "inception": inception}
     if name not in loaders:
         raise ValueError(f"unknown features {name!r}; choose one of {', '.join(FEATURES)}")
-    if torch.device(device).type == "cpu":
-        keep_freed_memory()
     return loaders[name](weights, torch.device(device))
 
 

@@ -45,7 +45,7 @@ def ssim(x: Tensor, x_hat: Tensor) -> Tensor:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    return _in_pairs(structural_similarity_index_measure, x, x_hat)
+    return in_pairs(structural_similarity_index_measure, x, x_hat)
 
 
 def ms_ssim(x: Tensor, x_hat: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def ms_ssim(x: Tensor, x_hat: Tensor) -> Tensor:
         raise ValueError(f"pictures of {height}x{width} pixels; MS-SSIM needs sides of {SCALES_FROM[-1][0]} or more")
     weights = SCALE_WEIGHTS[:scales]
     betas = tuple(weight / sum(weights) for weight in weights)
-    return _in_pairs(partial(multiscale_structural_similarity_index_measure, betas=betas), x, x_hat)
+    return in_pairs(partial(multiscale_structural_similarity_index_measure, betas=betas), x, x_hat)
 
 
 def ms_ssim_scales(height: int, width: int) -> int | None:
@@ -71,7 +71,7 @@ def ms_ssim_scales(height: int, width: int) -> int | None:
     return next((scales for side, scales in SCALES_FROM if min(height, width) >= side), None)
 
 
-def _in_pairs(similarity: Callable[..., Any], x: Tensor, x_hat: Tensor) -> Tensor:
+def in_pairs(similarity: Callable[..., Any], x: Tensor, x_hat: Tensor) -> Tensor:
     """`similarity` of each pair, (B,), of intensities in [0, 2]: it compares means as ratios, so black must be 0."""
     # One pair at a time: over hundreds of pictures the convolution leaves the cache and takes 2 to 6 times as long.
     pairs = zip((x_hat.float().clamp(-1, 1) + 1).split(1), (x.float() + 1).split(1), strict=True)

@@ -46,12 +46,12 @@ def linear_probe(train_means: Array, train_labels: Labels, test_means: Array, te
     Raises `ValueError` if shapes and labels do not fit together, a mean is not finite, either part has only one
     class or the test part one that the train part lacks.
     """
-    task = _task(train_means, train_labels, test_means, test_labels)
+    task = task_of(train_means, train_labels, test_means, test_labels)
     center = task.train.mean(0)
     spread = np.where(np.ptp(task.train, 0) > 0, task.train.std(0), 1)  # what never varies tells nothing apart
     train, test = (task.train - center) / spread, (task.test - center) / spread
-    c = _choose_c(train, task.train_classes)
-    return task.scores(_fit_logistic(train, task.train_classes, c).predict_proba(test)) | {"c": c}
+    c = choose_c(train, task.train_classes)
+    return task.scores(fit_logistic(train, task.train_classes, c).predict_proba(test)) | {"c": c}
 
 
 def knn_probe(train_means: Array, train_labels: Labels, test_means: Array, test_labels: Labels) -> Scores:
@@ -65,7 +65,7 @@ def knn_probe(train_means: Array, train_labels: Labels, test_means: Array, test_
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.preprocessing import normalize
 
-    task = _task(train_means, train_labels, test_means, test_labels)
+    task = task_of(train_means, train_labels, test_means, test_labels)
     # of vectors of length one the nearest has the largest cosine; float32 is twice as fast
     train, test = (normalize(means - task.train.mean(0)).astype(np.float32) for means in (task.train, task.test))
     k = min(NEIGHBOURS, math.isqrt(len(train)))
@@ -87,7 +87,7 @@ def anomaly_auroc(errors: Array, labels: Labels, normal: str | Collection[str] |
     pictures of one side only.
     """
     labels = labels.decided()
-    values = _finite(errors, 1, "errors")
+    values = finite_array(errors, 1, "errors")
     if len(values) != len(labels):
         raise ValueError(f"{len(values)} errors and {len(labels)} labels; give one of each for a picture")
     names = {normal} if isinstance(normal, str) else set(normal or [labels.normal])
@@ -96,7 +96,7 @@ def anomaly_auroc(errors: Array, labels: Labels, normal: str | Collection[str] |
     abnormal = np.array([name not in names for name in labels.classes])[labels.indices]
     if len(np.unique(abnormal)) < 2:
         raise ValueError(f"normal is {', '.join(sorted(names))}, and so are all pictures or none; an AUROC needs both")
-    auroc, error = _auroc(abnormal, values)
+    auroc, error = area_under_roc(abnormal, values)
     return {
         "auroc": auroc,
         "auroc_se": error,
@@ -128,8 +128,8 @@ def usefulness(
     class only once.
     """
     parts, protocol = (train_means, train_labels, test_means, test_labels), BY_ORDER
-    if _gap(train_labels.decided(), test_labels.decided()):
-        first, second = _halves(test_labels.decided(), seed)
+    if gap_between(train_labels.decided(), test_labels.decided()):
+        first, second = halves_of(test_labels.decided(), seed)
         parts, protocol = (test_means[first], test_labels[first], test_means[second], test_labels[second]), BY_CLASS
     results = {
         "linear": linear_probe(*parts),
@@ -141,7 +141,7 @@ def usefulness(
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class Task:
     """Means (N, d) and (M, d) with the place of each picture's class among the K that the train part shows.
 
     `positive` is the place of the positive class if there are two.
@@ -157,14 +157,14 @@ class _Task:
     def scores(self, probabilities: np.ndarray) -> Scores:
         """Score predictions (M, K), with the guess of the most frequent class beside them."""
         shares = np.bincount(self.train_classes) / len(self.train)
-        guess = self._score(np.tile(shares, (len(self.test), 1)))
-        scores: Scores = dict(self._score(probabilities))
+        guess = self.score(np.tile(shares, (len(self.test), 1)))
+        scores: Scores = dict(self.score(probabilities))
         scores |= {f"{name}_majority": value for name, value in guess.items() if not name.endswith("_se")}
         if self.positive is not None:
             scores["positive"] = self.names[self.positive]
         return scores | {"classes": len(self.names), "num_train": len(self.train), "num_test": len(self.test)}
 
-    def _score(self, probabilities: np.ndarray) -> dict[str, float]:
+    def score(self, probabilities: np.ndarray) -> dict[str, float]:
         from sklearn.metrics import average_precision_score
 
         right = probabilities.argmax(1) == self.test_classes
@@ -177,28 +177,28 @@ class _Task:
         }
         if self.positive is not None:
             truth, belief = self.test_classes == self.positive, probabilities[:, self.positive]
-            scores["auroc"], scores["auroc_se"] = _auroc(truth, belief)
+            scores["auroc"], scores["auroc_se"] = area_under_roc(truth, belief)
             scores["average_precision"] = float(average_precision_score(truth, belief))
         return scores
 
 
-def _task(train_means: Array, train_labels: Labels, test_means: Array, test_labels: Labels) -> _Task:
-    train, test = _finite(train_means, 2, "means"), _finite(test_means, 2, "means")
+def task_of(train_means: Array, train_labels: Labels, test_means: Array, test_labels: Labels) -> Task:
+    train, test = finite_array(train_means, 2, "means"), finite_array(test_means, 2, "means")
     train_labels, test_labels = train_labels.decided(), test_labels.decided()
     if train.shape[1] != test.shape[1]:
         raise ValueError(f"means of {train.shape[1]} and of {test.shape[1]} entries; give those of one model")
     for means, labels in ((train, train_labels), (test, test_labels)):
         if len(means) != len(labels):
             raise ValueError(f"{len(means)} means and {len(labels)} labels; give one of each for a picture")
-    if gap := _gap(train_labels, test_labels):
+    if gap := gap_between(train_labels, test_labels):
         raise ValueError(f"{gap}; give parts that both show the classes")
     shown, train_classes = np.unique(train_labels.indices, return_inverse=True)
     names = [train_labels.classes[i] for i in shown]
     positive = 1 - names.index(train_labels.normal) if len(names) == 2 else None
-    return _Task(train, train_classes, test, np.searchsorted(shown, test_labels.indices), names, positive)
+    return Task(train, train_classes, test, np.searchsorted(shown, test_labels.indices), names, positive)
 
 
-def _gap(train: Labels, test: Labels) -> str | None:
+def gap_between(train: Labels, test: Labels) -> str | None:
     """Why the classes of the test part cannot be learned from the train part, or None."""
     if train.classes != test.classes:
         raise ValueError("the labels of train and test do not know the same classes; cut both from one `Labels`")
@@ -210,7 +210,7 @@ def _gap(train: Labels, test: Labels) -> str | None:
     return f"the test part shows the class {unseen[0]}, the train part never does" if unseen else None
 
 
-def _halves(labels: Labels, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def halves_of(labels: Labels, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Places of the pictures of two halves, each with about half of every class."""
     from sklearn.model_selection import train_test_split
 
@@ -226,7 +226,7 @@ def _halves(labels: Labels, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def _choose_c(train: np.ndarray, classes: np.ndarray) -> float:
+def choose_c(train: np.ndarray, classes: np.ndarray) -> float:
     """The C with the least log loss on parts of standardised means (N, d) that were left out."""
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedKFold
@@ -237,7 +237,7 @@ def _choose_c(train: np.ndarray, classes: np.ndarray) -> float:
     folds = list(StratifiedKFold(min(FOLDS, rarest), shuffle=True, random_state=0).split(train, classes))
     best, least = REGULARISATIONS[0], math.inf
     for c in REGULARISATIONS:
-        fits = [_fit_logistic(train[part], classes[part], c) for part, _ in folds]
+        fits = [fit_logistic(train[part], classes[part], c) for part, _ in folds]
         guesses = [fit.predict_proba(train[rest]) for fit, (_, rest) in zip(fits, folds, strict=True)]
         loss = np.mean([log_loss(classes[rest], p) for p, (_, rest) in zip(guesses, folds, strict=True)])
         if loss > least:
@@ -246,7 +246,7 @@ def _choose_c(train: np.ndarray, classes: np.ndarray) -> float:
     return best
 
 
-def _fit_logistic(means: np.ndarray, classes: np.ndarray, c: float) -> LogisticRegression:
+def fit_logistic(means: np.ndarray, classes: np.ndarray, c: float) -> LogisticRegression:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -255,7 +255,7 @@ def _fit_logistic(means: np.ndarray, classes: np.ndarray, c: float) -> LogisticR
         return LogisticRegression(C=c, max_iter=1000).fit(means, classes)
 
 
-def _auroc(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+def area_under_roc(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     """Area under the ROC curve of scores (M,), and its standard error by Hanley and McNeil (1982)."""
     from sklearn.metrics import roc_auc_score
 
@@ -266,7 +266,7 @@ def _auroc(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     return a, math.sqrt(max(variance, 0))
 
 
-def _finite(values: Array, ndim: int, what: str) -> np.ndarray:
+def finite_array(values: Array, ndim: int, what: str) -> np.ndarray:
     """`values` in float64 on the CPU. Raises `ValueError` for another number of axes or a value that is not finite."""
     array = torch.as_tensor(values).detach().cpu().double().numpy()
     if array.ndim != ndim:

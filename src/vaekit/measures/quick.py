@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from vaekit.data.loader import HeldOut
-from vaekit.measures import pictures as metrics
-from vaekit.measures.diagnostics import Verdict, entries, std_histogram, verdict
-from vaekit.models.posterior import Posterior, kl_global
-from vaekit.models.vae import VAE
+from vaekit.measures.diagnostics import Verdict, entries, kl_of_moments, std_histogram, verdict
+from vaekit.measures.pictures import l1, laplacian_energy, psnr
+from vaekit.models.posterior import Posterior
+from vaekit.models.vae import VAE, evaluating
 from vaekit.system.ranks import sum_over_ranks
 
 BATCH = 50
@@ -40,19 +39,6 @@ def reconstruct_batch(vae: VAE, x: Tensor, eps: Tensor) -> tuple[Posterior, Tens
     return posterior, vae.decode(posterior.sample(eps)).float(), vae.decode(posterior.mean).float()
 
 
-@torch.no_grad()
-def encode(vae: VAE, held_out: HeldOut) -> Posterior:
-    """The posterior of pictures, on the CPU: N pictures -> (N, d)."""
-    device = next(vae.parameters()).device
-    return gather(vae.encode(x.to(device)) for x in held_out.batches(BATCH))
-
-
-def gather(posteriors: Iterable[Posterior]) -> Posterior:
-    """The posterior of several batches as one, on the CPU."""
-    means, logvars = zip(*((p.mean.cpu(), p.logvar.cpu()) for p in posteriors), strict=True)
-    return Posterior(torch.cat(means), torch.cat(logvars))
-
-
 def evaluate(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> dict[str, float]:
     """Reconstruction and latents of `vae` over `batches` of pictures (B, C, H, W) in [-1, 1], at least two in all.
 
@@ -70,43 +56,48 @@ def evaluate(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> dict[str, fl
     return measure(vae, batches, seed)[0]
 
 
-@torch.no_grad()
 def measure(
-    vae: VAE, batches: Iterable[Tensor], seed: int = 0, rank: int = 0, world: int = 1
+    vae: VAE,
+    batches: Iterable[Tensor],
+    seed: int = 0,
+    *,
+    objective: str | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> tuple[dict[str, float], Verdict]:
-    """What `evaluate` returns, and a verdict on the latents in words.
+    """What `evaluate` returns, and a verdict on the latents in words, which names the weights of `objective`.
 
     With `world` ranks every one of them must call this with the same model and batches; each works on every
     `world`-th batch, and all get the numbers of one process.
     """
-    training = vae.training
-    vae.eval()
-    rows = [
-        measure_images(vae, x, eps) if i % world == rank else x.new_zeros(len(x), len(PER_IMAGE) + 2 * vae.latent_dim)
-        for i, (x, eps) in enumerate(with_noise(vae, batches, seed))
-    ]
-    vae.train(training)
+    with evaluating(vae):
+        rows = [
+            measure_images(vae, x, eps)
+            if i % world == rank
+            else x.new_zeros(len(x), len(PER_IMAGE) + 2 * vae.latent_dim)
+            for i, (x, eps) in enumerate(with_noise(vae, batches, seed))
+        ]
     if not rows:
         raise ValueError("no pictures to measure; give at least two")
     by_image = sum_over_ranks(torch.cat(rows)) if world > 1 else torch.cat(rows)  # others' are zero: nothing is rounded
-    return summarise(by_image.cpu().double(), vae.config.objective)  # some devices have no float64
+    return summarise(by_image.cpu().double(), objective)  # some devices have no float64
 
 
 def measure_images(vae: VAE, x: Tensor, eps: Tensor) -> Tensor:
     """x (B, C, H, W), noise (B, d) -> (B, 6 + 2d): of each image the measures `PER_IMAGE`, its mean and its logvar."""
     posterior, sampled, mean = reconstruct_batch(vae, x, eps)
     measures = [
-        metrics.l1(x, sampled),
-        metrics.psnr(x, sampled),
-        metrics.l1(x, mean),
-        metrics.psnr(x, mean),
-        metrics.laplacian_energy(x),
-        metrics.laplacian_energy(sampled),
+        l1(x, sampled),
+        psnr(x, sampled),
+        l1(x, mean),
+        psnr(x, mean),
+        laplacian_energy(x),
+        laplacian_energy(sampled),
     ]
     return torch.cat([torch.stack(measures, 1), posterior.mean, posterior.logvar], 1)
 
 
-def summarise(by_image: Tensor, objective: str) -> tuple[dict[str, float], Verdict]:
+def summarise(by_image: Tensor, objective: str | None) -> tuple[dict[str, float], Verdict]:
     """(N, 6 + 2d) as `measure_images` gives it, float64 on the CPU -> what `measure` returns."""
     measures, latents = by_image[:, : len(PER_IMAGE)], by_image[:, len(PER_IMAGE) :]
     means = dict(zip(PER_IMAGE, measures.mean(0), strict=True))
@@ -115,7 +106,7 @@ def summarise(by_image: Tensor, objective: str) -> tuple[dict[str, float], Verdi
     by_entry, std = entries(posterior), std_histogram(posterior)
     return {name: mean.item() for name, mean in means.items()} | {
         "laplacian_ratio": sharpness.item(),
-        "kl_global": kl_global(posterior, posterior.mean, "total").item(),
+        "kl_global": kl_of_moments(by_entry).item(),
         "kl_individual": posterior.kl_individual().mean().item(),
         "kl_standard": posterior.kl_standard().mean().item(),
         "rate": by_entry.rate.sum().item(),

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vaekit.data.loader import evenly
 from vaekit.data.pixels import to_float, to_uint8
-from vaekit.measures import pictures as metrics
 from vaekit.measures.distances import (
     frechet_distance,
     kernel_distance,
@@ -20,6 +19,7 @@ from vaekit.measures.distances import (
     sliced_wasserstein,
 )
 from vaekit.measures.features import Extractor
+from vaekit.measures.pictures import laplacian_energy, power_spectrum, spectrum_db
 
 SLICED_PICTURES = 512  # kept as pixels for the sliced Wasserstein distance, whose sorting takes time
 THOUSANDTHS = 1000.0  # kernel distances are small; people print them times a thousand
@@ -55,8 +55,8 @@ class Collector:
         x = to_float(pixels)
         if self.extractor is not None:
             self.features.append(self.extractor(x))
-        self.spectrum = self.spectrum + len(x) * metrics.power_spectrum(x).double()
-        self.laplacian = self.laplacian + metrics.laplacian_energy(x).double().sum()
+        self.spectrum = self.spectrum + len(x) * power_spectrum(x).double()
+        self.laplacian = self.laplacian + laplacian_energy(x).double().sum()
         self.pictures.append(pixels[self.kept[np.isin(self.kept, places)] - self.num_images])
         self.num_images += len(x)
 
@@ -80,14 +80,14 @@ def compare_sets(
 ) -> tuple[dict[str, float], dict[str, str]]:
     """How far `fake` is from `real`: the measures by name, and why those that are missing are.
 
-    - `laplacian_ratio`: mean Laplacian energy over that of the real pictures; `spectrum_db`: see `metrics.spectrum_db`;
+    - `laplacian_ratio`: mean Laplacian energy over that of the real pictures; `spectrum_db`: as in `pictures`;
     - `sliced_wasserstein`: mean over the levels, x 1000 (see `distances.sliced_wasserstein`), of at most 512 pictures;
     - in the features of the extractor: its Frechet distance (`fid`, or `fd_effnet`, which is no FID), its kernel
       distance x 1000 (`kid`, `kd_effnet`), `precision`, `recall`, `density`, `coverage`.
     """
     measured = {
         "laplacian_ratio": fake.laplacian_energy / real.laplacian_energy if real.laplacian_energy else math.nan,
-        "spectrum_db": metrics.spectrum_db(real.spectrum, fake.spectrum),
+        "spectrum_db": spectrum_db(real.spectrum, fake.spectrum),
     }
     measures: dict[str, Callable[[], dict[str, float]]] = {
         "sliced_wasserstein": lambda: {

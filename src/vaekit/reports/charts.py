@@ -16,6 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from vaekit.models.posterior import Posterior
 from vaekit.reports.mosaic import INK, Pixels, new_figure, render
 
 Records = Sequence[Mapping[str, Any]]
@@ -49,9 +50,9 @@ def joint_histogram(z: torch.Tensor, a: int = 0, b: int = 1, title: str = "") ->
     for mass in (0.5, 0.95):  # in two dimensions P(|z| < r) = 1 - exp(-r^2 / 2)
         radius = math.sqrt(-2 * math.log(1 - mass))
         main.add_patch(Circle((0, 0), radius, fill=False, color=ORANGE, linewidth=1, linestyle=DASHES))
-    _style(main, xlabel=f"$z_{{{a}}}$", ylabel=f"$z_{{{b}}}$")
-    _draw_marginal(figure.add_axes((0.115, 0.78, 0.66, 0.19), sharex=main), pair[:, 0], edges, upright=True)
-    _draw_marginal(figure.add_axes((0.795, 0.1, 0.19, 0.66), sharey=main), pair[:, 1], edges, upright=False)
+    set_style(main, xlabel=f"$z_{{{a}}}$", ylabel=f"$z_{{{b}}}$")
+    draw_marginal(figure.add_axes((0.115, 0.78, 0.66, 0.19), sharex=main), pair[:, 0], edges, upright=True)
+    draw_marginal(figure.add_axes((0.795, 0.1, 0.19, 0.66), sharey=main), pair[:, 1], edges, upright=False)
     main.set(xlim=(edges[0], edges[-1]), ylim=(edges[0], edges[-1]))
     key = {f"{len(pair)} images": BLUE, f"darkest: {most:.0f} in a bin": BLUE}
     key |= {r"$\mathcal{N}(0, 1)$": ORANGE, "circles: 50 %, 95 %": ORANGE}
@@ -61,40 +62,41 @@ def joint_histogram(z: torch.Tensor, a: int = 0, b: int = 1, title: str = "") ->
     return render(figure)
 
 
-def _draw_marginal(ax: Axes, values: np.ndarray, edges: np.ndarray, upright: bool) -> None:
+def draw_marginal(ax: Axes, values: np.ndarray, edges: np.ndarray, upright: bool) -> None:
     """Density of one entry (N,) and of N(0, 1), along the horizontal if upright."""
     density = np.histogram(values, edges)[0] / (max(1, len(values)) * (edges[1] - edges[0]))
     t = np.linspace(edges[0], edges[-1], 400)
     normal = np.exp(-0.5 * t**2) / math.sqrt(2 * math.pi)
     ax.stairs(density, edges, fill=True, color=BLUE, alpha=0.75, orientation="vertical" if upright else "horizontal")
     ax.plot(*((t, normal) if upright else (normal, t)), color=ORANGE, linewidth=1.4)
-    _style(ax)
+    set_style(ax)
     ax.tick_params(labelbottom=False, labelleft=False, length=0)
     ax.spines["left" if upright else "bottom"].set_visible(False)
 
 
-def latent_statistics(mean: torch.Tensor, std: torch.Tensor) -> Pixels:
-    """Three views of q(z|x) over the images, mean and std (N, d) each, that tell how a latent collapses.
+def latent_statistics(posterior: Posterior) -> Pixels:
+    """Three views of q(z|x) over the images, (N, d), that tell how a latent collapses.
 
     std near 1 with no KL and no variance of the mean: the entry ignores the image. std near 0: the posteriors
     are points. Values that are not finite are drawn as the prior's and counted in a title.
     """
-    lost = int((~(mean.isfinite() & std.isfinite())).sum())
-    mean = mean.detach().double().cpu().nan_to_num(0, 0, 0)
-    std = std.detach().double().cpu().nan_to_num(1, 1, 1).clamp(min=1e-12)
-    kl, order = (0.5 * (std**2 + mean**2 - 1 - 2 * std.log())).mean(0).sort(descending=True)  # eq. 11, by entry
-    within, between = (std**2).mean(0)[order].numpy(), mean.var(0, correction=0)[order].numpy()
+    lost = int((~(posterior.mean.isfinite() & posterior.std.isfinite())).sum())
+    mean = posterior.mean.detach().double().cpu().nan_to_num(0, 0, 0)
+    std = posterior.std.detach().double().cpu().nan_to_num(1, 1, 1).clamp(min=1e-12)
+    drawn = Posterior(mean, 2 * std.log())
+    kl, order = drawn.kl_entries().mean(0).sort(descending=True)
+    within, between = drawn.var.mean(0)[order].numpy(), mean.var(0, correction=0)[order].numpy()
     figure = new_figure(9.6, 2.9, layout="constrained")
     spread, divergence, variance = figure.subplots(1, 3)
-    _draw_std(spread, std.flatten().numpy())
+    draw_std(spread, std.flatten().numpy())
     edges = np.arange(len(kl) + 1)
     divergence.stairs(kl.numpy(), edges, fill=True, color=BLUE, alpha=0.75)
-    _style(divergence, f"KL by entry: {kl.sum():.1f} nats in all", "entry, largest KL first", "nats")
+    set_style(divergence, f"KL by entry: {kl.sum():.1f} nats in all", "entry, largest KL first", "nats")
     both = within + between
     variance.stairs(within, edges, fill=True, color=ORANGE, alpha=0.75, label="mean of std²")
     variance.stairs(both, edges, baseline=within, fill=True, color=BLUE, alpha=0.75, label="variance of the mean")
     variance.axhline(1, color=INK, linewidth=1, linestyle=DASHES)
-    _style(variance, "aggregate variance by entry", "entry, largest KL first")
+    set_style(variance, "aggregate variance by entry", "entry, largest KL first")
     variance.set_ylim(0, 1.3 * max(1, both.max()))
     variance.legend(fontsize=7.5, frameon=False, loc="upper right", ncols=2, columnspacing=1, handlelength=1.2)
     for ax in (divergence, variance):
@@ -105,7 +107,7 @@ def latent_statistics(mean: torch.Tensor, std: torch.Tensor) -> Pixels:
     return render(figure)
 
 
-def _draw_std(ax: Axes, std: np.ndarray) -> None:
+def draw_std(ax: Axes, std: np.ndarray) -> None:
     """Histogram of the posterior std of all entries and images, with the shares below 0.05 and above 0.95."""
     upper = max(1.1, 1.05 * float(np.quantile(std, 0.999)))
     counts, edges = np.histogram(std.clip(0, upper), bins=60, range=(0, upper))
@@ -113,7 +115,7 @@ def _draw_std(ax: Axes, std: np.ndarray) -> None:
     for at in (0.05, 0.95):
         ax.axvline(at, color=ORANGE, linewidth=1, linestyle=DASHES)
     below, above = 100 * np.mean(std < 0.05), 100 * np.mean(std > 0.95)
-    _style(ax, f"std: {below:.0f} % < 0.05,  {above:.0f} % > 0.95", "posterior std", "share")
+    set_style(ax, f"std: {below:.0f} % < 0.05,  {above:.0f} % > 0.95", "posterior std", "share")
     ax.set_xlim(0, upper)
 
 
@@ -136,8 +138,8 @@ def power_spectra(spectra: Mapping[str, Sequence[float]], models: bool = False) 
     below.axhline(0, color=INK, linewidth=1)
     for ax in (above, below):
         ax.grid(color="#ececec", linewidth=0.8)
-    _style(above, "power spectrum, mean over the pictures", ylabel="power")
-    _style(below, "relative to the originals", "cycles per picture", "dB")
+    set_style(above, "power spectrum, mean over the pictures", ylabel="power")
+    set_style(below, "relative to the originals", "cycles per picture", "dB")
     above.legend(fontsize=7.5, frameon=False)
     return render(figure)
 
@@ -170,8 +172,8 @@ def curves(records: Records) -> Pixels:
     last = max(record["images_seen"] for record in records)
     for i, (name, panel) in enumerate(panels.items()):
         ax = figure.add_subplot(rows, columns, i + 1)
-        _draw_curve(ax, panel)
-        _style(ax, name)
+        draw_curve(ax, panel)
+        set_style(ax, name)
         ax.set_xlim(0, 1.02 * max(1, last))
     figure.supxlabel("images seen", fontsize=8, color=INK)
     for text, color, inches in (("train", BLUE, 0.45), ("test", ORANGE, 0.05)):
@@ -180,7 +182,7 @@ def curves(records: Records) -> Pixels:
     return render(figure)
 
 
-def _draw_curve(ax: Axes, panel: Mapping[str, np.ndarray]) -> None:
+def draw_curve(ax: Axes, panel: Mapping[str, np.ndarray]) -> None:
     for split, points in panel.items():
         x, y = points.T
         color = BLUE if split == "train" else ORANGE
@@ -198,7 +200,7 @@ def _draw_curve(ax: Axes, panel: Mapping[str, np.ndarray]) -> None:
     ax.grid(color="#ececec", linewidth=0.8)
 
 
-def _style(ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
+def set_style(ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
     ax.set_title(title, fontsize=9, loc="left", color=INK)
     ax.set_xlabel(xlabel, fontsize=8, color=INK)
     ax.set_ylabel(ylabel, fontsize=8, color=INK)
@@ -221,7 +223,7 @@ def model_curves(records: Mapping[str, Records], names: Mapping[str, str]) -> Pi
                 ax.plot(*zip(*points, strict=True), **style, linewidth=1.3, marker="o", markersize=2.5, label=model)
     for row, xlabel in zip(axes, ("images seen", "seconds of training"), strict=True):
         for ax, title in zip(row, names.values(), strict=True):
-            _style(ax, title, xlabel)
+            set_style(ax, title, xlabel)
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))
             ax.grid(color="#ececec", linewidth=0.8)
     figure.legend(

@@ -11,11 +11,19 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from vaekit.config.settings import Config
+from vaekit.config.variants import PRIORS
+from vaekit.data.loader import evenly
+from vaekit.models.vae import VAE
+from vaekit.reports.charts import Records, model_curves, power_spectra
+from vaekit.reports.evaluation import Evaluation
+from vaekit.reports.figures import joint_histograms, latent_rows, sampled, side_by_side, transitions
+from vaekit.reports.mosaic import Pixels, save_png
 from vaekit.reports.tables import ABSENT, GENERATIONS, MEASURES, Table, caveats, number
-from vaekit.system.files import replacing
+from vaekit.system.files import write_text
 
 FD, KD = ("fd_effnet", "fid"), ("kd_effnet", "kid")
 RECONSTRUCTION = ("l1", "psnr", "ssim", "ms_ssim", "lpips", "laplacian_ratio", "spectrum_db", *FD, *KD)
@@ -33,6 +41,9 @@ LATENTS = (
 )
 USEFULNESS = ("linear_accuracy", "linear_auroc", "knn_accuracy", "knn_auroc", "anomaly_auroc")
 BUDGET = ("images_seen", "train_sec")
+CURVES = {"psnr": "PSNR, dB", "laplacian_ratio": "Laplacian ratio", "kl_standard": "KL (eq. 11), nats"}
+CURVES_CAPTION = "Test measures over the run (of 400 test pictures, at its end of all; solid: with discriminator)"
+COLUMNS = 8
 STYLE = """body { font: 15px/1.45 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1.2rem 0; font-variant-numeric: tabular-nums; font-size: 13px }
 caption { text-align: left; font-weight: 600; padding: .3rem 0 } td, th { padding: .2rem .6rem; text-align: right }
@@ -45,10 +56,46 @@ class Entry:
     """One finished run of a model, with what `evaluate_run` measured."""
 
     run: Path
-    measured: Mapping[str, Any]
+    measured: Evaluation
 
 
 Entries = Mapping[str, Sequence[Entry]]  # model -> one run for each seed
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What figures of a comparison are drawn from: models by name, and test pictures x (N, C, H, W) in [-1, 1].
+
+    `latents` holds draws of each prior for each model, z (n, d); `records` the logs.
+    """
+
+    vaes: Mapping[str, VAE]
+    x: Tensor
+    latents: Mapping[str, Mapping[str, Tensor]]
+    records: Mapping[str, Records]
+
+
+def draw_comparison(folder: Path, entries: Entries, subjects: Subjects) -> dict[str, Path]:
+    """Draw the figures of the first seed of each model into `folder`; rows are models. Returns the files by caption."""
+    vaes, x = subjects.vaes, subjects.x
+    few = x[evenly(len(x), COLUMNS)]
+    spectra = {model: first.measured.spectra for model, (first, *_) in entries.items()}
+    original = next(iter(spectra.values()))["original"]
+    pairs = few[: max(2, len(few) // 4 * 2)].unflatten(0, (-1, 2))
+    drawn: dict[str, tuple[str, Pixels]] = {
+        "reconstructions": ("Test pictures, reconstructed from sampled z", side_by_side(vaes, few)),
+        "transitions": ("Transitions between test pictures (fig. 5)", transitions(vaes, pairs)),
+    }
+    for prior, latents in subjects.latents.items():
+        drawn[f"samples-{prior}"] = (f"Samples, z ~ {PRIORS[prior].title}", latent_rows(vaes, latents))
+    histograms = joint_histograms({model: sampled(vae, x) for model, vae in vaes.items()})
+    of_models = {"original": original} | {model: spectrum["sampled"] for model, spectrum in spectra.items()}
+    drawn |= {
+        "joint_histograms": ("Two entries of the latents of test pictures (fig. 6)", histograms),
+        "power_spectra": ("Power spectra of the reconstructions", power_spectra(of_models, models=True)),
+        "curves": (CURVES_CAPTION, model_curves(subjects.records, CURVES)),
+    }
+    return {caption: save_png(pixels, folder / f"{name}.png") for name, (caption, pixels) in drawn.items()}
 
 
 def write_report(folder: Path, config: Config, entries: Entries, figures: Mapping[str, Path]) -> Path:
@@ -77,14 +124,13 @@ def write_report(folder: Path, config: Config, entries: Entries, figures: Mappin
     numbers = {model: [{"run": str(entry.run), **entry.measured} for entry in runs] for model, runs in entries.items()}
     contents = {"md": "\n\n".join(markdown), "html": "\n".join(page), "json": json.dumps(numbers, indent=1)}
     for suffix, text in contents.items():
-        with replacing(folder / f"report.{suffix}") as unfinished:
-            unfinished.write_text(text + "\n")
+        write_text(text + "\n", folder / f"report.{suffix}")
     return folder / "report.html"
 
 
 def heading(config: Config, entries: Entries) -> list[str]:
     """What all models have in common."""
-    first = next(iter(entries.values()))[0].measured["protocol"]
+    first = next(iter(entries.values()))[0].measured.protocol
     height, width = config.image_size
     budget = f"{config.minutes:g} minutes" if config.minutes is not None else f"{config.images:,} images"
     seeds = len(next(iter(entries.values())))
@@ -107,11 +153,11 @@ def notes_of(entries: Entries) -> list[str]:
     common: dict[str, None] = {}
     for model, runs in entries.items():
         for entry in runs:
-            verdict = entry.measured["latents"]["verdict"]
+            verdict = entry.measured.verdict
             name = f"{model}, {entry.run.name}" if len(runs) > 1 else model
             verdicts.append(f"{name}: {' '.join([verdict['sentence'], *verdict['warnings']])}")
-            warnings = [line for line in entry.measured["warnings"] if line not in verdict["warnings"]]
-            common |= dict.fromkeys(caveats(warnings, entry.measured["not_measured"]))
+            warnings = [line for line in entry.measured.warnings if line not in verdict["warnings"]]
+            common |= dict.fromkeys(caveats(warnings, entry.measured.not_measured))
     return [*verdicts, *common]
 
 
@@ -122,44 +168,40 @@ def inline(path: Path) -> str:
 
 def tables_of(entries: Entries) -> list[Table]:
     """Reconstruction, samples from both priors, latents and usefulness: a row a model."""
-    generation = dict.fromkeys(prior for runs in entries.values() for e in runs for prior in e.measured["generation"])
-    titles = {"normal": "Samples, z ~ N(0, I)", "gaussian-mixture": "Samples, z ~ a mixture fitted to the latents"}
+    generation = dict.fromkeys(prior for runs in entries.values() for e in runs for prior in e.measured.generation)
     tables = [
         by_model(
             "Reconstruction of test pictures from sampled z", rows(entries, reconstruction), RECONSTRUCTION + BUDGET
         )
     ]
-    for prior, title in titles.items():
+    for prior, row in PRIORS.items():
         if prior in generation:
-            measured = {
-                model: [e.measured["generation"].get(prior, {}) for e in runs] for model, runs in entries.items()
-            }
-            measured[GENERATIONS["train"]] = [m["generation"].get("train", {}) for m in measurements(entries)[:1]]
-            tables.append(by_model(title, measured, GENERATION))
+            measured = {model: [e.measured.generation.get(prior, {}) for e in runs] for model, runs in entries.items()}
+            measured[GENERATIONS["train"]] = [m.generation.get("train", {}) for m in measurements(entries)[:1]]
+            tables.append(by_model(f"Samples, z ~ {row.title}", measured, GENERATION))
     tables.append(by_model("Latents of test pictures", rows(entries, latents), LATENTS))
-    if any(m["usefulness"] for m in measurements(entries)):
+    if any(m.usefulness for m in measurements(entries)):
         tables.append(by_model("Usefulness of the means", rows(entries, useful), USEFULNESS))
     return tables
 
 
-def measurements(entries: Entries) -> list[Mapping[str, Any]]:
+def measurements(entries: Entries) -> list[Evaluation]:
     return [entry.measured for runs in entries.values() for entry in runs]
 
 
-def rows(
-    entries: Entries, pick: Callable[[Mapping[str, Any]], Mapping[str, float]]
-) -> dict[str, list[Mapping[str, float]]]:
+def rows(entries: Entries, pick: Callable[[Evaluation], Mapping[str, float]]) -> dict[str, list[Mapping[str, float]]]:
     """What `pick` takes of each measurement, by model."""
     return {model: [pick(entry.measured) for entry in runs] for model, runs in entries.items()}
 
 
-def reconstruction(measured: Mapping[str, Any]) -> dict[str, float]:
-    model = measured["protocol"]["model"]
-    return measured["reconstruction"]["sampled"] | {name: model[name] for name in BUDGET}
+def reconstruction(measured: Evaluation) -> dict[str, float]:
+    model = measured.protocol["model"]
+    return measured.reconstruction["sampled"] | {name: model[name] for name in BUDGET}
 
 
-def latents(measured: Mapping[str, Any]) -> dict[str, float]:
-    diagnosed, by_entry = measured["latents"], measured["latents"]["entries"]
+def latents(measured: Evaluation) -> dict[str, float]:
+    diagnosed = measured.latents
+    by_entry = diagnosed["entries"]
     return {
         "kl_standard": diagnosed["elbo_split"]["kl"],
         "rate": diagnosed["rate"],
@@ -173,8 +215,8 @@ def latents(measured: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def useful(measured: Mapping[str, Any]) -> Mapping[str, float]:
-    return measured["usefulness"] or {}
+def useful(measured: Evaluation) -> Mapping[str, float]:
+    return measured.usefulness or {}
 
 
 def by_model(title: str, measured: Mapping[str, Sequence[Mapping[str, float]]], names: Sequence[str]) -> Table:

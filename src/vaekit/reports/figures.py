@@ -7,8 +7,7 @@ same picture on any device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -16,50 +15,39 @@ import numpy as np
 import torch
 
 from vaekit.data.loader import evenly
-from vaekit.models.vae import VAE
+from vaekit.models.posterior import Posterior
+from vaekit.models.vae import DECODED_AT_ONCE, VAE, decode_batches, encode_batches
 from vaekit.reports.charts import Records, check_entries, curves, joint_histogram, latent_statistics, series
-from vaekit.reports.mosaic import Pixels, enlarge, grid, labelled, save, to_rgb
-
-BATCH = 16  # images through the network at once: 256x256 is costly
+from vaekit.reports.mosaic import Pixels, enlarge, grid, labelled, save_png, to_rgb
 
 
-@contextmanager
-def _evaluating(vae: VAE) -> Iterator[torch.device]:
-    """No gradients, evaluation mode, and every module's own mode restored after; gives the VAE's device."""
-    modes = [(module, module.training) for module in vae.modules()]
-    try:
-        vae.eval()
-        with torch.no_grad():
-            yield next(vae.parameters()).device
-    finally:
-        for module, training in modes:
-            module.training = training
+def posterior_of(vae: VAE, x: torch.Tensor) -> Posterior:
+    """(N, C, H, W) -> q(z|x) of each image, on the CPU."""
+    return encode_batches(vae, x.split(DECODED_AT_ONCE))
 
 
-def _encode(vae: VAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, C, H, W) -> mean and std of q(z|x), (N, d) each, on the CPU."""
-    with _evaluating(vae) as device:
-        posteriors = [vae.encode(part.to(device)) for part in x.split(BATCH)]
-    mean = torch.cat([q.mean.float().cpu() for q in posteriors])
-    return mean, torch.cat([q.std.float().cpu() for q in posteriors])
+def decoded(vae: VAE, z: torch.Tensor) -> Pixels:
+    """Latents (N, d) -> (N, H, W, 3)."""
+    return np.concatenate([to_rgb(x_hat) for x_hat in decode_batches(vae, z)])
 
 
-def decode(vae: VAE, z: torch.Tensor) -> Pixels:
-    """(N, d) -> (N, H, W, 3)."""
-    with _evaluating(vae) as device:
-        return np.concatenate([to_rgb(vae.decode(part.to(device))) for part in z.split(BATCH)])
+def sampled(vae: VAE, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """One z (N, d) of the posterior of each image x (N, C, H, W), on the CPU."""
+    posterior = posterior_of(vae, x)
+    return posterior.sample(noise(posterior.mean.shape, generator))
 
 
-def _noise(shape: Sequence[int], generator: torch.Generator | None) -> torch.Tensor:
+def noise(shape: Sequence[int], generator: torch.Generator | None) -> torch.Tensor:
+    """Standard normal draws, from seed 0 without a generator."""
     return torch.randn(*shape, generator=generator or torch.Generator().manual_seed(0))
 
 
 def reconstructions(vae: VAE, x: torch.Tensor, generator: torch.Generator | None = None) -> Pixels:
     """The first 8 images of x (N, C, H, W) above reconstructions from a sampled z (eq. 6) and the mean."""
     x = x[:8]
-    mean, std = _encode(vae, x)
-    z = mean + _noise(mean.shape, generator) * std  # eq. 6
-    tiles = np.concatenate([to_rgb(x), decode(vae, z), decode(vae, mean)])
+    posterior = posterior_of(vae, x)
+    z = posterior.sample(noise(posterior.mean.shape, generator))
+    tiles = np.concatenate([to_rgb(x), decoded(vae, z), decoded(vae, posterior.mean)])
     return labelled(tiles, rows=("original", "sampled z", "mean"))
 
 
@@ -86,11 +74,12 @@ def variants(
     posterior moves nothing, a wide one leaves the data. `scale` (d,), the spread of each entry over many
     images, stands in for std; deltas of (-2, 0, 2) then cover it. Raises ValueError if a or b is no entry.
     """
-    mean, std = _encode(vae, x if x.ndim == 4 else x[None])
+    posterior = posterior_of(vae, x if x.ndim == 4 else x[None])
+    mean = posterior.mean
     check_entries(a, b, mean.shape[1])
-    unit = std[0] if scale is None else scale.float().cpu()
+    unit = posterior.std[0] if scale is None else scale.float().cpu()
     down = deltas if a != b else (0,)
-    z = (mean + _noise(mean.shape, generator) * std).repeat(len(down) * len(deltas), 1)
+    z = posterior.sample(noise(mean.shape, generator)).repeat(len(down) * len(deltas), 1)
     for i, (delta_b, delta_a) in enumerate(product(down, deltas)):
         z[i, b] = mean[0, b] + delta_b * unit[b]
         z[i, a] = mean[0, a] + delta_a * unit[a]
@@ -98,7 +87,7 @@ def variants(
     top, side = (rf"$z_{{{j}}}$   (${symbol}={unit[j]:.2g}$, {meaning})" for j in (a, b))
     offsets = [rf"$\mu{delta:+g}\,{symbol}$" if delta else r"$\mu$" for delta in deltas]
     rows, side = (offsets, side) if a != b else ([""], "")
-    return labelled(decode(vae, z), rows, offsets, top, side, target=192)
+    return labelled(decoded(vae, z), rows, offsets, top, side, target=192)
 
 
 def transitions(
@@ -112,11 +101,12 @@ def transitions(
     eps: dict[torch.Size, torch.Tensor] = {}
     rows = []
     for vae in vaes.values():
-        mean, std = _encode(vae, x_pairs.flatten(0, 1))
-        if mean.shape not in eps:
-            eps[mean.shape] = _noise(mean.shape, generator)
-        z_1, z_2 = (mean + eps[mean.shape] * std).unflatten(0, (-1, 1, 2)).unbind(2)  # (P, 1, d) each
-        x_hat = decode(vae, ((1 - alpha) * z_1 + alpha * z_2).flatten(0, 1))
+        posterior = posterior_of(vae, x_pairs.flatten(0, 1))
+        shape = posterior.mean.shape
+        if shape not in eps:
+            eps[shape] = noise(shape, generator)
+        z_1, z_2 = posterior.sample(eps[shape]).unflatten(0, (-1, 1, 2)).unbind(2)  # (P, 1, d) each
+        x_hat = decoded(vae, ((1 - alpha) * z_1 + alpha * z_2).flatten(0, 1))
         rows.append(x_hat.reshape(len(x_pairs), steps, *x_hat.shape[1:]))
     tiles = np.stack(rows, axis=1)  # (P, models, steps, H, W, 3)
     columns = ["$z_1$", *(rf"$\alpha={value:.2g}$" for value in alpha[1:-1].flatten().tolist()), "$z_2$"]
@@ -128,29 +118,23 @@ def samples(vae: VAE, n: int = 64, generator: torch.Generator | None = None) -> 
 
     KL_G (eq. 20) matches two moments of the aggregate posterior, not its shape: expect less than in fig. 5.
     """
-    return square(vae, _noise((n, vae.latent_dim), generator))
+    return square(vae, noise((n, vae.latent_dim), generator))
 
 
 def square(vae: VAE, z: torch.Tensor) -> Pixels:
     """A square of decoded latents z (N, d)."""
-    return grid(enlarge(decode(vae, z), target=128))
-
-
-def sampled(vae: VAE, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """One z (N, d) of the posterior of each image x (N, C, H, W) (eq. 6), on the CPU."""
-    mean, std = _encode(vae, x)
-    return mean + _noise(mean.shape, generator) * std  # eq. 6
+    return grid(enlarge(decoded(vae, z), target=128))
 
 
 def side_by_side(vaes: Mapping[str, VAE], x: torch.Tensor) -> Pixels:
     """Images x (N, C, H, W) above their reconstructions from a sampled z, a row for each model by name."""
-    rows = [decode(vae, sampled(vae, x)) for vae in vaes.values()]
+    rows = [decoded(vae, sampled(vae, x)) for vae in vaes.values()]
     return labelled(np.concatenate([to_rgb(x), *rows]), rows=("original", *vaes))
 
 
 def latent_rows(vaes: Mapping[str, VAE], latents: Mapping[str, torch.Tensor]) -> Pixels:
     """Decoded latents (n, d) of each model by name, a row each, all of one n."""
-    return labelled(np.concatenate([decode(vae, latents[name]) for name, vae in vaes.items()]), rows=[*vaes])
+    return labelled(np.concatenate([decoded(vae, latents[name]) for name, vae in vaes.items()]), rows=[*vaes])
 
 
 def joint_histograms(latents: Mapping[str, torch.Tensor], columns: int = 4) -> Pixels:
@@ -171,18 +155,18 @@ def draw_all(vae: VAE, x: torch.Tensor, records: Records, folder: str | Path, se
     def draws() -> torch.Generator:  # afresh for each figure, so that leaving one out changes no other
         return torch.Generator().manual_seed(seed)
 
-    mean, std = _encode(vae, x)
-    z = mean + _noise(mean.shape, draws()) * std
+    posterior = posterior_of(vae, x)
+    z = posterior.sample(noise(posterior.mean.shape, draws()))
     n, d = z.shape
     few = x[evenly(n, 8)]  # from front to back: folders are often sorted by kind
     figures = {
         "reconstructions": reconstructions(vae, few, draws()),
         "variants": variants(vae, x[0], 0, min(1, d - 1), generator=draws()),
         "samples": samples(vae, generator=draws()),
-        "latents": latent_statistics(mean, std),
+        "latents": latent_statistics(posterior),
     }
     if n > 1:
-        a, b = most_varying(mean)
+        a, b = most_varying(posterior.mean)
         figures["variants_data"] = variants(vae, x[0], a, b, (-2, 0, 2), z.std(0), draws())
         pairs = few[: len(few) // 2 * 2].unflatten(0, (-1, 2))
         figures["transitions"] = transitions({"": vae}, pairs, generator=draws())
@@ -190,4 +174,4 @@ def draw_all(vae: VAE, x: torch.Tensor, records: Records, folder: str | Path, se
         figures["joint_histogram"] = joint_histogram(z)
     if series(records):
         figures["curves"] = curves(records)
-    return [save(pixels, Path(folder) / f"{name}.png") for name, pixels in figures.items()]
+    return [save_png(pixels, Path(folder) / f"{name}.png") for name, pixels in figures.items()]

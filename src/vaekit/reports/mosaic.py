@@ -50,7 +50,7 @@ def enlarge(images: Pixels, target: int) -> Pixels:
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def save(pixels: Pixels, path: str | Path) -> Path:
+def save_png(pixels: Pixels, path: str | Path) -> Path:
     """Write uint8 (H, W, 3) as PNG, creating the folder; a reader sees the old file or the new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

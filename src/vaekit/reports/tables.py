@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from vaekit.config.variants import PRIORS
+
 ABSENT = "-"
 
 
@@ -24,11 +26,7 @@ class Measure:
         return f"{self.label} {self.better}".strip()
 
 
-GENERATIONS = {
-    "normal": "z ~ N(0, I)",
-    "gaussian-mixture": "z ~ fitted mixture",
-    "train": "train pictures, for reference",
-}
+GENERATIONS = {name: f"z ~ {row.short}" for name, row in PRIORS.items()} | {"train": "train pictures, for reference"}
 UP, DOWN = "\u2191", "\u2193"
 MEASURES = {
     "l1": Measure("L1", ".4f", DOWN),

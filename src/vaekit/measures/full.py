@@ -1,0 +1,174 @@
+"""Every measure of a model and its pictures: reconstruction, generation and usefulness.
+
+N test pictures, d latent entries. A measure that cannot be taken is missing, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.data.cache import Prepared
+from vaekit.data.labels import Labels
+from vaekit.data.loader import HeldOut, evenly
+from vaekit.measures.features import LPIPS_SMALLEST, Extractor, load_lpips
+from vaekit.measures.pictures import l1, ms_ssim, ms_ssim_scales, psnr, ssim
+from vaekit.measures.probes import usefulness
+from vaekit.measures.quick import BATCH, reconstruct
+from vaekit.measures.sets import Collector, PictureSet, collect, compare_sets
+from vaekit.models.posterior import Posterior, gathered
+from vaekit.models.vae import VAE, decode_batches
+from vaekit.priors.base import Prior
+
+FEW_IMAGES = 2048  # fewer bias distances upwards too much to be compared with those of other sets
+RECONSTRUCTIONS = ("sampled", "mean")  # the latents that are decoded
+NO_INDICES = np.array([], dtype=int)
+
+Say = Callable[[str], None]
+KnownSets = dict[tuple[Any, ...], PictureSet]  # sets of real pictures that several runs share, by what they are
+
+
+@dataclass
+class Subject:
+    """What is measured and with what; `sets` gathers the pictures met on the way, `missing` what was not measured."""
+
+    vae: VAE
+    prepared: Prepared
+    test: HeldOut
+    extractor: Extractor | None
+    seed: int
+    say: Say
+    known: KnownSets
+    sets: dict[str, PictureSet] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def against_test(self, name: str, pictures: PictureSet) -> dict[str, float]:
+        """Keep a set of pictures and return how far it is from the test pictures."""
+        self.sets[name] = pictures
+        measured, missing = compare_sets(self.sets["original"], pictures, self.extractor, self.seed)
+        self.missing |= missing
+        return measured
+
+    def real_set(self, prepared: Prepared, chosen: np.ndarray) -> PictureSet:
+        """Those pictures as they are, collected once."""
+        key = prepared.path, chosen.tobytes(), self.extractor
+        if key not in self.known:
+            batches = HeldOut(prepared.images, chosen).batches(BATCH)
+            self.known[key] = collect(batches, len(chosen), self.extractor)
+        return self.known[key]
+
+    def on_device(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The batches where the model is."""
+        return (x.to(self.vae.device) for x in batches)
+
+
+def reconstructions(subject: Subject) -> tuple[dict[str, dict[str, float]], Posterior, Tensor]:
+    """Every measure of the reconstructions, the posterior (N, d) and the L1 (N,) of those from the mean."""
+    subject.say(f"reconstructing {len(subject.test.indices):,} pictures")
+    subject.sets["original"] = subject.real_set(subject.prepared, subject.test.indices)
+    pairwise = pairwise_measures(subject)
+    values: dict[str, dict[str, list[Tensor]]] = {kind: defaultdict(list) for kind in RECONSTRUCTIONS}
+    num_images = len(subject.test.indices)
+    # Features take most of the time: one of the two has to do.
+    collectors = {"sampled": Collector(num_images, subject.extractor), "mean": Collector(num_images, None)}
+    posteriors = []
+    for x, posterior, *x_hats in reconstruct(subject.vae, subject.on_device(subject.test.batches(BATCH)), subject.seed):
+        posteriors.append(posterior)
+        for kind, x_hat in zip(RECONSTRUCTIONS, x_hats, strict=True):
+            collectors[kind].add(x_hat)
+            for name, measure in pairwise.items():
+                values[kind][name].append(measure(x, x_hat).cpu().double())
+    measured = {
+        kind: {name: torch.cat(parts).mean().item() for name, parts in values[kind].items()}
+        | subject.against_test(kind, collectors[kind].result())
+        for kind in RECONSTRUCTIONS
+    }
+    return measured, gathered(posteriors), torch.cat(values["mean"]["l1"])
+
+
+Pairwise = Callable[[Tensor, Tensor], Tensor]
+
+
+def pairwise_measures(subject: Subject) -> dict[str, Pairwise]:
+    """The measures of a picture and its reconstruction that can be taken: (B, C, H, W) twice -> (B,)."""
+    measures: dict[str, Pairwise] = {"l1": l1, "psnr": psnr, "ssim": ssim}
+    if ms_ssim_scales(*subject.vae.image_shape[1:]) is None:
+        subject.missing["ms_ssim"] = "the pictures are too small for two scales"
+    else:
+        measures["ms_ssim"] = ms_ssim
+    lpips, reason = load_lpips(subject.vae.device)
+    if min(subject.vae.image_shape[1:]) < LPIPS_SMALLEST:
+        subject.missing["lpips"] = f"the pictures are smaller than {LPIPS_SMALLEST} pixels"
+    elif lpips is None:
+        subject.missing["lpips"] = reason
+    else:
+        measures["lpips"] = lpips
+    return measures
+
+
+@dataclass(frozen=True)
+class TrainPart:
+    """The pictures that a run trained on, and their posterior."""
+
+    prepared: Prepared
+    indices: np.ndarray
+    posterior: Posterior
+
+
+def generations(subject: Subject, priors: Mapping[str, Prior], train: TrainPart | None) -> dict[str, dict[str, float]]:
+    """How far samples are from the test pictures, for each prior, as many as those; and how far train pictures are."""
+    num_images = len(subject.test.indices)
+    measured = {}
+    for name, prior in priors.items():
+        subject.say(f"drawing {num_images:,} samples from the prior {name}")
+        z = prior.sample(num_images, torch.Generator().manual_seed(subject.seed))
+        x_hat = decode_batches(subject.vae, z, BATCH)
+        measured[name] = subject.against_test(name, collect(x_hat, num_images, subject.extractor))
+    if train is not None:
+        some = train.indices[evenly(len(train.indices), num_images)]
+        measured["train"] = subject.against_test("train", subject.real_set(train.prepared, some))
+    return measured
+
+
+def usefulness_of(
+    subject: Subject,
+    train: TrainPart | None,
+    posterior: Posterior,
+    errors: Tensor,
+    labels: Labels | None,
+    normal: tuple[str, ...],
+) -> dict[str, Any] | None:
+    """Probes of the means (N, d) and the errors (N,) as anomaly scores, where `labels` of all pictures are known.
+
+    Pictures that the run did not train on have no train part: the probes then learn from half of them.
+    """
+    if labels is None:
+        subject.missing["usefulness"] = (
+            "no labels: sort pictures into class folders, or give a CSV of file,label (--labels)"
+        )
+        return None
+    subject.say(f"probing the latents with the labels of {labels.source}")
+    learned = train.indices if train is not None and train.prepared.path == subject.prepared.path else NO_INDICES
+    train_means = train.posterior.mean if train is not None and len(learned) else posterior.mean[:0]
+    test = subject.test.indices
+    try:
+        return usefulness(train_means, labels[learned], posterior.mean, labels[test], errors, normal, subject.seed)
+    except ValueError as error:
+        subject.missing["usefulness"] = str(error)
+        return None
+
+
+def few_images(num_images: int) -> list[str]:
+    """A warning if distances of so few pictures cannot be compared with those of other sets."""
+    if num_images >= FEW_IMAGES:
+        return []
+    return [
+        f"{num_images:,} test pictures: Frechet distances of fewer than {FEW_IMAGES:,} are biased upwards; "
+        "compare them only with those of as many pictures"
+    ]

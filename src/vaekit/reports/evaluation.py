@@ -1,0 +1,119 @@
+"""What was measured of a finished run, as a typed result and as tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vaekit.reports.tables import ABSENT, GENERATIONS, Table, by_measure, caveats
+
+RECONSTRUCTIONS = {"sampled": "from sampled z", "mean": "from the mean"}
+PROBED = ("accuracy", "balanced_accuracy", "auroc", "average_precision")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation(dict[str, Any]):
+    """Every measure of a finished run; it is also the dictionary of its fields, as evaluation.json has them.
+
+    `protocol`: what gave these numbers. `reconstruction`: measures by name, from `sampled` z and from the `mean`.
+    `generation`: the same by prior, and of `train` pictures, which says how near pictures of the same kind come.
+    `latents`: see `diagnostics.diagnose`. `usefulness`: probes and anomaly score, None without labels. `spectra`: power
+    spectra by set of pictures. `warnings`; `not_measured`: the reasons by name. `measuring_sec`.
+    """
+
+    protocol: dict[str, Any]
+    reconstruction: dict[str, dict[str, float]]
+    generation: dict[str, dict[str, float]]
+    latents: dict[str, Any]
+    usefulness: dict[str, Any] | None
+    spectra: dict[str, list[float]]
+    warnings: list[str]
+    not_measured: dict[str, str]
+    measuring_sec: float
+
+    def __post_init__(self) -> None:
+        self.update(vars(self))
+
+    @property
+    def verdict(self) -> Mapping[str, Any]:
+        """The verdict on the latents: `state`, `sentence`, `ok` and `warnings`."""
+        return self.latents["verdict"]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know, a line each."""
+        return caveats(self.warnings, self.not_measured)
+
+    def to_json(self) -> str:
+        """The text of evaluation.json; `Evaluation.from_json` is its inverse."""
+        return json.dumps(self, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Evaluation:
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    def markdown(self) -> str:
+        """The tables and the lines below them, in GitHub's Markdown."""
+        tables = [table.markdown() for table in tables_of(self)]
+        lines = [*latent_lines(self.latents), *self.notes]
+        return "\n\n".join([*tables, "\n".join(f"- {line}" for line in lines)])
+
+
+def readable_evaluation(result: Evaluation) -> str:
+    """The result for a terminal."""
+    tables = [table.text() for table in tables_of(result)]
+    latents = "Latents\n  " + "\n  ".join(latent_lines(result.latents))
+    return "\n\n".join([*tables, latents, *result.notes])
+
+
+def latent_lines(latents: Mapping[str, Any]) -> list[str]:
+    """What `diagnose` found, in words."""
+    split, std, modes = latents["elbo_split"], latents["std"], latents["bimodality"]
+    correlated = latents["kl_full_gaussian"] - latents["kl_global"]
+    by_chance = latents["correlations"]["by_chance"]
+    share = f"of which about {by_chance:.0f}" if by_chance < correlated else "all of which may"
+    lines = [
+        latents["verdict"]["sentence"],
+        f"KL (eq. 11) {split['kl']:.1f} nats; rate {latents['rate']:.1f}, "
+        f"{latents['joint_rate']:.1f} without what correlated entries say twice",
+        f"KL_G (eq. 20) {latents['kl_global']:.1f} nats, {latents['kl_full_gaussian']:.1f} with correlations, "
+        f"{share} come by chance",
+        f"mutual information {split['mutual_information']:.2f} of at most log N = {split['log_num_images']:.2f} nats; "
+        f"KL of the mixture to N(0, I) {split['kl_aggregate']:.1f}",
+        f"posterior stds: {std['near_dirac']:.1%} below 0.05, {std['near_prior']:.1%} above 0.95",
+    ]
+    if modes is not None:
+        rule = f"dip test, Benjamini-Hochberg at {modes['level']:.0%}"
+        places = modes["median_modes"]
+        where = f", their modes at {places[0]:.2f} and {places[1]:.2f} (medians)" if places else ""
+        lines.append(f"{modes['count']} of {latents['latent_dim']} entries bimodal ({rule}){where}")
+    return lines
+
+
+def tables_of(result: Evaluation) -> list[Table]:
+    """The result for people."""
+    reconstruction = {RECONSTRUCTIONS[kind]: values for kind, values in result.reconstruction.items()}
+    generation = {GENERATIONS[kind]: values for kind, values in result.generation.items()}
+    useful = [usefulness_table(result.usefulness)] if result.usefulness else []
+    title = f"Reconstruction of {result['protocol']['pictures']['num_images']:,} pictures"
+    return [by_measure(title, reconstruction), by_measure("Generation, as many", generation), *useful]
+
+
+def usefulness_table(scores: Mapping[str, Any]) -> Table:
+    """The probes side by side, and the anomaly score below them."""
+
+    def row(name: str) -> list[str]:
+        error = scores.get(f"linear_{name}_se"), scores.get(f"knn_{name}_se"), None
+        values = (scores[f"linear_{name}"], scores[f"knn_{name}"], scores[f"linear_{name}_majority"])
+        cells = (f"{v:.3f}" + (f" ± {e:.3f}" if e else "") for v, e in zip(values, error, strict=True))
+        return [name.replace("_", " "), *cells]
+
+    names = [name for name in PROBED if f"linear_{name}" in scores]
+    anomaly = f"{scores['anomaly_auroc']:.3f} ± {scores['anomaly_auroc_se']:.3f}"
+    label = f"error as anomaly score, AUROC (normal: {scores['anomaly_normal']})"
+    columns = ("", "linear probe", f"{scores['knn_k']} nearest", "most frequent class")
+    rows = [*(row(name) for name in names), [label, anomaly, ABSENT, "0.500"]]
+    return Table(f"Usefulness of the means ({scores['protocol']})", columns, rows)
