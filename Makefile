@@ -2,15 +2,27 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+RUN = runs/demo
 
-.PHONY: demo test lint gpu-check format clean
+.PHONY: demo demo-plan test lint gpu-check format clean
 
-demo: $(VENV)/.demo  ## train on photographs of solar cells, draw and measure: runs/demo
-	rm -rf runs/demo
-	$(BIN)/vaekit train elpv --channels 1 --size 64 --minutes 6 --out runs/demo
-	$(BIN)/vaekit evaluate runs/demo
-	$(BIN)/vaekit sample runs/demo --prior gaussian-mixture
-	@echo "the figures are in runs/demo/figures, the numbers in runs/demo/evaluation.json"
+demo: demo-plan $(VENV)/.demo  ## train on photographs of solar cells, draw and measure: runs/demo
+	@rm -rf $(RUN)
+	@echo "1 of 3: training for six minutes on 2,624 photographs of solar cells (Ctrl-C stops and saves)"
+	@$(BIN)/vaekit train elpv --channels 1 --size 64 --minutes 6 --out $(RUN)
+	@echo "2 of 3: measuring, about a minute"
+	@$(BIN)/vaekit evaluate $(RUN)
+	@echo "3 of 3: fitting a density to the latents, and new solar cells from it"
+	@$(BIN)/vaekit sample $(RUN) --prior gaussian-mixture > /dev/null
+	@echo
+	@echo "done; open these three pictures:"
+	@echo "  $(RUN)/figures/reconstructions.png           cells it has never seen, and what it makes of them"
+	@echo "  $(RUN)/figures/transitions.png               from one cell to another"
+	@echo "  $(RUN)/figures/samples-gaussian-mixture.png  cells that do not exist"
+	@echo "the numbers are in $(RUN)/evaluation.md; next: $(BIN)/vaekit train YOUR_PICTURES --size 64"
+
+demo-plan:
+	@echo "vaekit demo: set-up (once, 1 to 5 min), training (6 min), measuring and drawing (1 min)"
 
 test: lint  ## lint, types and tests
 	$(BIN)/pytest -n 2
@@ -21,7 +33,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 gpu-check: $(VENV)/.dev  ## on a CUDA machine: every fast path against the CPU, and how fast it is
-	$(BIN)/pytest tests/test_gpu.py -rs
+	$(BIN)/pytest tests/training/test_gpu.py -rs
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -30,12 +42,11 @@ format: $(VENV)/.dev
 clean:  ## everything that the other targets made, runs excepted
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
 
-$(VENV)/.demo: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[demo]'
-	touch $@
+$(VENV)/.%: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)
+	@echo "set-up: installing vaekit and what it needs into $(VENV); 1 to 5 minutes, most of it PyTorch, once"
+	@sh .ci/install $(BIN)/pip $(VENV)/install.log $(EXTRAS_$*)
+	@touch $@
 
-$(VENV)/.dev: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[demo,dev]'
-	touch $@
+EXTRAS_demo = demo
+EXTRAS_dev = demo,dev

@@ -1,4 +1,4 @@
-"""The commands and the Python of the README, run as they stand there, only smaller."""
+"""The commands and the Python of the README and of the guide, run as they stand there, only smaller."""
 
 import re
 import shlex
@@ -12,18 +12,19 @@ import vaekit
 from vaekit.cli import run
 
 README = Path(__file__).parents[1] / "README.md"
+PAGES = (README, README.parent / "docs" / "guide.md")
 SMALL = (
     "--size 16 --images 16 --batch 4 --device cpu --draws 1 --network.latent-dim 16 --network.channels 8 "
     "--network.max-channels 8 --discriminator.channels 8 8 8 8 8"
 ).split()
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def commands(program):
-    lines = [line.split("#")[0] for block in blocks("console") for line in block.splitlines()]
+def commands(page, program):
+    lines = [line.split("#")[0] for block in blocks(page, "console") for line in block.splitlines()]
     return [shlex.split(line) for line in lines if line.startswith(program)]
 
 
@@ -37,15 +38,26 @@ def here(photos, tmp_path, monkeypatch):
 
 
 def test_there_are_two_commands_for_a_fresh_machine_and_make_knows_them():
-    assert commands("make") == [["make", "demo"], ["make", "test"]]
+    assert commands(README, "make") == [["make", "demo"], ["make", "test"]]
     makefile = README.with_name("Makefile").read_text()
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in ("demo", "test"))
 
 
-def test_the_commands_of_the_readme_run(here):
-    listed = commands("vaekit")
-    subcommands = {"train", "prepare", "bench", "figures", "evaluate", "sample", "compare"}
-    assert {command[1] for command in listed} == subcommands
+def test_every_command_stands_in_the_guide_and_the_main_ones_in_the_readme():
+    main = {"train", "sample", "evaluate", "compare"}
+    assert {command[1] for command in commands(README, "vaekit")} == main
+    assert {command[1] for command in commands(PAGES[1], "vaekit")} == main | {"prepare", "bench", "figures"}
+
+
+def test_the_pages_link_only_to_what_is_there():
+    for page in (*PAGES, *README.parent.joinpath("docs").glob("*.md")):
+        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run_one_after_another(here, page):
+    listed = commands(page, "vaekit")
     for _, *arguments in listed:
         if arguments[0] in ("evaluate", "compare"):
             arguments += ["--features", "none"]  # without the minutes in a network
@@ -58,8 +70,9 @@ def test_the_commands_of_the_readme_run(here):
         assert run(arguments) == 0, arguments
 
 
-def test_the_python_of_the_readme_runs(here):
-    for block in blocks("python"):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_python_of_a_page_runs(here, page):
+    for block in blocks(page, "python"):
         small = vaekit.preset(
             "fast",
             size=16,
