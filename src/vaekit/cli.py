@@ -15,7 +15,7 @@ import tyro
 from vaekit.config.measuring import Measuring
 from vaekit.config.presets import PRESETS, preset
 from vaekit.config.settings import Config
-from vaekit.config.variants import MODELS, PriorName
+from vaekit.config.variants import MODELS, ModelNames, PriorName
 from vaekit.system.process import own_process
 
 DONE, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit status
@@ -160,8 +160,7 @@ class Compare:
     """Folder of pictures, searched recursively, or elpv for the data of the extra "demo"."""
     out: Path | None = None
     """Folder of the comparison; by default runs/compare-<pictures>-<preset>-<size>."""
-    models: tuple[str, ...] = MODELS
-    """samples, means, total, standard or beta; +gan; settings of its own after a colon: means+gan:lr=0.001,batch=16."""
+    models: ModelNames = MODELS
     seeds: int = 1
     """Repeat everything with this many seeds, counting up from --seed, and give means and standard deviations."""
     measuring: Annotated[Measuring, tyro.conf.arg(name="")] = field(default_factory=Measuring)

@@ -100,12 +100,18 @@ MODELS = tuple(
 if TYPE_CHECKING:
     ObjectiveName = str
     PriorName = str
+    ModelNames = tuple[str, ...]
 else:  # the choices of the command line and their help
     ObjectiveName = Annotated[
         Literal[tuple(OBJECTIVES)], Doc("; ".join(f"{name}: {row.summary}" for name, row in OBJECTIVES.items()) + ".")
     ]
     PriorName = Annotated[
         Literal[tuple(PRIORS)], Doc("; ".join(f"{name}: {row.summary}" for name, row in PRIORS.items()) + ".")
+    ]
+    *FIRST, LAST = COMPARED
+    ModelNames = Annotated[
+        tuple[str, ...],
+        Doc(f"{', '.join(FIRST)} or {LAST}; {GAN}; settings of its own after a colon: means{GAN}:lr=0.001,batch=16."),
     ]
 
 
