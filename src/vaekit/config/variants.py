@@ -47,6 +47,13 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
         price="--weights.beta (a nat costs beta times kl_standard)",
         models={"beta": {}},
     ),
+    "sigma": ObjectiveRow(
+        summary="the VAE's with the variance of the decoder that fits best",
+        builder="sigma:build_sigma",
+        price="--weights.kl-standard (a nat costs this weight, beside a likelihood in nats)",
+        models={"sigma": {}},
+        compared_by_default=False,
+    ),
 }
 ANY_PRICE = "the weight that prices information (kl_individual, kl_standard or beta)"
 
