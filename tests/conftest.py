@@ -1,4 +1,4 @@
-"""Tiny worlds for the tests: a folder of pictures, a cache of its own, a network that trains in seconds."""
+"""Fixtures of many tests: a folder of small pictures, a cache for the tests alone, runs that train in seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports point one way, and the command does not wait for torch."""
+"""A package imports only from packages on lower floors, and `vaekit --help` does not wait for torch."""
 
 import ast
 import subprocess
@@ -41,7 +41,7 @@ def imported_packages(path):
 def test_a_package_imports_only_from_lower_floors(path):
     package = package_of(path)
     if FLOOR[package] == 0:
-        return  # the command and the public names may name anything
+        return  # the command and the list of public names may import from every package
     for other in set(imported_packages(path)) - {package}:
         assert FLOOR[other] > FLOOR[package], f"{package} imports {other}, which is not on a lower floor"
 

@@ -1,4 +1,4 @@
-"""The commands and the Python of the README and of the guide, run as they stand there, only smaller."""
+"""The commands and the Python code of the README and of the guide, run as they are written there, at a smaller size."""
 
 import re
 import shlex
@@ -60,7 +60,7 @@ def test_the_commands_of_a_page_run_one_after_another(here, page):
     listed = commands(page, "vaekit")
     for _, *arguments in listed:
         if arguments[0] in ("evaluate", "compare"):
-            arguments += ["--features", "none"]  # without the minutes in a network
+            arguments += ["--features", "none"]  # the feature network takes minutes
         if arguments[0] == "bench":
             arguments += ["--seconds", "0.01"]
         if arguments[0] in ("train", "compare", "bench") and not {"--dry-run", "--resume"} & set(arguments):

@@ -1,4 +1,4 @@
-"""A comparison: the same for every model but the model, resumable run by run, one report."""
+"""A comparison: only the models differ, an interrupted one goes on run by run, and there is one report."""
 
 import dataclasses
 import json

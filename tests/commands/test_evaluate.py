@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(tiny, folder, tmp_path_factory):
-    """A run that took a while; no test writes to it."""
+    """A finished run, trained once for all tests of this file; no test writes to it."""
     run = tmp_path_factory.mktemp("trained") / "run"
     train(tiny, folder, run)
     return run

@@ -1,4 +1,4 @@
-"""Whole runs on tiny pictures: what they leave behind, that they learn, stop, resume and repeat themselves."""
+"""Whole runs on tiny pictures: the files they write; that they learn, stop and resume; that a seed repeats a run."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Classes are read from folders and CSVs as people write them, against lists written by hand."""
+"""Classes read from folders and from CSVs in many layouts, against lists written by hand."""
 
 import importlib.util
 from pathlib import Path
@@ -189,7 +189,7 @@ def test_the_layout_of_the_solar_cells_is_read(tmp_path):
 
 
 def test_the_solar_cells_of_the_demo_have_821_that_are_rather_defective():
-    if importlib.util.find_spec("elpv_dataset") is None:  # found, not imported: test_sources wants it that way
+    if importlib.util.find_spec("elpv_dataset") is None:  # found, not imported: see tests/data/test_sources.py
         pytest.skip("elpv-dataset is not installed")
     folder = resolve_source("elpv")
     labels = find_labels(folder, [path.name for path in find_pictures(folder)])

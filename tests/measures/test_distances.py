@@ -68,7 +68,7 @@ def test_frechet_distance_of_independent_entries_adds_the_differences_of_means_a
 
 
 def test_fewer_pictures_than_features_still_give_the_exact_distance(generator):
-    """Covariances of rank 4 in 30 dimensions: a set that moves is its shift squared away, and nothing of itself."""
+    """Covariances of rank 4 in 30 dimensions: a moved set is at its squared shift, a set is at 0 from itself."""
     real = torch.randn(5, 30, generator=generator, dtype=torch.float64)
     shift = torch.randn(30, generator=generator, dtype=torch.float64)
     assert frechet_distance(real, real + shift) == pytest.approx(shift.square().sum().item(), rel=1e-9)

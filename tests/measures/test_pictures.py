@@ -14,7 +14,7 @@ from vaekit.measures import pictures as metrics
 
 
 def pictures(generator, count=3, channels=3, height=32, width=32, noise=0.3):
-    """Pictures and what a network might make of them, beyond [-1, 1] here and there."""
+    """Pictures, and reconstructions such as a network gives, with some values outside of [-1, 1]."""
     x = torch.rand(count, channels, height, width, generator=generator) * 2 - 1
     return x, x + noise * torch.randn(x.shape, generator=generator)
 
@@ -88,7 +88,7 @@ def test_ms_ssim_of_large_pictures_is_the_standard_one(generator):
 
 @pytest.mark.parametrize(("side", "scales"), [(22, 2), (44, 3), (99, 4), (176, 5)])
 def test_smaller_pictures_use_as_many_scales_as_fit(side, scales):
-    """Of flat pictures the coarsest scale's luminance alone differs from 1, so its exponent shows."""
+    """Of flat pictures only the luminance of the coarsest scale differs from 1, so the value tells its exponent."""
     assert metrics.ms_ssim_scales(side, side + 10) == scales
     assert (metrics.ms_ssim_scales(side - 1, 2 * side) or 1) == scales - 1
     x, x_hat = torch.full((1, 1, side, side), -0.5), torch.full((1, 1, side, side), 0.25)

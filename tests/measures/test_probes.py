@@ -1,4 +1,4 @@
-"""What codes tell about classes, against answers known beforehand and counts made by hand."""
+"""Probes of the latents for the classes of pictures, against known answers and counts made by hand."""
 
 import math
 
@@ -84,7 +84,7 @@ def test_the_penalty_is_strong_where_there_is_nothing_to_learn_and_weak_where_th
 
 
 def test_the_nearest_neighbours_go_by_angle_and_not_by_length(random):
-    """One class along each axis, of all lengths: near the middle the shortest way leads to the other class."""
+    """One class along each axis, vectors of all lengths: by distance, a short vector is nearest to the other class."""
     labels = Labels.of(["a", "a", "b", "b"] * 100)
     axes = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]] * 100)
     means = axes * random.uniform(0.01, 10, 100).repeat(4)[:, None]
@@ -146,7 +146,7 @@ def test_what_cannot_be_probed_is_refused_in_one_line(probe, change, message):
     assert "\n" not in str(error.value)
 
 
-# errors that give away the abnormal
+# reconstruction errors as anomaly scores
 
 
 def test_the_auroc_counts_the_pairs_in_which_the_abnormal_has_the_larger_error():

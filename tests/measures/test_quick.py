@@ -54,7 +54,7 @@ def test_an_entry_that_never_varies_is_not_active(vae, generator):
 
 
 def test_measuring_on_one_rank_never_waits_for_the_others(vae, generator, monkeypatch):
-    """Among ranks that are said to be there and never come, any collective would fail."""
+    """Other ranks are pretended, without a process group, so any collective would fail."""
     monkeypatch.setattr(ranks, "is_distributed", lambda: True)
     with pytest.raises(ValueError, match="process group has not been initialized"):
         ranks.sum_over_ranks(torch.ones(1))

@@ -1,4 +1,4 @@
-"""The VAE apart from any run: networks of one's own, one pass, batched encoding and decoding."""
+"""The VAE without a run: networks of the user's own, one pass of training, batched encoding and decoding."""
 
 import pytest
 import torch

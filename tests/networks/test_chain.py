@@ -1,4 +1,4 @@
-"""Forgetting activations changes nothing but the memory."""
+"""Computing activations again changes memory use and nothing else."""
 
 import dataclasses
 
@@ -55,4 +55,4 @@ def test_a_compiled_network_forgets_too(tiny, norm):
     recomputed, few = after_one_pass(config, recompute=True, compiled=True)
     for name, value in kept_all.items():
         torch.testing.assert_close(recomputed[name], value, rtol=1e-4, atol=1e-4, msg=name)
-    assert few < 0.3 * many  # compiled and not forgetting, it keeps two thirds
+    assert few < 0.3 * many  # compiled and without `recompute`, it keeps two thirds

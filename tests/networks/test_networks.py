@@ -161,7 +161,7 @@ def test_the_small_network_starts_without_a_checkerboard(dense):
 
 @pytest.mark.parametrize("dense", [False, True])
 def test_the_small_network_starts_with_noise_about_as_large_as_its_signal(dense, generator):
-    """At the usual std of 1 it would be fifty times as large, and the decoder would learn from little else."""
+    """At the usual std of 1 the noise would be fifty times the signal, and the decoder would learn from little else."""
     encoder = PixelShuffleEncoder((3, 64, 64), 64, stages=4, channels=32, max_channels=256, dense=dense)
     x = torch.nn.functional.interpolate(torch.rand(64, 3, 4, 4, generator=generator) * 2 - 1, size=64, mode="bicubic")
     posterior = Posterior(*encoder(x))

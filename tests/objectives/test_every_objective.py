@@ -1,4 +1,4 @@
-"""Every objective of the table alike: what the step, the comparison, the help and the verdict ask of each."""
+"""What the step, the comparison, the help and the verdict require of every objective in the table."""
 
 import dataclasses
 import re

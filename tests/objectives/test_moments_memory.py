@@ -1,4 +1,4 @@
-"""KL_G over several steps: the value against all their pictures as one batch, the gradient against autograd on that."""
+"""KL_G over several steps: its value against all pictures as one batch, its gradient against autograd on that batch."""
 
 import dataclasses
 
@@ -82,7 +82,7 @@ def test_a_memory_forgets_all_but_the_last_steps_and_counts_only_those_it_has_se
 
 @pytest.mark.parametrize("moments", ["means", "total"])
 def test_each_step_has_four_times_its_share_of_the_gradient_of_one_large_batch(steps, moments):
-    """Autograd on all twenty images at once gives the last five their share; the memory makes it up to the whole."""
+    """Autograd on all twenty images at once gives the last five a quarter; the memory scales that to the whole."""
     large, z = as_one_batch(steps)
     means, logvars = large.mean.requires_grad_(), large.logvar.requires_grad_()
     kl_global(Posterior(means, logvars), z, moments).backward()
@@ -97,7 +97,7 @@ def test_each_step_has_four_times_its_share_of_the_gradient_of_one_large_batch(s
 
 
 def test_the_gradient_through_samples_is_on_average_that_of_the_noise_free_estimator(generator):
-    """That of the pooled variance itself, over 40,000 entries that differ in their noise alone."""
+    """The gradient of the pooled variance, averaged over 40,000 entries that differ only in their noise."""
     copies = 40_000
     mean, logvar = torch.randn(2, 5, 1, generator=generator, dtype=torch.float64).unbind()
     gradients = []

@@ -32,7 +32,7 @@ class PixelVAE(nn.Module):
 
 
 def pictures(n: int, shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
-    """Random pixels (n, C, H, W), short of white, so that no picture looks like the paper it is drawn on."""
+    """Random pixels (n, C, H, W), none of them white, so that no picture looks like the white canvas."""
     values = torch.randint(20, 230, (n, *shape), generator=torch.Generator().manual_seed(seed))
     return values / 127.5 - 1
 

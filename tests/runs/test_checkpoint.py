@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent, never runs code, and gives back what went in."""
+"""A checkpoint is whole or absent, never runs code, and gives back what was saved."""
 
 import dataclasses
 import os
@@ -34,7 +34,7 @@ def fabric():
 
 
 def stepped(fabric, config, seed):
-    """A state whose optimisers have something to remember."""
+    """A state whose optimisers have made a step, and so have state of their own."""
     state = build_state(fabric, dataclasses.replace(config, seed=seed))
     for network, optimizer in (
         (state.vae.module, state.vae_optimizer),

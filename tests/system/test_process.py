@@ -1,4 +1,4 @@
-"""What our own commands change of their process, and a library leaves alone."""
+"""What vaekit's commands change in their process, and what vaekit as a library does not change."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""On one process the collectives change nothing; what they do on several is in test_ranks."""
+"""On one process the collectives change nothing; tests/training/test_ranks.py tests them on several."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Kills, full disks and damaged files: what is left is whole, and the run goes on as if nothing had happened."""
+"""Kills, full disks and damaged files: the files left are whole, and the run goes on to the same end."""
 
 import dataclasses
 import math
@@ -54,7 +54,7 @@ def undisturbed(config, photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(config, photos, tmp_path_factory):
-    """A run that was killed at the moment that its fifth checkpoint would have got its name."""
+    """A run that was killed just before its fifth checkpoint was renamed into place."""
     run = tmp_path_factory.mktemp("killed") / "run"
     process = in_child(go_on, config, photos, run, 5)
     process.join()
@@ -69,7 +69,7 @@ def in_child(function, *arguments):
 
 
 def go_on(cache, config, photos, run, killed_at=math.inf):
-    """Train, or go on where there is a checkpoint; die when the checkpoint of step `killed_at` gets its name."""
+    """Train, or go on where there is a checkpoint; be killed before that of step `killed_at` is renamed."""
 
     def die(event, arguments):
         if event == "os.rename" and Path(arguments[1]).name.isdecimal() and int(Path(arguments[1]).name) == killed_at:
@@ -82,7 +82,7 @@ def go_on(cache, config, photos, run, killed_at=math.inf):
 
 
 def losses(run):
-    """Every record of the log but for what a clock says."""
+    """Every record of the log, without the values that depend on the clock."""
     clocks = ("elapsed_sec", "images_per_sec")
     return [{name: value for name, value in r.items() if name not in clocks} for r in read_records(run)]
 
@@ -202,7 +202,7 @@ def test_without_a_whole_checkpoint_there_is_no_going_on(config, photos, killed,
 
 
 class Said:
-    """A stderr with no disk behind it, that lifts the limit on the size of files after some warnings."""
+    """A stderr that writes to a queue, not to a disk, and lifts the limit on the size of files after some warnings."""
 
     def __init__(self, queue, warnings):
         self.queue, self.warnings = queue, warnings
@@ -226,7 +226,7 @@ def lines_of(queue):
 
 
 def on_a_full_disk(cache, photos, run, step, warnings, said):
-    """Train while the system takes no file above 1,000 bytes: from the saving of a step on, for some warnings."""
+    """Train while files are limited to 1,000 bytes, from the checkpoint of `step` on until so many `warnings`."""
 
     def limit(event, arguments):
         if event == "os.mkdir" and str(arguments[0]).endswith(f".{step:09d}.unfinished"):

@@ -37,7 +37,7 @@ def whole_float32_and_nothing_compiled_yet(monkeypatch):
 def losses_of_three_steps(device, precision, **settings):
     """The loss terms of the third step on fixed pictures and noise, and the gradient's norm in the first.
 
-    That of the third, 1.6 times as large or half as large as the one before, hangs on the last bits of the weights.
+    That of the third, 1.6 times as large or half as large as the one before, depends on the last bits of the weights.
     """
     config = dataclasses.replace(CONFIG, device=device, precision=precision, **settings).resolved()
     fabric = fabric_of(config)

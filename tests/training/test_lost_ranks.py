@@ -74,7 +74,7 @@ class Run:
 
 
 def is_alive(pid):
-    """Whether a process runs; one that has ended, but whose parent never asks how, does not."""
+    """Whether a process runs; a zombie, which has ended and whose parent has not asked for its status, does not."""
     try:
         os.kill(pid, 0)
         return not Path("/proc/self").exists() or ") Z " not in Path(f"/proc/{pid}/stat").read_text()

@@ -92,7 +92,7 @@ def cases(tiny):
 
 
 def gradients(rank, world, tiny):
-    """Of each case: the losses of one real step and the gradients that it left, uneven shares and micro-batches."""
+    """The losses and gradients of one real step in each case, with uneven shares and with micro-batches."""
     fabric = double_fabric(world)
     results = {}
     for name, config in cases(tiny):
@@ -210,7 +210,7 @@ def runs(rank, world, config, photos, folder):
 
 
 def stopped_at(rank, world, when, config, photos, folder):
-    """The step at which this rank left a run when the last rank was asked to stop just before or after an agreement."""
+    """The step after which this rank stops, if the last rank gets a signal just before or after the ranks agree."""
     steps, agree = [], training.agree
 
     def signal_once(moment):
@@ -381,7 +381,7 @@ def test_batch_norm_over_ranks_keeps_names_settings_and_values_and_leaves_frozen
 
 
 def agreed(rank, world):
-    """What the ranks make of clocks that differ, a wish to stop on the last one, and a fault on all but the first."""
+    """What ranks agree on if their clocks differ, the last is asked to stop, and all but the first have a fault."""
     holds = torch.tensor([float(rank), 7.0])
     from_rank_zero(holds)
     return [*agree(10.0 + rank, rank == world - 1), which_ranks(rank > 0), holds]

@@ -1,4 +1,4 @@
-"""One step of Algorithm 1: who learns from what, and that micro-batches change memory and nothing else."""
+"""One step of Algorithm 1: which loss moves which network, and that micro-batches change memory and nothing else."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ from vaekit.training.step import (
 
 @pytest.fixture
 def fabric():
-    """In float64, so that equal means equal."""
+    """In float64, so that rounding hides no difference."""
     torch.set_default_dtype(torch.float64)
     yield Fabric(accelerator="cpu")
     torch.set_default_dtype(torch.float32)

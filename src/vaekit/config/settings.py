@@ -1,7 +1,7 @@
 """The settings of a run: frozen, typed, and checked here and nowhere else.
 
 The Python API, the command line, its help and config.json all grow from these classes; the text under a field is
-its help. They stop at the commands, the training loop and the builders: everything else takes plain arguments.
+its help. The commands, `training`, `runs` and the builders read them; everything else takes plain arguments.
 """
 
 from __future__ import annotations

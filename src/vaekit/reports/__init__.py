@@ -1,1 +1,1 @@
-"""Pictures and tables from numbers."""
+"""Figures of models, charts, tables and reports."""
