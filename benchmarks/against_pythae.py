@@ -3,7 +3,7 @@
     pip install pythae
     python benchmarks/against_pythae.py [--batch 16] [--images 320] [--json pythae.json]
 
-pythae's trainer runs as it comes (float32; its VAEGAN decodes twice and asks its discriminator four times a step), on
+pythae's trainer runs unchanged (float32; its VAEGAN decodes twice and calls its discriminator four times a step), on
 pictures already in memory. A third row is vaekit without mixed precision.
 """
 

@@ -21,7 +21,7 @@ from vaekit.system.process import own_process
 def in_fresh_process(function: Callable[..., Any], *arguments: Any, ours: bool = False) -> Any:
     """The result of a call in a new interpreter, whose peak of memory is its own.
 
-    With `ours`, it is what the process of a vaekit command is: `own_process`.
+    With `ours`, the process is set up as that of a vaekit command, by `own_process`.
     """
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, own_process if ours else None, ("auto",) if ours else ()) as pool:

@@ -24,7 +24,7 @@ import tyro
 from common import in_fresh_process, median_sec, show
 
 KERAS_STEP = Path(__file__).with_name("keras_step.py")
-WARM_UP = 10  # steps: the first ones make the optimisers' state, trace, compile, and find their memory
+WARM_UP = 10  # steps: the first ones make the optimisers' state, trace, compile, and allocate memory
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def matmul_gflops(threads: int) -> float:
 
 
 def compare(settings: EqualLayers) -> list[dict[str, Any]]:
-    """One row a runner and precision, in medians over processes; all of them take turns, since a machine has moods.
+    """One row for each runner and precision, with medians over processes.
+
+    All runners take turns, so that changes in the speed of the machine over time affect all of them alike.
 
     Raises if the layers are not equal.
     """

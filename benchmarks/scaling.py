@@ -1,4 +1,4 @@
-"""Several processes: measured on this machine, and on paper for many GPUs.
+"""Training in several processes: measured for two on this machine, calculated ("on paper") for many GPUs.
 
 On paper, W GPUs reduce a message of M bytes in a ring, 2 (W - 1) hops of M / W bytes, or up and down a tree, 2 log2(W)
 hops of M bytes, whichever is faster, as NCCL does; a hop takes latency + bytes / bandwidth of the slowest link. Nothing
@@ -127,7 +127,7 @@ def count_messages(preset_name: str, rank: int, store: str) -> list[int]:
     features = feature_distance([x], [x_hat]) if objective.weights["features"] > 0 else None
     vae_loss(objective, x, x_hat, posterior, posterior.sample(), logits, features).total.backward()
     discriminator_loss(logits, logits).total.backward()
-    agree(0.0, False)  # on the clock and the wish to stop, once a step
+    agree(0.0, False)  # on the clock and on whether to stop, once a step
     dist.destroy_process_group()
     return sizes
 

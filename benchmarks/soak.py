@@ -1,4 +1,4 @@
-"""Does a long run keep more and more memory or files? Thousands of steps of a tiny one, watched from a thread."""
+"""Whether memory or open files grow over a long run: thousands of steps of a tiny model, sampled by a thread."""
 
 import json
 import os

@@ -77,7 +77,7 @@ def train(pictures: Path, run: Path, minutes: float, size: int, settings: list[s
 
 
 class Judge:
-    """Measures points on the pictures that no run has trained on; those are looked at once, when first needed."""
+    """Measures points on the pictures that no run has trained on; their features are computed once, when needed."""
 
     def __init__(self, run: Path) -> None:
         prepared, indices = held_out_of(run, read_run_config(run))
@@ -97,7 +97,7 @@ class Judge:
 
     @torch.no_grad()
     def measured(self, point: Path, config: Config) -> dict[str, float]:
-        """What a point of a run is worth, and when it was."""
+        """The measures of a point of a run, and its time."""
         vae = build_vae(config).eval().to(memory_format=torch.channels_last)
         vae.load_state_dict(read_tensors(point / WEIGHTS)[0])
         counters = json_module.loads((point / STATE_FILE).read_text())

@@ -1,6 +1,6 @@
 """Train image VAEs that are sharp and do not collapse.
 
-The public surface, each name imported when it is first used, so that `import vaekit` costs nothing.
+The public names. Each is imported when it is first used, so that `import vaekit` does not import torch.
 """
 
 from __future__ import annotations

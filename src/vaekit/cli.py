@@ -1,4 +1,4 @@
-"""The command: each subcommand is one function call. Torch is imported only once there is something to do."""
+"""The command line: each subcommand is one function call. Torch is imported only by a subcommand that needs it."""
 
 from __future__ import annotations
 
@@ -195,12 +195,12 @@ class Bench:
 
 
 def progress(line: str) -> None:
-    """One line of progress, out of the way of results."""
+    """Print one line of progress to stderr, since stdout is for results."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 the user's mistake, 1 ours."""
+    """Run the command line and exit with a status: 0 done, 2 an error of the user, 1 an internal error."""
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 

@@ -60,7 +60,7 @@ def evaluate_run(
     """Measure a finished run on its own test pictures, or on all pictures of the folder `images`.
 
     `limit` takes that many pictures, at even distances; with `reuse`, numbers of the same protocol that are already
-    there are returned; `say` hears the progress. `measuring` are the fields of `Measuring`: `features` names the
+    there are returned; `say` gets lines of progress. `measuring` are the fields of `Measuring`: `features` names the
     feature space of the distances ("efficientnet-lite0", "inception" or "none") and `weights` the file of its weights
     where it needs one; `labels` is a CSV of file,label (class folders are found without), `normal` names the classes
     that are no anomaly.

@@ -43,7 +43,7 @@ def sample_run(
 
 
 def prior_of(run: Path, vae: VAE, name: str) -> Prior:
-    """The prior `name` of a run, fitted now if it is to be and was not."""
+    """The prior `name` of a run; one that has to be fitted, and is not yet, is fitted now."""
     if PRIORS[name].fitted is None:
         return StandardNormal(vae.latent_dim)
     return run_prior(run, config_of(run, vae), vae, name)

@@ -46,7 +46,7 @@ def train(
     `config` has other settings than those it began with.
 
     Raises `ValueError` for settings or pictures that cannot work, before anything is written, `NonFiniteLoss` if the
-    training diverges, and `OSError` if the disk does not take the finished run; on the way, that is only a warning.
+    training diverges, and `OSError` if the finished run cannot be written; before its end that is only a warning.
     """
     config = config.resolved()
     run = Path(out) if out is not None else default_run(config, images)
@@ -56,7 +56,7 @@ def train(
         check_free(run)
 
     fabric = fabric_of(config)
-    # Before the ranks meet: none waits in a collective, which has a time limit, for pictures to be prepared.
+    # Before the ranks connect: collectives have a time limit, which a rank could exceed waiting for the pictures.
     pictures = open_pictures(folder, config)
     if resume:
         check_same_pictures(run, pictures.prepared)
@@ -150,9 +150,10 @@ def has_batch_norm(config: Config) -> bool:
 def measure_and_draw(
     fabric: Fabric, config: Config, state: TrainState, held_out: HeldOut, run: Path, log: RunLog, at_end: bool
 ) -> None:
-    """Measure the averaged model on test pictures (the ranks share them) and draw (rank 0); on the way, on some.
+    """Measure the averaged model on test pictures (the ranks share them) and draw its figures (rank 0).
 
-    In the precision of the run. bf16 moves the PSNR in the fourth digit (docs/log.md) and is several times faster.
+    Before the end of the run only some of the test pictures are used. The model runs in the precision of the run: bf16
+    moves the PSNR in the fourth digit (docs/log.md) and is several times faster.
     """
     for buffer in state.ema.buffers():  # ranks on CPUs have BatchNorm statistics of their own
         from_rank_zero(buffer)
@@ -172,7 +173,7 @@ def measure_and_draw(
         f"{measured['active_units']} of {state.ema.latent_dim} entries active"
     )
     log.say(f"latents: {judged.sentence}" if judged.ok else f"WARNING, latents: {judged.sentence}")
-    from vaekit.commands.draw import draw_figures  # not before the first step: matplotlib
+    from vaekit.commands.draw import draw_figures  # here, since matplotlib would delay the first step
 
     with fabric.autocast():
         draw_figures(state.ema, run, held_out.some(FIGURE_IMAGES), config.seed)

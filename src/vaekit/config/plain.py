@@ -31,10 +31,10 @@ def check_between(name: str, value: float, lowest: float, highest: float) -> Non
 
 @dataclass(frozen=True)
 class OnResume:
-    """What a run that goes on may do with a setting; without such metadata a change must be asked for.
+    """How a resumed run may change a setting; without this metadata, only where the caller allows changes.
 
-    `free`: any value is as good, since it changes nothing that is computed. With a `reason` the run cannot take any
-    other value, or only not those in `values`.
+    `free`: the setting may always change, since it does not affect what is computed. With a `reason` the run cannot
+    change it: to no other value at all, or, where `values` are given, to none of those.
     """
 
     free: bool = False
@@ -51,7 +51,7 @@ FREE = {ON_RESUME: OnResume(free=True)}
 
 
 def fixed(reason: str, *values: Any) -> dict[str, OnResume]:
-    """Metadata of a setting that a run cannot change on its way, or not to one of `values`."""
+    """Metadata of a setting that a run cannot change once it has begun, or cannot change to one of `values`."""
     return {ON_RESUME: OnResume(reason=reason, values=values)}
 
 

@@ -87,7 +87,7 @@ def preset(name: str = "fast", **changes: Any) -> Config:
 
 
 def model_config(config: Config, model: str) -> Config:
-    """The settings of a model by name, over those of all; see `compare`. Raises `ValueError` for what is unknown."""
+    """`config` with the settings of `model`; see `compare`. Raises `ValueError` for an unknown model or setting."""
     name, _, settings = model.partition(":")
     objective = name.removesuffix(GAN)
     if objective not in COMPARED:

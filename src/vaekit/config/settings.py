@@ -1,6 +1,6 @@
 """The settings of a run: frozen, typed, and checked here and nowhere else.
 
-The Python API, the command line, its help and config.json all grow from these classes; the text under a field is
+The Python API, the command line, its help and config.json are derived from these classes; the text under a field is
 its help. The commands, `training`, `runs` and the builders read them; everything else takes plain arguments.
 """
 
@@ -27,7 +27,7 @@ from vaekit.config.plain import (
 from vaekit.config.variants import OBJECTIVES, ObjectiveName
 
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
-LATENT_DIM = 512  # about, where the length of the latent vector is not given
+LATENT_DIM = 512  # about this many latent entries, where their number is not given
 PATCH = 8  # the discriminator halves three times
 
 

@@ -21,7 +21,7 @@ class ObjectiveRow:
 
     summary: str  # whose it is, for --help
     builder: str  # function of vaekit.objectives, (Config, MomentsMemory | None) -> Objective
-    price: str  # what prices a nat: the weight that a verdict tells people to move
+    price: str  # the weight that sets the cost of a nat, named in the advice of a verdict
     models: Mapping[str, Mapping[str, Any]]  # names in a comparison -> the settings that make them
     batch_moments: bool = False  # whether it sees moments of the batch, and so can remember those of earlier steps
     compared_by_default: bool = True

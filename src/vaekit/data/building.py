@@ -1,4 +1,4 @@
-"""An entry of the cache, built: pictures decoded side by side, written in order, going on after a kill."""
+"""Build an entry of the cache: pictures are decoded in parallel and written in order; a killed build is resumed."""
 
 import fcntl
 import hashlib
@@ -52,7 +52,7 @@ class Request:
     def fingerprint(self) -> str:
         statuses = [os.stat(self.folder / name) for name in self.names]
         files = [(name, s.st_size, s.st_mtime_ns) for name, s in zip(self.names, statuses, strict=True)]
-        # The 1 changes nothing: runs know their pictures by what was hashed when they began.
+        # The 1 must stay: runs recognise their pictures by a fingerprint that was made with it.
         identity = [1, str(self.folder), self.channels, self.height, self.width, files]
         return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
 
@@ -118,13 +118,13 @@ def build(entry: Path, request: Request, workers: int, progress: Progress | None
         (built / DONE_FILE).unlink(missing_ok=True)
         remove(entry)  # if it is there, it is damaged
         built.rename(entry)
-    except Exception:  # Ctrl-C is none: like a kill, it leaves what is done
+    except Exception:  # not KeyboardInterrupt: like a kill, it keeps what is done
         remove(built)
         raise
 
 
 def remove_leftovers(entry: Path) -> None:
-    """Remove what killed builders left and no other took up for a week: folders whose lock is free."""
+    """Remove the folders of killed builds that no process has resumed for a week; their locks are free."""
     ours = (path for path in entry.parent.glob(f"{SCRATCH_PREFIX}*/") if os.access(path, os.W_OK))
     for leftover in ours:
         with locked(leftover.with_name(leftover.name.removeprefix(SCRATCH_PREFIX)), wait=False) as is_dead:
@@ -153,7 +153,7 @@ class Done:
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
 
     def save(self, pixels: FileIO, request: Request) -> None:
-        """Note it beside the pixels, once they are on the disk."""
+        """Write the state of the build beside the pixels, after those are on the disk."""
         os.fsync(pixels.fileno())
         with (
             replacing(Path(pixels.name).with_name(DONE_FILE)) as unfinished,
@@ -175,7 +175,7 @@ class Done:
 def write_pixels(built: Path, request: Request, workers: int, progress: Progress | None) -> dict[str, Any]:
     """Write the pictures, from where an earlier builder was killed, and return the index.
 
-    Not through a memory map: there a full disk is no OSError, it kills the process.
+    No memory map is used: with one, a full disk raises no OSError but kills the process.
     """
     done = Done.read(built)
     with open_pixels(built, done, request) as file:
@@ -243,8 +243,8 @@ def does_not_fit(folder: Path, request: Request, reason: str | None) -> OSError:
 @contextmanager
 def decoding_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads, since Pillow decodes and resizes outside the GIL."""
-    # `read_picture` silences warnings for itself, but in threads one call may undo that of another: Python
-    # keeps the filters for the whole process. Silenced out here too, it does not matter who undoes what.
+    # `read_picture` silences warnings itself, but Python keeps the filters for the whole process: in threads, one
+    # call may undo the filters of another. Silenced here too, warnings stay silent in any order of the calls.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with ThreadPoolExecutor(workers) as pool:

@@ -1,4 +1,4 @@
-"""Every picture decoded once, into one memory-mapped file of pixels that later runs open at once."""
+"""Decode every picture once, into one memory-mapped file of pixels that later runs open without decoding."""
 
 import json
 import os
@@ -66,8 +66,9 @@ def prepare(
     system refuses to read a file or the disk cannot hold the pixels; then nothing half-written is left behind. A build
     that is killed or interrupted leaves what it has done, and the next one goes on from there.
 
-    Processes that want the same pictures at the same time, of one run or of several, decode them once: one holds a
-    lock, the others wait and find the entry. The lock dies with its process, so a killed one is replaced by the next.
+    Processes that ask for the same pictures at the same time, of one run or of several, decode them once: one holds a
+    lock, the others wait and then find the entry. The lock is released when its process ends, so if that process is
+    killed, the next one takes over.
     """
     check_request(height, width, channels, workers)
     folder = folder.resolve()

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from torch.nn import functional
 
-# Only these decoders run, whatever a file is called: Pillow would hand PostScript in disguise to Ghostscript.
+# Only these decoders run, whatever the name of a file: Pillow would pass PostScript under any name to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
@@ -61,8 +61,8 @@ def read_picture(path: Path, height: int, width: int, channels: int) -> np.ndarr
     also when held in 32-bit integers; float grey runs from 0, black, to 1, white; values outside are refused.
     Colour profiles are ignored.
 
-    Raises UnreadablePicture if the file is no picture or a broken one, OSError if the system does not hand it
-    over, which says nothing about the picture.
+    Raises UnreadablePicture if the file is no picture or a broken one, OSError if the system cannot read the file,
+    in which case the picture may be intact.
     """
     assert channels in (1, 3), channels
     data = path.read_bytes()
@@ -126,8 +126,8 @@ def middle(picture_width: int, picture_height: int, height: int, width: int) -> 
 
 
 def cut_and_resize(picture: Image.Image, box: list[float], height: int, width: int) -> Image.Image:
-    # A crop of its own: `resize(box=...)` on the whole picture would let the filter look past the edges of the box.
-    # Within the crop the box cuts off fractions of pixels: those of a JPEG decoded smaller than it is.
+    # The crop is a step of its own: with `resize(box=...)` on the whole picture, the filter would read beyond the box.
+    # Within the crop the box cuts off fractions of pixels, which occur where a JPEG was decoded at a reduced size.
     left, top = math.floor(box[0]), math.floor(box[1])
     outer = (left, top, math.ceil(box[2]), math.ceil(box[3]))
     crop = picture if outer == (0, 0, *picture.size) else picture.crop(outer)

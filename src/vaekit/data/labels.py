@@ -1,4 +1,4 @@
-"""Classes of pictures, where they are written down: in the names of folders or in a CSV. N pictures."""
+"""Classes of N pictures, from the names of their folders or from a CSV."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Labels:
 
     @property
     def crc32(self) -> int:
-        """A checksum of who is what."""
+        """A checksum of the classes and of the class of each picture."""
         return zlib.crc32(self.indices.astype("<i8").tobytes(), zlib.crc32("\n".join(self.classes).encode()))
 
     @property
@@ -121,14 +121,14 @@ def find_labels(folder: Path, names: Sequence[str], labels: Path | None = None) 
 def read_labels(path: Path, folder: Path, names: Sequence[str]) -> Labels:
     """Read the classes of the pictures `names`, N paths relative to `folder`, from a CSV of picture and label.
 
-    Tabs, semicolons, commas or spaces part the columns, whichever of them comes first in this order and splits
-    the first line. A first line without the name of a picture is the header: its column `label`, `class` or
-    `target` counts, and `file`, `filename`, `path`, `image`, `picture` or `name`; otherwise the first column names
-    the picture, relative to `folder`, else to the CSV's own folder, else by a file name that no two share, and the
-    second holds the label. Lines about other pictures are left alone.
+    Tabs, semicolons, commas or spaces separate the columns: the first of these, in this order, that splits the first
+    line. A first line without the name of a picture is the header: its column `label`, `class` or `target` holds the
+    label, and `file`, `filename`, `path`, `image`, `picture` or `name` the picture. Otherwise the first column holds
+    the picture and the second the label. A picture is named relative to `folder`, else to the CSV's own folder, else by
+    a file name that no two pictures share. Lines about other pictures are ignored.
 
     Raises `ValueError` for a file that is missing, empty or no UTF-8 text, a picture without label or with two, a
-    single class, or more classes than half the pictures, which is rather a measurement.
+    single class, or more classes than half the pictures, which look like a measurement and not like a class.
     """
     found = match_names(path, folder.resolve(), names)
     missing = [name for i, name in enumerate(names) if i not in found]
@@ -199,7 +199,7 @@ def columns_of(head: list[str]) -> tuple[int, int, int]:
 
 
 def places_of(folder: Path, names: Sequence[str], csv_folder: Path) -> dict[str, int]:
-    """Where among `names` a picture stands, by all that a CSV may call it."""
+    """The index of each picture in `names`, by every name that a CSV may use for it."""
     bases = [posixpath.basename(name) for name in names]
     counts = Counter(bases)
     bare = {base: i for i, base in enumerate(bases) if counts[base] == 1}

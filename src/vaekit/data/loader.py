@@ -15,9 +15,9 @@ def split(names: Sequence[str], train_fraction: float) -> tuple[np.ndarray, np.n
     """Return the indices of the images to train on, the first ones of each folder, and of those to test on, the rest.
 
     `names` are paths with slashes. In one folder the train part is train_fraction * len(names), rounded down: 0.8 of
-    CelebA-HQ's 30,000 gives the paper's first 24,000 and last 6,000. Class folders are parted one by one, so that
-    both parts show every class; what rounding takes from one folder the next ones give back, so that the sizes are
-    those of one folder. Raises ValueError if either part would be empty.
+    CelebA-HQ's 30,000 gives the paper's first 24,000 and last 6,000. Class folders are split one by one, so that both
+    parts hold every class. Rounding is carried over from one folder to the next, so that the sizes of the parts are
+    those of a single folder with all images. Raises ValueError if either part would be empty.
     """
     num_images = len(names)
     if not 0 < train_fraction < 1:

@@ -22,7 +22,7 @@ TAIL = 0.1  # per cent of the images on either side that a density need not show
 class Bimodality:
     """What `bimodality` found: `p_values` (d,), `bimodal` (d,) bool, `modes` (k, 2) of the k bimodal entries in order.
 
-    The lower mode comes first. `level` is that of the false discoveries; the power hangs on `num_images`.
+    The lower mode comes first. `level` bounds the share of false discoveries; the power depends on `num_images`.
     """
 
     p_values: np.ndarray
@@ -65,9 +65,10 @@ def bimodality(z: torch.Tensor | np.ndarray, level: float = 0.05) -> Bimodality:
     uniform density, the hardest unimodal one, so Gaussian entries are called bimodal far more rarely. "Bimodal" is
     strictly "not unimodal": three modes count too, and the two with the deepest valley between them are given.
 
-    Of equal mixtures +-m of total variance one, it detects half (p below 0.02) at m = 0.85, 1.6 stds of a component,
-    with 400 images, and at m = 0.81, 1.4 stds, with 2,400. Two modes appear at one std, m = 0.71: what is only just
-    bimodal is missed, and a count holds for its number of images.
+    Of mixtures of two equal Gaussians at +-m with total variance one, it detects half (p below 0.02) at m = 0.85 (1.6
+    stds of a component) with 400 images, and at m = 0.81 (1.4 stds) with 2,400. The density has two modes from one std
+    on, m = 0.71. So the test misses entries that are only just bimodal, and counts compare only at equal numbers of
+    images.
 
     Raises `ImportError` without diptest, `ValueError` for fewer than four images, values that are not finite, or a
     level outside (0, 1).
@@ -93,7 +94,7 @@ def check(z: np.ndarray, level: float) -> None:
 def dip_p_values(z: np.ndarray) -> np.ndarray:
     """p-value of the dip of each entry: (N, d) -> (d,). Raises `ImportError` without the package diptest."""
     try:
-        from diptest import diptest  # GPL, so it is asked for and not brought along
+        from diptest import diptest  # GPL, so it is an extra and not a dependency
     except ImportError as error:
         raise ImportError('the dip test needs the package diptest: pip install "vaekit[bimodality]"') from error
     return np.array([diptest(np.ascontiguousarray(entry))[1] for entry in z.T])
@@ -109,9 +110,9 @@ def discoveries(p_values: np.ndarray, level: float) -> np.ndarray:
 def two_modes(x: np.ndarray) -> tuple[float, float]:
     """The two modes of x (N,) with the deepest valley between them, in a kernel density estimate.
 
-    The bandwidth is Silverman's rule of thumb, made smaller by tenths until there are two modes. (The smallest
-    bandwidth with just two, his critical one, takes a few outliers for the second mode.) For equal mixtures +-0.9
-    with std 0.44 the modes are within 0.06 of the true ones at N = 400 and 0.03 at N = 2,400 (root mean square).
+    The bandwidth is Silverman's rule of thumb, reduced by a tenth at a time until there are two modes. (With his
+    critical bandwidth, the smallest with just two, a few outliers would count as the second mode.) For equal mixtures
+    +-0.9 with std 0.44 the modes are within 0.06 of the true ones at N = 400 and 0.03 at N = 2,400 (root mean square).
     """
     spread = x.std()
     quartiles = np.subtract(*np.percentile(x, [75, 25])) / 1.34

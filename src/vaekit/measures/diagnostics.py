@@ -21,16 +21,16 @@ from vaekit.models.posterior import Posterior, kl_gaussians, log_densities
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): an entry is active if its mean varies by more than this over the data
 DIRAC_STD, PRIOR_STD = 0.05, 0.95  # a std below the one is nearly a point, above the other nearly the prior
-HUGE = 1e100  # where squares and precisions leave float64, the latents are as good as infinite
+HUGE = 1e100  # latents beyond this count as not finite: their squares and precisions leave float64
 BLOCK = 2**24  # log densities held at a time: 128 MiB
 
 # The verdict. A Dirac comes first: latents that shrank to a point have no active entry either.
 DIRAC_SHARE = 0.5  # of the stds below DIRAC_STD
-ACTIVE_SHARE = 0.1  # fewer active entries than this ...
-LEAST_RATE = 0.1  # ... or less than this many nats in all: collapsed to the prior
-DEAD_SHARE = 0.05  # more inactive entries than this are worth a word
-AGGREGATE_VARIANCE, AGGREGATE_MEAN = (0.5, 2.0), 0.5  # an entry beyond these is off N(0, 1) ...
-OFF_SHARE = 0.1  # ... and more such entries than this spoil samples from N(0, I),
+ACTIVE_SHARE = 0.1  # a smaller share of active entries than this is a collapse to the prior,
+LEAST_RATE = 0.1  # and so is a rate of less than this many nats in all
+DEAD_SHARE = 0.05  # a larger share of inactive entries than this is reported
+AGGREGATE_VARIANCE, AGGREGATE_MEAN = (0.5, 2.0), 0.5  # an entry beyond these does not match N(0, 1)
+OFF_SHARE = 0.1  # a larger share of such entries than this makes samples from N(0, I) miss the latents,
 CORRELATED = 0.25  # and so do correlations that cost more than this many nats an entry
 
 
@@ -142,9 +142,9 @@ def elbo_split(posterior: Posterior, seed: int, num_samples: int = 1000) -> dict
     points z from q(z|x_i), the images in turn in random order, with q(z) the mixture of all N images (eq. 15).
     `kl_aggregate` is the difference, so both have the same `standard_error`.
 
-    I(x; z) tells *which of these N images* it was, hence is at most `log_num_images` = log N. Posteriors that hold
-    hundreds of nats hardly overlap: then I(x; z) is saturated at log N and all the rest counts as KL(q(z) || p),
-    however Gaussian the density behind the images may be.
+    I(x; z) is the information about *which of these N images* was encoded, hence at most `log_num_images` = log N.
+    Posteriors that hold hundreds of nats hardly overlap: then I(x; z) is saturated at log N and all the rest counts as
+    KL(q(z) || p), even if the latents of the distribution behind the images are Gaussian.
     """
     posterior = checked(posterior)
     n, d = posterior.mean.shape

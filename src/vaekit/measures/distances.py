@@ -1,7 +1,7 @@
 """Distances between two sets of pictures, as pure functions of their features or of their pixels.
 
-Letters: N real and M fake pictures, F features; P patches of E entries. The numbers are those of the features that
-come in: only with those of the Inception network of 2015 is the Frechet distance the FID (`features`).
+Letters: N real and M fake pictures, F features; P patches of E entries. The numbers depend on the feature space: the
+Frechet distance is the FID only in the features of the Inception network of 2015 (`features`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """Frechet distance of the Gaussians with the moments of two sets of features, (N, F) and (M, F) (Heusel, 2017).
 
-    Covariances divide by N - 1. With few pictures it is too large: use the same N and M in all that is compared.
+    Covariances divide by N - 1. Few pictures bias it upwards: compare only distances with the same N and M.
     Raises `ValueError` for fewer than 2 pictures, features that are not finite or of different F.
     """
     real, fake = check_features(real, fake, least=2)
@@ -51,8 +51,9 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """Mean and std over random subsets of the squared MMD of features, (N, F) and (M, F) (KID, Binkowski, 2018).
 
-    Kernel (x.y / F + 1)^3, unbiased, so it may be negative; `subset_size` falls to the smaller set's size, and the
-    std is 0 where the subset is both sets. Drawn from `seed`. Raises `ValueError` as `frechet_distance` does.
+    Kernel (x.y / F + 1)^3, unbiased, so it may be negative. A subset has `subset_size` pictures, or as many as the
+    smaller set has; the std is 0 where it is the whole of both sets. Drawn from `seed`. Raises `ValueError` as
+    `frechet_distance` does.
     """
     real, fake = check_features(real, fake, least=2)
     size = min(subset_size, len(real), len(fake))
@@ -96,7 +97,7 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) ->
     - `density`: real balls about a fake picture over k, in the mean: 1 for equal distributions, and it may exceed 1;
       `coverage`: share of the real balls that hold a fake picture (Naeem et al., 2020).
 
-    A ball is open, as in Naeem's code, and belongs to its own set's neighbours. Raises `ValueError` as
+    A ball is open, as in Naeem's code; its radius comes from the neighbours in its own set. Raises `ValueError` as
     `frechet_distance` does, but for fewer than k + 1 pictures.
     """
     real, fake = check_features(real, fake, least=k + 1)
@@ -136,8 +137,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, seed: int = 0) -> dict[str, float]:
     pixels from each picture, each set normalised by channel (so brightness and contrast do not count); mean absolute
     difference of the sorted projections on 4 x 128 random directions. Keys are the shorter side of the level in
     pixels ("64", "32", "16") and "mean". Only the first min(N, M) pictures count, at the same places on both sides,
-    so a set is at 0 from itself; the paper draws the places independently. Pixels may be uint8 or floating, as long
-    as both sides are alike. All follows from `seed`; memory is 75 kB for each RGB picture.
+    so the distance of a set to itself is 0; the paper draws the places independently. Pixels may be uint8 or floating,
+    as long as both sides are alike. All random draws follow from `seed`; memory is 75 kB for each RGB picture.
 
     Raises `ValueError` for no pictures, pixels that are not finite, other shapes or sides below 16 pixels.
     """

@@ -1,7 +1,7 @@
 """Networks trained on ImageNet, as feature spaces in which to compare sets of pictures.
 
-The distances people publish are those of Inception, whose weights must be downloaded. EfficientNet-Lite0 comes
-inside a Python package, so it works anywhere; its distances have a name of their own, since they are no FID.
+Published distances are those of Inception, whose weights must be downloaded. EfficientNet-Lite0 comes inside a Python
+package, so it needs no download; its distances have a name of their own, since they are no FID.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb91
 # One file under two names: torch-fidelity's, which is looked for first, and pytorch-fid's.
 INCEPTION_FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILES[0]}"
-DOWNLOAD_PATIENCE_SEC = 15  # without an answer; a network that swallows packets would hang for ever
+DOWNLOAD_PATIENCE_SEC = 15  # without an answer; without a limit, a network that drops packets would block for ever
 LPIPS_FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}  # torchvision's
-LPIPS_SMALLEST = 32  # pixels: of less, AlexNet leaves nothing
+LPIPS_SMALLEST = 32  # pixels: smaller pictures leave AlexNet an empty feature map
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 
@@ -41,9 +41,9 @@ class Extractor:
     """A feature space: pictures (B, C, H, W) in [-1, 1] -> features (B, F), float32 on the CPU.
 
     Every picture is first rounded to the 256 levels that a saved one has, so that originals, which come from files,
-    and reconstructions are seen alike; grey ones are repeated into three channels. Works in float32 whatever
-    surrounds it: bf16 is twice as fast on some CPUs, but moves small Frechet distances by 2 %.
-    `distance_name` and `kernel_name` are what distances in this space may be called.
+    and reconstructions are treated alike; grey ones are repeated into three channels. It computes in float32 even
+    under autocast: bf16 is twice as fast on some CPUs, but moves small Frechet distances by 2 %.
+    `distance_name` and `kernel_name` are the names of distances in this space.
     """
 
     name: str
@@ -79,9 +79,9 @@ class Extractor:
 def load_extractor(name: str, weights: Path | None = None, device: str | torch.device = "cpu") -> Extractor:
     """The feature space `name`, "efficientnet-lite0" or "inception", with its weights from the file `weights` if given.
 
-    Without, those of EfficientNet come with its package, and those of Inception from where torch keeps downloads or,
-    once, from the internet. Raises `ValueError` for an unknown name, a package that is not installed, and weights
-    that are not there or do not fit.
+    Without that file, the weights of EfficientNet come with its package, and those of Inception from the folder where
+    torch keeps downloads or, once, from the internet. Raises `ValueError` for an unknown name, a package that is not
+    installed, and weights that are not there or do not fit.
     """
     loaders = {"efficientnet-lite0": efficientnet_lite0, "inception": inception}
     if name not in loaders:
@@ -159,7 +159,7 @@ def inception(weights: Path | None, device: torch.device) -> Extractor:
         kernel_name="KID",
         num_features=2048,
         weights_sha256=sha256(path),
-        # torchmetrics resizes otherwise unless told antialias=False, and its number then differs from the FID.
+        # Without antialias=False torchmetrics resizes differently, and its number differs from the FID.
         preparation="8 bits, TensorFlow 1 bilinear to 299x299, as torch-fidelity does",
         network=lambda pixels: model(pixels)[0],
         device=device,
@@ -169,7 +169,7 @@ def inception(weights: Path | None, device: torch.device) -> Extractor:
 def inception_weights(weights: Path | None) -> Path:
     """The file of Inception's weights: the one given, or where torch keeps downloads, or downloaded to there.
 
-    Raises `ValueError` if it is not to be had, or is another file: this one is unpickled.
+    Raises `ValueError` if there is no such file, or its hash is another one: only the known file is unpickled.
     """
     candidates = [weights] if weights is not None else [downloads() / name for name in INCEPTION_FILES]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
@@ -205,7 +205,8 @@ def load_lpips(
 
     Its trained heads come with torchmetrics; the network, `alex` or `vgg`, is torchvision's file in `weights` or
     where torch keeps downloads: nothing is downloaded for it. Raises `ValueError` for another `net` and weights that
-    do not fit; the function does for pictures below 32 pixels, clamps both sides and repeats grey.
+    do not fit. The function that is returned raises it for pictures below 32 pixels; it clamps both of its arguments
+    and repeats grey into three channels.
     """
     if net not in LPIPS_FILES:
         raise ValueError(f"unknown network {net!r} for LPIPS; choose one of {', '.join(LPIPS_FILES)}")

@@ -36,7 +36,10 @@ KnownSets = dict[tuple[Any, ...], PictureSet]  # sets of real pictures that seve
 
 @dataclass
 class Subject:
-    """What is measured and with what; `sets` gathers the pictures met on the way, `missing` what was not measured."""
+    """A model, its pictures and what to measure with.
+
+    `sets` collects the sets of pictures that were measured, `missing` the reasons for measures that were not taken.
+    """
 
     vae: VAE
     prepared: Prepared
@@ -75,7 +78,7 @@ def reconstructions(subject: Subject) -> tuple[dict[str, dict[str, float]], Post
     pairwise = pairwise_measures(subject)
     values: dict[str, dict[str, list[Tensor]]] = {kind: defaultdict(list) for kind in RECONSTRUCTIONS}
     num_images = len(subject.test.indices)
-    # Features take most of the time: one of the two has to do.
+    # Features take most of the time, so they are computed for one of the two only.
     collectors = {"sampled": Collector(num_images, subject.extractor), "mean": Collector(num_images, None)}
     posteriors = []
     for x, posterior, *x_hats in reconstruct(subject.vae, subject.on_device(subject.test.batches(BATCH)), subject.seed):
@@ -122,7 +125,7 @@ class TrainPart:
 
 
 def generations(subject: Subject, priors: Mapping[str, Prior], train: TrainPart | None) -> dict[str, dict[str, float]]:
-    """How far samples are from the test pictures, for each prior, as many as those; and how far train pictures are."""
+    """How far samples from each prior, as many as the test pictures, and train pictures are from the test pictures."""
     num_images = len(subject.test.indices)
     measured = {}
     for name, prior in priors.items():

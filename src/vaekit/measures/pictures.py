@@ -1,6 +1,6 @@
-"""Measures of pictures, pure functions of tensors in [-1, 1]; thin over torchmetrics where it has them.
+"""Measures of pictures, pure functions of tensors in [-1, 1]; where torchmetrics has them, thin wrappers.
 
-torchmetrics is imported where it is used, so that a training does not start by waiting for it.
+torchmetrics is imported where it is used, so that its import does not delay the start of a training.
 
 Letters: B pictures of C channels, H x W pixels; R rings of a spectrum.
 """
@@ -31,7 +31,7 @@ def l1(x: Tensor, x_hat: Tensor) -> Tensor:
 def psnr(x: Tensor, x_hat: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each pair in dB: (B, C, H, W) twice -> (B,); x_hat is clamped to [-1, 1].
 
-    One number for each pair, since an average of ratios is what people report; infinite for equal pictures.
+    One number for each pair, since published values are averages of ratios; infinite for equal pictures.
     """
     squared_error = (x - x_hat.clamp(-1, 1)).square().flatten(1).mean(1)
     return 10 * torch.log10(2.0**2 / squared_error)
@@ -110,7 +110,7 @@ def power_spectrum(x: Tensor) -> Tensor:
 def spectrum_db(spectrum: Tensor, other: Tensor) -> float:
     """Mean over the rings of |10 log10(other / spectrum)|, in dB, of two `power_spectrum`s (R,): 0 if equal.
 
-    3 dB are a factor of 2 in power, typically. Powers below what rounding to 8 bits adds count as that.
+    3 dB mean that powers typically differ by a factor of 2. Powers below that of rounding to 8 bits are raised to it.
     """
     ratio = other.clamp(min=ROUNDING_POWER) / spectrum.clamp(min=ROUNDING_POWER)
     return (10 * ratio.log10()).abs().mean().item()

@@ -1,5 +1,5 @@
-"""What the codes are good for where pictures have labels: classes read off the means, and errors that give away
-the abnormal. Letters: N training and M test images, d latent entries.
+"""How useful the latents are where pictures have labels: classes predicted from the means, and anomalies detected by
+the reconstruction error. Letters: N training and M test images, d latent entries.
 
 Labels that are probabilities of one thing, as those of the solar cells, are cut at 0.5 (`Labels.decided`).
 """
@@ -32,7 +32,7 @@ BY_CLASS = "halves of the held-out pictures, split by class"
 
 
 def linear_probe(train_means: Array, train_labels: Labels, test_means: Array, test_labels: Labels) -> Scores:
-    """How well planes through the codes tell the classes apart: means (N, d) to learn from, (M, d) to be scored.
+    """How well a linear classifier of the means separates the classes: (N, d) to learn from, (M, d) to be scored.
 
     Logistic regression on means standardised by the train part. Its C is the one of `REGULARISATIONS` with the least
     log loss in a threefold cross-validation of the train part, tried upwards until the loss rises; it is 0.01 if a
@@ -48,14 +48,14 @@ def linear_probe(train_means: Array, train_labels: Labels, test_means: Array, te
     """
     task = task_of(train_means, train_labels, test_means, test_labels)
     center = task.train.mean(0)
-    spread = np.where(np.ptp(task.train, 0) > 0, task.train.std(0), 1)  # what never varies tells nothing apart
+    spread = np.where(np.ptp(task.train, 0) > 0, task.train.std(0), 1)  # an entry that never varies is only centred
     train, test = (task.train - center) / spread, (task.test - center) / spread
     c = choose_c(train, task.train_classes)
     return task.scores(fit_logistic(train, task.train_classes, c).predict_proba(test)) | {"c": c}
 
 
 def knn_probe(train_means: Array, train_labels: Labels, test_means: Array, test_labels: Labels) -> Scores:
-    """How well the nearest codes tell a picture's class: means (N, d) to look among, (M, d) to be scored.
+    """How well the nearest means predict the class of a picture: (N, d) to search, (M, d) to be scored.
 
     The 20 nearest of the train part (fewer below 400 images: the root of N) have one vote each, by the cosine of means
     that are centred by the train part. They are not standardised: an entry that the model does not use must not
@@ -80,11 +80,11 @@ def anomaly_auroc(errors: Array, labels: Labels, normal: str | Collection[str] |
     frequent. `auroc` is the probability that an abnormal picture has the larger error; below 0.5 the abnormal
     ones are easier to reconstruct. `auroc_se` is its standard error (Hanley and McNeil 1982).
 
-    The model was trained on both kinds, without labels, and so had the chance to learn the abnormal too. That is not
-    the usual setting of a model trained on normal pictures alone, which should do better.
+    The model was trained on both kinds, without labels, and so may have learned to reconstruct abnormal pictures too.
+    In the usual setting a model is trained on normal pictures alone, and should do better.
 
-    Raises `ValueError` for errors that are not finite or not as many as labels, a class that there is not, or
-    pictures of one side only.
+    Raises `ValueError` for errors that are not finite or not as many as labels, an unknown class, or pictures that are
+    all normal or all abnormal.
     """
     labels = labels.decided()
     values = finite_array(errors, 1, "errors")

@@ -79,7 +79,8 @@ def measure(
         ]
     if not rows:
         raise ValueError("no pictures to measure; give at least two")
-    by_image = sum_over_ranks(torch.cat(rows)) if world > 1 else torch.cat(rows)  # others' are zero: nothing is rounded
+    # Rows of the images of other ranks are zero, so the sum over the ranks is exact.
+    by_image = sum_over_ranks(torch.cat(rows)) if world > 1 else torch.cat(rows)
     return summarise(by_image.cpu().double(), objective)  # some devices have no float64
 
 

@@ -1,4 +1,4 @@
-"""A set of pictures as measures of distributions see it, collected batch by batch, and how far two sets lie apart."""
+"""What distances need to know of a set of pictures, collected batch by batch, and the distances of two sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vaekit.measures.features import Extractor
 from vaekit.measures.pictures import laplacian_energy, power_spectrum, spectrum_db
 
 SLICED_PICTURES = 512  # kept as pixels for the sliced Wasserstein distance, whose sorting takes time
-THOUSANDTHS = 1000.0  # kernel distances are small; people print them times a thousand
+THOUSANDTHS = 1000.0  # kernel distances are small, so they are published times a thousand
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PictureSet:
 
 
 class Collector:
-    """Adds up batches of pictures (B, C, H, W) in [-1, 1], as saved ones would show them, to a `PictureSet`."""
+    """Collects batches of pictures (B, C, H, W) in [-1, 1], rounded to 8 bits as in a file, into a `PictureSet`."""
 
     def __init__(self, num_images: int, extractor: Extractor | None) -> None:
         self.kept = evenly(num_images, SLICED_PICTURES)  # not the first ones: folders are often sorted by kind

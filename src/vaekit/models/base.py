@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Pass(NamedTuple):
-    """One pass of training over B images; tensors alone, since DistributedDataParallel looks for them there."""
+    """One pass of training over B images, as tensors alone: DistributedDataParallel searches its output for them."""
 
     latents: tuple[Tensor, ...]  # the tensors of what `encode` returns, for a VAE mean and logvar, (B, d) each
     z: Tensor  # what was decoded, (B, d)

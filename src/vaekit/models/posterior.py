@@ -102,8 +102,8 @@ def product_of_gaussians(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
 def log_densities(z: Tensor, posterior: Posterior) -> Tensor:
     """log q(z_m|x_n) of every image at every point: z (M, d), posterior (N, d) -> (M, N), nats, float64.
 
-    The squares are expanded, so that the work is two matrix products; about the mean of the means, which keeps
-    their differences exact.
+    The squares are expanded, so that the work is two matrix products. Points and means are first shifted by the mean of
+    the means, which keeps their differences exact.
     """
     mean, logvar = posterior.mean.double(), posterior.logvar.double()
     center = mean.mean(0)

@@ -88,7 +88,7 @@ class VAE(nn.Module):
         return self.decode(torch.randn(num_images, self.latent_dim, generator=generator, device=self.device))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model.safetensors, with all that `from_pretrained` needs in its metadata, and config.json for people.
+        """Write model.safetensors, whose metadata hold all that `from_pretrained` needs, and a readable config.json.
 
         Networks of your own have no config, and no config.json.
         """

@@ -1,4 +1,4 @@
-"""Layers one after another, which may forget their activations and compute them again in the backward pass."""
+"""A sequence of layers that can discard its activations and compute them again in the backward pass."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Chain(nn.Sequential):
 
 
 def checkpoint_contexts(layer: nn.Module) -> dict[str, Any]:
-    """How a layer runs twice: a compiler takes no contexts, and writes running statistics once by itself."""
+    """The contexts of `checkpoint`; none under torch.compile, which takes none and updates statistics only once."""
     return {} if torch.compiler.is_compiling() else {"context_fn": partial(passes, layer)}
 
 
@@ -43,7 +43,7 @@ def passes(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractCont
 
 @contextmanager
 def running_statistics_kept(layer: nn.Module) -> Iterator[None]:
-    """Keep BatchNorm's running statistics from moving, whatever runs."""
+    """Hold BatchNorm's running statistics fixed inside the context."""
     norms = [inner for inner in layer.modules() if isinstance(inner, _BatchNorm) and inner.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     counts = [norm.num_batches_tracked.clone() for norm in norms if norm.num_batches_tracked is not None]

@@ -1,6 +1,7 @@
-"""Normalisations and first weights, as Keras has them, and BatchNorm over ranks.
+"""Normalisations and weight initialisers as in Keras, and BatchNorm over ranks.
 
-Norms that treat each position by itself (`POINTWISE`) allow the same result with less work: see `normalised`.
+Norms that treat each position by itself (`POINTWISE`) allow the same result with less work: see `normalised` and
+`resnetv2.DownsamplingBlock`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.nn.functional import conv2d
 BATCHNORM_MOMENTUM = 0.01  # Keras' 0.99: torch weighs the new value, Keras the old one
 EPSILON = 1e-3  # Keras' default, for BatchNorm and LayerNorm
 NORMS = ("batch", "frozen", "group", "none")
-POINTWISE = ("frozen", "none")  # see one position at a time: what the layer after them skips need not be there
+POINTWISE = ("frozen", "none")  # act on each position alone, so positions that the next layer skips need not exist
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -65,12 +66,12 @@ def normalised(norm: nn.Module, layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def activated(norm: nn.Module, x: Tensor) -> Tensor:
-    """ReLU of norm(x), in the memory of what the norm wrote; x stays as it is."""
+    """ReLU of norm(x), computed in place on the output of the norm; x is not changed."""
     return x.relu() if isinstance(norm, nn.Identity) else norm(x).relu_()
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:
-    """Let live BatchNorm see the images of all ranks, in place; what it is called in the state dict stays.
+    """Make live BatchNorm use the images of all ranks, in place; its names in the state dict do not change.
 
     torch has such a layer for CUDA only. Frozen BatchNorm stays frozen.
     """

@@ -15,8 +15,9 @@ class PatchDiscriminator(nn.Module):
 
     Six convolutions with strides 2 2 2 1 1 1, the first five `channels` wide, each followed by norm (the first one
     only with `norm_first`), LeakyReLU(0.3) and dropout. The author's code also normalises and drops the *logits*
-    (`norm_logits`): with live BatchNorm that centres real and fake batches on the same value, and nothing can be told
-    apart. His never ran live (see `resnetv2`), so `norm_logits` belongs with `norm="frozen"` and `dropout=0`.
+    (`norm_logits`). Live BatchNorm would then centre the logits of real and of fake batches on the same value, and the
+    two could not be distinguished. In the author's training BatchNorm was never live (see `resnetv2`), so use
+    `norm_logits` with `norm="frozen"` and `dropout=0`.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class PatchDiscriminator(nn.Module):
         widths = (in_channels, *channels, 1)
         for i, stride in enumerate(STRIDES):
             last = i == len(STRIDES) - 1
-            # An even kernel only fits a halving; the layers that keep the size take 3 x 3.
+            # An even kernel works with stride 2 only; the layers that keep the size use 3 x 3.
             size = kernel if stride == 2 else 3
             layers.append(nn.Conv2d(widths[i], widths[i + 1], size, stride, padding=1))
             if (i > 0 or norm_first) and (not last or norm_logits):

@@ -3,7 +3,7 @@
 Where the paper's network works at full resolution with 128 channels, this one starts at half resolution
 (pixel-unshuffle, which loses nothing) and doubles its channels at each halving, so that every stage costs about
 the same. Residual branches start at zero: the untrained network is a shallow linear one, which needs no
-normalisation and learns from the first step. One normalisation guards the heads.
+normalisation and learns from the first step. The only normalisation is the one before the heads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vaekit.networks.chain import Chain
 
 GRID_CHANNELS = 64  # channels of the coarsest grid before the heads, as in the paper's network
-LOGVAR_INIT = -4.0  # std 0.14 at the start: noise of std 1 drowns the means for hundreds of steps (docs/log.md)
+LOGVAR_INIT = -4.0  # std 0.14 at the start: noise of std 1 hides the means for hundreds of steps (docs/log.md)
 
 
 class ResidualBlock(nn.Module):
@@ -121,7 +121,7 @@ class PixelShuffleDecoder(nn.Module):
 
 
 def shuffled(layer: nn.Conv2d) -> nn.Conv2d:
-    """Start the four sub-pixels of a pixel-shuffle with the same weights: without a checkerboard."""
+    """Give the four sub-pixels of a pixel-shuffle the same first weights, which avoids a checkerboard pattern."""
     with torch.no_grad():
         layer.weight.copy_(layer.weight[::4].repeat_interleave(4, 0))
         if layer.bias is not None:

@@ -1,11 +1,12 @@
 """The network of the paper: pre-activation residual blocks (ResNetV2), encoder and decoder (fig. 3).
 
-Letters: (B, C, H, W) feature maps, d latent entries. Two networks come out of the same blocks. In the author's
-published code each decoder stage has one identity block where the paper says two, and BatchNorm never ran in
-training mode, so what he trained is a learned scale and shift a channel: `norm="frozen"` reproduces that.
+Letters: (B, C, H, W) feature maps, d latent entries. The same blocks give two networks: that of the paper and that
+of the author's published code. In the code each decoder stage has one identity block where the paper says two.
+BatchNorm never ran in training mode there, so it was a learned scale and shift for each channel: `norm="frozen"`
+reproduces that.
 
-Keras pads a strided 3x3 transposed convolution on the other side than torch; that is a mirror image of the same
-layer and changes neither shapes nor counts.
+Keras and torch pad a strided 3x3 transposed convolution on opposite sides. The two layers are mirror images of each
+other, with the same shapes and counts.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ class IdentityBlock(nn.Module):
 class DownsamplingBlock(nn.Module):
     """The identity block with stride 2 in its last 1x1, and a strided 1x1 as shortcut: halves H and W.
 
-    A strided 1x1 reads every other row and column. Where the norm before it is pointwise, the others are not even
-    computed: the stride moves to the 3x3 before it, and to the input of the shortcut. That is the same result for
-    three quarters less work in that 3x3, a tenth of the encoder's arithmetic.
+    A strided 1x1 reads every other row and column. Where the norm before it is pointwise, the rows and columns that
+    it skips are not computed: the stride moves to the 3x3 before it, and to the input of the shortcut. The result is
+    the same, and that 3x3 takes three quarters less work: a tenth of the encoder's arithmetic is saved.
     """
 
     def __init__(self, channels: int, norm: str) -> None:
@@ -99,7 +100,7 @@ class DownsamplingBlock(nn.Module):
         self.shortcut = PreActivation(norm, channels, nn.Conv2d(channels, channels, 1, stride=late))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Means of one pixel each: the slice x[:, :, ::2, ::2], but its gradient stays channels_last.
+        # Pooling over one pixel is the slice x[:, :, ::2, ::2], but its gradient stays channels_last.
         return self.shortcut(avg_pool2d(x, 1, stride=2) if self.early else x) + self.residual(x)
 
 

@@ -19,8 +19,9 @@ class GlobalELBO(LikelihoodTerms):
     """The proposed objective: KL_G on the moments of the whole batch, KL_I on each image (eq. 23).
 
     The defaults are the paper's (beta_1, beta_2, beta_3, beta_4) = (1, 0.5, 5000, 100). The author's published
-    code has `kl_individual=0.1` and `moments="means"`, which costs far less to hold information: see
-    `moments.batch_moments`. A `memory` makes KL_G see earlier steps too; only training steps may then ask for terms.
+    code has `kl_individual=0.1` and `moments="means"`, with which a nat of information costs far less: see
+    `moments.batch_moments`. With a `memory` KL_G sees earlier steps too; then only training steps may compute the
+    latent terms, since each call counts as a step.
     """
 
     kl_global: float = 1.0

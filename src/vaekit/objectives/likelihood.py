@@ -56,10 +56,10 @@ def likelihood_terms(
 
 
 def feature_distance(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """How far reconstructions are from their pictures in the eyes of the discriminator, a scalar.
+    """How far reconstructions are from their pictures in the features of the discriminator, a scalar.
 
-    Its maps of features for x and for x_hat, (B, C, H, W) each: the mean absolute difference of each map, added up
-    over the maps (feature matching: Wang et al., CVPR 2018, eq. 4, after Larsen et al., ICML 2016).
+    `real` and `fake` are its feature maps of x and of x_hat, (B, C, H, W) each: the mean absolute difference of each
+    map, added up over the maps (feature matching: Wang et al., CVPR 2018, eq. 4, after Larsen et al., ICML 2016).
     """
     maps = zip(real, fake, strict=True)
     return mean_over_images(torch.stack([absolute_difference(one, other) for one, other in maps]).sum(0))

@@ -4,7 +4,7 @@ Letters: x, x_hat images (B, C, H, W) in [-1, 1]; z latents (B, d); `realism` lo
 (B, 1, H/8, W/8). Terms are minimised: equations 22 and 23 are printed with inconsistent signs (22 is a
 log-likelihood, 23 a loss, and both have -H beside +L1); as a loss, L1 and the cross-entropy are both penalties.
 
-Every term is one of the images of *all ranks*, so each rank holds the same losses: what is logged is the loss
+Every term is computed over the images of *all ranks*, so each rank holds the same losses: what is logged is the loss
 of the whole batch, a non-finite value stops all ranks at once, and ranks may hold different numbers of images.
 """
 
@@ -52,7 +52,7 @@ class Objective(Protocol):
 
     @property
     def compares_features(self) -> bool:
-        """Whether image terms want `features` among what is judged: the `likelihood.feature_distance`."""
+        """Whether image terms need `features`, the `likelihood.feature_distance`, in `judged`."""
 
     @property
     def needs_statistics(self) -> bool:
@@ -96,8 +96,9 @@ def vae_loss(
 def discriminator_loss(realism_real: Tensor, realism_fake: Tensor) -> Losses:
     """What the discriminator minimises: cross-entropy of real against 1 and of fake against 0, nats (eq. 24).
 
-    Logits (B, 1, h, w) of pictures and of detached reconstructions. Undecided, the sum is 2 ln 2 = 1.386. The
-    paper multiplies it by beta_4; under Adam a constant factor changes nothing but epsilon's share, so it is 1.
+    Logits (B, 1, h, w) of pictures and of detached reconstructions. Where the
+    discriminator cannot decide, the sum is 2 ln 2 = 1.386. The paper multiplies it by beta_4. Under Adam a constant
+    factor changes only the effect of epsilon, so it is 1 here.
     """
     terms = {
         "discriminator_real": cross_entropy(realism_real, 1.0),

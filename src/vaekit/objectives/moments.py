@@ -42,18 +42,18 @@ class MomentsMemory(nn.Module):
     """The moments of the last K = `steps` steps, so that KL_G of a few images sees those of (K + 1) times as many.
 
     The value is that of all these images as one batch: their mean, and their variance about *that* mean (the law of
-    total variance; exact for `means` and `total`, and for `samples` but for a term whose expectation is zero). Steps
-    count alike, since those of a run have equally many images.
+    total variance; exact for `means` and `total`, and for `samples` but for a term whose expectation is zero). All
+    steps have the same weight, since all steps of a run have equally many images.
 
-    The gradient has the strength of one large batch. There it is a mean over the images, to which each adds
+    The gradient is as large as that of one large batch. There it is a mean over the images, to which each image adds
 
         dKL/dglobal_mean * d mean_i + dKL/dglobal_var * d (z_i - global_mean)^2,
 
-    and knows of the others through the moments alone (the variance is stationary in the mean it is taken about). The
-    remembered images have no graph, so the mean over this step's own images, at the pooled moments, is its estimate:
-    this step's mean and its variance about the *pooled* mean pass their gradient on as if they were the whole. A
-    plain average with the detached ones would be 1 / (K + 1) as strong. What remains is that the remembered moments
-    are those of older weights.
+    which depends on the other images through the moments alone (the variance is stationary in the mean it is taken
+    about). The remembered images have no graph, so the gradient is estimated by the mean over this step's own images,
+    at the pooled moments: this step's mean and its variance about the *pooled* mean pass on their gradient as if they
+    were those of all images. The gradient of a plain average with the detached moments would be 1 / (K + 1) as large.
+    One error remains: the remembered moments are those of older weights.
 
     The buffers are part of a run's state and of its checkpoints; on all ranks they are the same.
     """
@@ -84,7 +84,7 @@ class MomentsMemory(nn.Module):
 
 
 def straight_through(value: Tensor, gradient: Tensor) -> Tensor:
-    """The value of the one, the gradient of the other."""
+    """A tensor with the value of `value` and the gradient of `gradient`."""
     return gradient + (value - gradient).detach()
 
 

@@ -53,7 +53,7 @@ class SigmaELBO(LikelihoodTerms):
     def image_terms(
         self, x: Tensor, x_hat: Tensor, judged: Mapping[str, Tensor], statistics: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """-log p(x|z) in nats an image, summed over its D values, and what the discriminator says of x_hat."""
+        """-log p(x|z) in nats an image, summed over its D values, and the terms of the discriminator for x_hat."""
         log_sigma = (0.5 * statistics["mse"].log()).clamp(min=LEAST_LOG_SIGMA)
         error = mean_over_images(squared_error(x, x_hat))
         nll = x[0].numel() * (0.5 * error * torch.exp(-2 * log_sigma) + log_sigma + 0.5 * math.log(2 * math.pi))

@@ -13,8 +13,9 @@ Setting the derivative by std^2 to zero, with k = 1 + r or r, gives std^2 = (a +
 
 The information that such an entry holds is R = log(1 + r) / 2, the rate of a Gaussian channel in nats.
 Its marginal price dC/dR is 2 b2 at a high rate: beta_2 is half a beta. In the standard VAE b (V - 1 - log std^2) / 2
-is least at V = 1 and costs b R: its price is b = beta at any rate, so an entry must be worth that much before it
-is used at all. With `samples` the price rises from zero, so whatever helps at all is used; with `means` from below.
+is least at V = 1 and costs b R: its price is b = beta at any rate, so an entry is used only if a nat of it lowers the
+other terms by at least b. With `samples` the price rises from zero, so every entry that helps is used; with `means` it
+rises from below zero.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A mixture of Gaussians fitted to the latents of training pictures.
 
-KL_G (eq. 20) matches two moments of each entry and says nothing about how the entries hang together, so
+KL_G (eq. 20) matches two moments of each entry and ignores how the entries depend on each other, so
 N(0, I) is not quite where the latents of real pictures lie. Letters: N latents of d entries, K components.
 """
 
@@ -21,7 +21,7 @@ from vaekit.system.files import read_tensors, write_tensors
 
 NAME = "gaussian-mixture"  # in the files
 # Components to try, fewest first. A full covariance has d (d + 1) / 2 numbers, 33,000 for d = 256: ten thousand
-# latents carry one or two. It takes 5 to 10 s for d = 256, 45 s for d = 512 (9,600 latents, one thread).
+# latents suffice for one or two. The fit takes 5 to 10 s for d = 256, 45 s for d = 512 (9,600 latents, one thread).
 GRID: Mapping[str, tuple[int, ...]] = {"full": (1, 2, 5, 10), "diag": (1, 10, 50)}
 REGULARISATION = 1e-3  # added to the variances, as a share of the entry's own
 MAX_ITERATIONS = 20  # of EM: 70 more gained 2 nats of 190 (d = 256, 2 components) and took four times as long
@@ -54,7 +54,7 @@ class GaussianMixturePrior:
         component = torch.multinomial(self.weights, num_images, replacement=True, generator=generator)
         eps = torch.randn(num_images, self.mean.shape[1], generator=generator, dtype=self.mean.dtype)
         z = torch.empty_like(eps)
-        with torch.autocast("cpu", enabled=False):  # of the caller, who decodes z
+        with torch.autocast("cpu", enabled=False):  # which the caller may use to decode z
             for k in component.unique():  # one factor at a time: (num_images, d, d) would not fit
                 chosen, scale = component == k, self.scale[k]
                 z[chosen] = self.mean[k] + (eps[chosen] @ scale.T if scale.ndim == 2 else eps[chosen] * scale)
@@ -104,9 +104,9 @@ def fit_gaussian_mixture(
     z are samples of the posteriors for a density of the aggregate posterior q(z), or the means for one of the means.
     What is left open of `components` and `covariance` (`full` or `diag`) is chosen from `GRID` by the likelihood of a
     tenth of the latents, drawn by `seed` and kept from the fit; more components are tried until that gets worse. With
-    nothing to choose all latents are fitted; of fewer than ten there is no tenth, and one component with a diagonal
-    covariance is taken. EM stops after 20 rounds and draws its start from `seed`. An entry that never varies gets a
-    standard deviation of 0.03.
+    nothing to choose all latents are fitted. Fewer than ten have no tenth to keep from the fit: the defaults are then
+    one component and a diagonal covariance. EM stops after 20 rounds and draws its start from `seed`. An entry that
+    never varies gets a standard deviation of 0.03.
 
     Raises `ValueError` for latents that are not (N, d) with N of two or more or not finite, fewer latents than
     components, or an unknown covariance.

@@ -122,8 +122,9 @@ def draw_std(ax: Axes, std: np.ndarray) -> None:
 def power_spectra(spectra: Mapping[str, Sequence[float]], models: bool = False) -> Pixels:
     """Radially averaged power spectra by name, each (R,) from 1 cycle a picture up to the Nyquist frequency.
 
-    The one called "original" is drawn in ink; below, each of the others relative to it, in decibels: 0 is as the
-    originals, below it detail is missing, above it there is too much. `models` draws them as `model_curves` does.
+    The spectrum called "original" is drawn in dark grey. The lower panel shows the others relative to it, in decibels:
+    0 is as the originals, below 0 detail is missing, above 0 there is too much. `models` draws them as `model_curves`
+    does.
     """
     figure = new_figure(6.4, 5.6, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -186,7 +187,7 @@ def draw_curve(ax: Axes, panel: Mapping[str, np.ndarray]) -> None:
     for split, points in panel.items():
         x, y = points.T
         color = BLUE if split == "train" else ORANGE
-        half = len(y) // 50  # of the running mean, where steps are too many to be seen one by one
+        half = len(y) // 50  # half the window of a running mean, drawn where there are too many steps to see each
         if half > 1:
             ax.plot(x, y, color=color, linewidth=0.6, alpha=0.3)
             window = np.ones(2 * half + 1)

@@ -70,9 +70,9 @@ def variants(
     """Fig. 4: an image x (C, H, W), its z' ~ q(z|x) fixed but for z_a = mean_a + delta std_a, and z_b alike.
 
     a runs along the horizontal, b down the vertical (one row only if a = b). The caption of fig. 4 names the
-    entries 0 and 1, the text 0 and 2; we follow the caption. 20 std is no distance in the data: a narrow
-    posterior moves nothing, a wide one leaves the data. `scale` (d,), the spread of each entry over many
-    images, stands in for std; deltas of (-2, 0, 2) then cover it. Raises ValueError if a or b is no entry.
+    entries 0 and 1, the text 0 and 2; we follow the caption. 20 std has no fixed size in the data: with a
+    narrow posterior nothing changes, with a wide one z leaves the data. `scale` (d,), the spread of each entry over
+    many images, replaces std; deltas of (-2, 0, 2) then cover it. Raises ValueError if a or b is no entry.
     """
     posterior = posterior_of(vae, x if x.ndim == 4 else x[None])
     mean = posterior.mean

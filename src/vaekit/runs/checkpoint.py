@@ -1,7 +1,7 @@
 """Checkpoints: whole or absent. A folder is written beside its place, flushed, and renamed into it.
 
 Weights are safetensors, the state of the optimisers is read with `weights_only=True`, the rest is JSON: nothing in
-a checkpoint can run code. SHA256SUMS, written last, tells a whole one from one that was damaged later.
+a checkpoint can run code. SHA256SUMS, written last, shows whether a checkpoint was damaged later.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def write_files(state: State, folder: Path, config: Config) -> None:
     """Write the files of a checkpoint, their checksums last."""
     for name, network in state.networks.items():
         write_tensors(network.state_dict(), folder / f"{name}.safetensors")
-    # By way of the memory: writing itself, torch hides the reason why a disk refuses.
+    # Serialised to memory first: where torch writes a file itself, it hides the reason why the disk refuses.
     optimizers = io.BytesIO()
     torch.save({name: optimizer.state_dict() for name, optimizer in state.optimizers.items()}, optimizers)
     with replacing(folder / OPTIMIZERS_FILE) as unfinished:
@@ -84,7 +84,7 @@ def write_files(state: State, folder: Path, config: Config) -> None:
 def load_checkpoint(state: State, folder: Path) -> None:
     """Fill `state` in place from a checkpoint. Raises `ValueError` if it is damaged or of another model.
 
-    Of the optimisers only what they remember is loaded: learning rates, betas and decay are the config's.
+    Of the optimisers only the state is loaded: learning rates, betas and decay are those of the config.
     """
     damage = problem(folder)
     if damage is not None:
@@ -170,5 +170,5 @@ def prune(newest: Path, config: Config) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a checkpoint: out of sight first, so that none is ever seen half removed."""
+    """Remove a checkpoint: it is renamed first, so that no process finds it half removed."""
     shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.discarded")))

@@ -31,7 +31,7 @@ class Pictures:
     crc32: int | None = None  # of the pixels; runs of before have none
 
     def matches(self, prepared: Prepared) -> bool:
-        """Whether they are these ones: the same files, or the same pixels in other files."""
+        """Whether `prepared` holds these pictures: the same files, or the same pixels in other files."""
         return prepared.fingerprint == self.fingerprint or prepared.crc32 == self.crc32
 
 
@@ -70,9 +70,9 @@ def read_pictures(run: Path) -> Pictures:
 
 
 def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared) -> None:
-    """Open the folder of a run: its config, and where its pictures came from.
+    """Write to the folder of a run its config, and where its pictures came from.
 
-    A run that goes on has a config, None here: changed settings become its own with its next checkpoint.
+    `config` is None for a resumed run, which has one: changed settings are written with its next checkpoint.
     """
     run.mkdir(parents=True, exist_ok=True)
     for place in (run, run / FIGURES_FOLDER):
@@ -100,7 +100,7 @@ def held_out_of(run: Path, config: Config, images: str | Path | None = None) -> 
 def trained_on(run: Path, config: Config, at_hand: Prepared | None = None) -> tuple[Prepared, np.ndarray]:
     """The run's own pictures, and which of them it trained on.
 
-    Those `at_hand` are taken if it is them, wherever they lie. Raises `ValueError` if they are gone or have changed.
+    `at_hand` is used if its pictures are the same, in any folder. Raises `ValueError` if they are gone or have changed.
     """
     if at_hand is None or not read_pictures(run).matches(at_hand):
         at_hand = own_pictures(run, config)
@@ -108,7 +108,7 @@ def trained_on(run: Path, config: Config, at_hand: Prepared | None = None) -> tu
 
 
 def own_pictures(run: Path, config: Config) -> Prepared:
-    """The pictures of a run. Raises `ValueError` if they are gone or have changed: which ones did it train on?"""
+    """The pictures of a run. Raises `ValueError` if they are gone or have changed: its train part is then unknown."""
     pictures = read_pictures(run)
     if not Path(pictures.folder).is_dir():
         raise ValueError(f"the pictures of {run} are no longer in {pictures.folder}; name their folder")

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: log.jsonl and TensorBoard for machines, a progress bar for people."""
+"""The output of a run while it trains: log.jsonl and TensorBoard for programs, a progress bar for the user."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NOT_SHOWN = ("total", "features", "grad_norm")  # what the bar has no room for
 class RunLog:
     """Writes the records of one run; does nothing unless `enabled`, which is for rank 0 alone. A context manager.
 
-    Records after `resumed_step`, of a process that was killed, are forgotten; with `measure_again` also the test record
-    of that step. A full disk does not stop a run here: records wait in memory until `sync`, which says so.
+    Records after `resumed_step`, left by a process that was killed, are removed; with `measure_again` also the test
+    record of that step. A full disk does not stop a run here: records wait in memory until `sync`, which raises.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RunLog:
             self.say(f"WARNING: no TensorBoard from here on, {LOG_FILE} has everything: {error}")
 
     def flush(self) -> None:
-        """Hand all records to the system. What it refuses, with `OSError`, is kept and tried again, to the byte."""
+        """Write all records to the file. Bytes that the system refuses, with `OSError`, are kept for the next call."""
         while self.unwritten:
             written = self.file.write(self.unwritten)
             self.unwritten = self.unwritten[written:]
@@ -131,10 +131,10 @@ def read_records(run: Path) -> list[dict[str, float]]:
 
 
 def drop_records_after(path: Path, step: int, measure_again: bool = False) -> None:
-    """Forget what a broken run logged after the checkpoint that is resumed, a half-written line included.
+    """Remove what an interrupted run logged after the checkpoint that is resumed, a half-written line included.
 
-    The log is cut, not written anew: whatever happens meanwhile, the records before stay. With `measure_again`, the
-    test record of the step itself goes too.
+    The log is truncated, not rewritten, so that an interruption cannot lose the records before. With `measure_again`,
+    the test record of the step itself is removed too.
     """
     if not path.is_file():
         return

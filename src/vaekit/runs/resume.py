@@ -42,7 +42,7 @@ def check_resumable(run: Path, config: Config, change_settings: bool = False) ->
 def check_settings(run: Path, saved: Config, config: Config, change_settings: bool = False) -> None:
     """Raise `ValueError` if settings that decide what is computed differ from those of the run, by name.
 
-    With `change_settings` only for those that cannot change on the way: the others count from here on.
+    With `change_settings`, raise only for those that a run cannot change: the others apply from here on.
     """
     changed = changes(saved, config)
     if changed and not change_settings:

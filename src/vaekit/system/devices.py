@@ -14,17 +14,17 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-BACKENDS = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # of tensors on either side
+BACKENDS = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # for tensors on the CPU and on the GPU
 WATCH_SEC = 1.0
 
 
 def make_fabric(device: str, devices: int, precision: str, batch_size: int) -> Fabric:
-    """Devices, precision and ranks; under torchrun, what torchrun says.
+    """Devices, precision and ranks; under torchrun, the ranks are those of its environment variables.
 
     `device` is "auto" or the name of one, `devices` the processes on this machine, `precision` as `resolve_precision`
-    takes it and `batch_size` the images of a step that the ranks share. Other processes start with `launch`, when
-    all that a single one can find wrong has been checked. Raises `ValueError` for a device that is not here and for a
-    batch that cannot be shared evenly.
+    takes it and `batch_size` the images of a step that the ranks share. `launch` starts the other processes, after the
+    first one has made all checks that need no other process. Raises `ValueError` for a device that is not here and for
+    a batch that cannot be shared evenly.
     """
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     ranks = int(os.environ.get("WORLD_SIZE", devices))
@@ -49,13 +49,13 @@ def launch(fabric: Fabric) -> None:
 
 
 def leave_ranks() -> None:
-    """Part from the other ranks while Python runs: what gloo still holds when the process ends may abort it."""
+    """Leave the process group while Python still runs: resources that gloo holds at the end may abort the process."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def end_with(launcher: int) -> None:
-    """End this process soon after the one that launched it: on CUDA it would wait for lost ranks for half an hour."""
+    """End this process soon after its launcher ends: on CUDA it would otherwise wait half an hour for lost ranks."""
 
     def watch() -> None:
         while os.getppid() == launcher:

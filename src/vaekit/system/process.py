@@ -1,4 +1,4 @@
-"""What vaekit's own commands change of the process they run in. A library must not: the process is its caller's."""
+"""Changes that vaekit's commands make to their own process. A library must not: its process belongs to the caller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaekit.system.memory import keep_freed_memory
 
 
 def own_process(device: str) -> None:
-    """Make this process ours, for a command that computes on `device` ("auto" or a name): faster, and with less noise.
+    """Set up the process of a command that computes on `device` ("auto" or a name): faster, with fewer tracebacks.
 
     Call it before anything imports Lightning Fabric. Raises `ValueError` for a device that is not here.
     """
@@ -45,11 +45,11 @@ def import_blocked(package: str) -> Iterator[None]:
 def without_tensorboard(
     excepthook: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs
 ) -> None:
-    """What `threading.excepthook` does, but nothing for a file that TensorBoard's thread cannot write.
+    """Do what `threading.excepthook` does, except for a file that TensorBoard's thread cannot write.
 
-    The thread hands that error to the next record too, and the run's log has one line for it. A traceback from another
-    thread could end up in the middle of the line that a run stops with. It stays for the whole process, since the
-    thread may still be on its way to it when its writer is closed.
+    The next record raises that error too, and the run's log reports it in one line. A traceback from another thread
+    could be printed in the middle of the last line of a run. The hook stays for the whole process, since the thread may
+    still raise when its writer has been closed.
     """
     of_tensorboard = type(args.thread).__module__.partition(".")[0] == "tensorboard"
     if not (of_tensorboard and issubclass(args.exc_type, OSError)):

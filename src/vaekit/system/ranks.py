@@ -41,7 +41,7 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 def mean_over_images(x: Tensor) -> Tensor:
     """(B, ...) -> (...): mean over the images of all ranks, which may hold different numbers of them."""
     total = sum_over_ranks(x.sum(0))
-    count = sum_over_ranks(x.new_full((), len(x)))  # made there: a `torch.tensor` would be sent, and waited for
+    count = sum_over_ranks(x.new_full((), len(x)))  # made on the device: copying a `torch.tensor` there would wait
     return total / count
 
 

@@ -1,4 +1,4 @@
-"""The discriminator's part of a step: what it makes of reconstructions, and its own gradients (eqs 22, 24)."""
+"""The discriminator's part of a step: its output for reconstructions, and its own gradients (eqs 22, 24)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Judge = Callable[
 
 
 def judge_through(fabric: Fabric, discriminator: PatchDiscriminator, features: bool) -> Judge:
-    """What the discriminator makes of reconstructions in the VAE's step: gradients pass through, it gets none itself.
+    """A function that judges reconstructions in the VAE's step: gradients pass through the discriminator to x_hat.
 
-    It is called unwrapped, so that DistributedDataParallel does not wait for gradients that never come.
+    Its own weights get no gradient. It is called unwrapped, so that DistributedDataParallel does not wait for one.
     """
 
     def judge(x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The arithmetic of a training step, counted without doing it: on tensors that have shapes and no values."""
+"""The operations of a training step, counted on meta tensors, which have shapes and no values: nothing is computed."""
 
 from __future__ import annotations
 

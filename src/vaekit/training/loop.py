@@ -42,7 +42,7 @@ def train_loop(
     counters = state.counters
     pace = Pace(config, counters, price_of_discriminator(config))
     progress = fraction_done(config, counters)
-    stopping = False  # agreed on by all ranks: a signal that reaches one of them just now waits for the next step
+    stopping = False  # the same on all ranks: a signal that arrives after they agreed counts at the next step
     with StopSignals() as stop:
         while progress < 1 and not stopping:
             set_learning_rates(state.optimizers, config, progress)
@@ -58,7 +58,7 @@ def train_loop(
 
             logging = counters["step"] % config.log_every_steps == 0 or progress >= 1
             saving = pace.save_due(now)
-            if logging or saving or fabric.device.type == "cpu":  # elsewhere looking means waiting for the device
+            if logging or saving or fabric.device.type == "cpu":  # elsewhere the check waits for the device
                 stop_if_not_finite(state, run)
             if logging:
                 rate = pace.images_per_sec(counters)
@@ -90,7 +90,7 @@ def price_of_discriminator(config: Config) -> float:
 
 @contextmanager
 def warn_on_oserror(log: RunLog) -> Iterator[None]:
-    """What the disk does not take on the way is tried again later: a line of warning, not the end of the run."""
+    """Turn a failed write into a line of warning: the run goes on, and the write is tried again later."""
     try:
         yield
     except OSError as error:
@@ -134,10 +134,10 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
 
 
 def save_run(fabric: Fabric, state: TrainState, run: Path, config: Config, log: RunLog) -> None:
-    """Write a checkpoint, and the averaged model where `VAE.from_pretrained` finds it; rank 0 alone does.
+    """Write a checkpoint, and the averaged model where `VAE.from_pretrained` finds it; only rank 0 writes.
 
-    The log comes first: a resumed run must find every record up to its checkpoint. The config of the run comes after
-    the checkpoint that it vouches for. Raises `OSError` on a full disk.
+    The log is written first: a resumed run must find every record up to its checkpoint. The config of the run is
+    written after the checkpoint with the same settings. Raises `OSError` on a full disk.
     """
     if not fabric.is_global_zero:
         return
@@ -151,7 +151,7 @@ def save_run(fabric: Fabric, state: TrainState, run: Path, config: Config, log: 
 
 
 def stop_if_not_finite(state: TrainState, run: Path) -> None:
-    """Raise `NonFiniteLoss` where the loss broke, with what is left."""
+    """Raise `NonFiniteLoss` if a loss was not finite, and name the last good checkpoint."""
     try:
         check_finite(state)
     except NonFiniteLoss as error:

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 ITERATIONS = 4
-LEAST = 3e-3  # singular values from here on, in Frobenius norms, end within about 0.2 of 1
+LEAST = 3e-3  # singular values of at least this share of the Frobenius norm end within about 0.2 of 1
 REMEZ_ITERATIONS = 10  # four give twelve digits
-SLACK = 1.01  # by which rounding may carry one out of the interval that a polynomial is made for
+SLACK = 1.01  # margin: rounding may move a singular value out of the interval that a polynomial is made for
 ADAM_RMS = 0.2  # of Adam's usual update, in learning rates (Liu et al., "Muon is scalable for LLM training", 2025)
 LEAST_SIDE = 16
 TINY = 1e-7
@@ -26,10 +26,10 @@ class Muon(Optimizer):
     """Nesterov momentum made orthogonal for matrices and convolutions, AdamW for everything else.
 
     A convolution (O, I, h, w) is a matrix of O rows. Updates are as large as Adam's usual ones (Liu et al., 2025,
-    eq. 4), so `lr` and the decoupled `weight_decay` mean what they mean there. Biases, gains, and matrices with a
-    side below 16 (those to and from pixels and logits) are AdamW's, with `betas` and `eps`. `fused` means what matters
-    of it to others: where `found_inf` is set, a scalar on the device, a step with a 1 there changes nothing, and
-    no process waits to know. `dtype` is that of the iterations, see `orthogonalised`.
+    eq. 4), so `lr` and the decoupled `weight_decay` mean the same as in AdamW. Biases, gains, and matrices with a side
+    below 16 (those to and from pixels and logits) are updated by AdamW, with `betas` and `eps`. `fused` tells callers
+    that they may set `found_inf`, a scalar on the device, as with torch's fused optimisers: where it is 1, a step
+    changes nothing, and no process waits for its value. `dtype` is that of the iterations, see `orthogonalised`.
     """
 
     found_inf: Tensor | None = None
@@ -52,7 +52,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every weight that has a gradient; after `found_inf`, by nothing."""
+        """Update every weight that has a gradient; where `found_inf` is 1, nothing changes."""
         taken: Tensor | float = 1.0 if self.found_inf is None else 1.0 - self.found_inf
         for group in self.param_groups:
             lr = group["lr"] * taken
@@ -117,9 +117,10 @@ def is_matrix(weight: Tensor) -> bool:
 def orthogonalised(matrices: Tensor) -> Tensor:
     """(k, m, n) -> about their nearest orthogonal matrices U V^T: the same directions, singular values from 0.8 to 1.2.
 
-    Those below `LEAST` of the norm end lower. The `polynomials` go in bfloat16 over x itself, as Jordan et al. do;
-    in float32 to its Gram matrix, which has the shorter side only: less arithmetic, and as exact there. In bfloat16 it
-    is not: rounding gives the Gram matrix negative eigenvalues, and the polynomials blow them up.
+    Singular values below `LEAST` times the norm end lower. In bfloat16 the `polynomials` are applied to x itself, as
+    Jordan et al. do. In float32 they are applied to its Gram matrix, whose side is the shorter one of x: that takes
+    less arithmetic and is as exact. In bfloat16 it would not be: rounding gives the Gram matrix negative
+    eigenvalues, which the polynomials amplify.
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalised(matrices.mT).mT
@@ -172,9 +173,9 @@ def polynomials() -> list[tuple[float, float, float]]:
 
 
 def nearest_to_one(low: float, high: float) -> tuple[tuple[float, float, float], float]:
-    """The odd quintic with the least largest distance from 1 on [low, high], and that distance (Remez' exchange).
+    """The odd quintic with the smallest maximum distance from 1 on [low, high], and that distance (Remez' exchange).
 
-    The best one is 1 - E, 1 + E, 1 - E, 1 + E at the ends of the interval and at its two extrema between them.
+    The best one has the values 1 - E, 1 + E, 1 - E, 1 + E at the ends of the interval and its two extrema between them.
     """
     inner = np.array([0.75 * low + 0.25 * high, 0.25 * low + 0.75 * high])
     for _ in range(REMEZ_ITERATIONS):

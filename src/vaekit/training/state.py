@@ -19,7 +19,7 @@ from vaekit.objectives.moments import MomentsMemory
 from vaekit.system.devices import Fabric, make_fabric
 from vaekit.training.optimizers import discriminator_optimizer, vae_optimizer
 
-NORM_RATE = 0.01  # of the running average of the gradient's norm: a hundred steps
+NORM_RATE = 0.01  # weight of a new norm in its running average, which spans a hundred steps
 
 
 class UsualNorm(nn.Module):
@@ -53,9 +53,9 @@ class Step:
 class TrainState:
     """Everything that changes during a run.
 
-    `vae`, `discriminator` and the optimisers are Fabric's wrappers: call those networks; `.module` is the network
-    itself. Without a discriminator its two are None; without `moments_memory`, so is `memory`. `unchecked` are the
-    steps that `check_finite` has not seen yet.
+    `vae`, `discriminator` and the optimisers are Fabric's wrappers: call the wrapped networks; `.module` is the network
+    itself. Without a discriminator, it and its optimiser are None; without `moments_memory`, so is `memory`.
+    `unchecked` are the steps that `check_finite` has not seen yet.
     """
 
     vae: Any
@@ -91,7 +91,10 @@ def fabric_of(config: Config) -> Fabric:
 
 
 def build_state(fabric: Fabric, config: Config) -> TrainState:
-    """Networks and optimisers from the seed. The VAE comes first: with or without a discriminator, it starts alike."""
+    """Networks and optimisers from the seed.
+
+    The VAE is built first, so its initial weights are the same with and without a discriminator.
+    """
     torch.manual_seed(config.seed)
     synchronise = fabric.world_size > 1 and fabric.device.type == "cuda"
 
@@ -118,7 +121,7 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
 
 @torch.no_grad()
 def update_ema(ema: VAE, vae: VAE, decay: float, step: int) -> None:
-    """Move the running average of the weights one step; young runs forget faster. Buffers are copied."""
+    """Update the running average of the weights, with a lower decay early in the run. Buffers are copied."""
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(ema.parameters()), list(vae.parameters()), 1 - decay)
     for averaged, current in zip(ema.buffers(), vae.buffers(), strict=True):

@@ -68,7 +68,7 @@ def train_step(
 
 
 def scales_losses(fabric: Fabric) -> bool:
-    """Whether fp16 losses are scaled up until gradients overflow now and then; such steps are left out by design."""
+    """Whether fp16 losses are scaled: the scale grows until gradients overflow; such steps are skipped by design."""
     return getattr(fabric.strategy.precision, "scaler", None) is not None
 
 
@@ -113,7 +113,7 @@ def backward_in_chunks(
     chunks: list[slice],
     judge: Judge | None,
 ) -> tuple[Losses, Tensor]:
-    """The same gradients in the memory of one chunk, for one more pass through the encoder.
+    """The same gradients with the activations of one chunk in memory, at the cost of a second pass through the encoder.
 
     Latent terms are not additive over chunks. So the latents of the whole batch are computed first, without a
     graph; the latent terms are differentiated with respect to them; then each chunk is encoded again with the same
@@ -167,7 +167,7 @@ def clip_gradient(fabric: Fabric, state: TrainState, clip: float) -> Tensor:
     """Scale the VAE's gradient down to `clip` times its usual norm, where it is larger; returns its norm before, ().
 
     A single outlier otherwise moves every weight by up to 1 / sqrt(1 - beta2) times the learning rate, 10 times at
-    0.99, and a network without normalisation does not always come back. The usual norm is a running average, so that
+    0.99, and a network without normalisation does not always recover. The usual norm is a running average, so that
     the bound needs no knowledge of the scale of the loss.
     """
     fabric.strategy.precision.unscale_gradients(state.vae_optimizer.optimizer)
@@ -180,7 +180,7 @@ def clip_gradient(fabric: Fabric, state: TrainState, clip: float) -> Tensor:
 
 
 def split_batch(size: int, micro_batch: int | None) -> list[slice]:
-    """Slices of at most `micro_batch` images that cover a batch, as even as they come."""
+    """Slices of at most `micro_batch` images that cover a batch, as equal in size as possible."""
     count = math.ceil(size / (micro_batch or size))
     edges = [size * i // count for i in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]

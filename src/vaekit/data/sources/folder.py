@@ -11,8 +11,8 @@ ELPV = "elpv"  # 2,624 grey photographs of solar cells, from the package elpv-da
 def resolve_source(name: str) -> Path:
     """Return the folder that a source names: a path, or `elpv`, the solar cells of PyPI's elpv-dataset.
 
-    A folder called `elpv` in the current directory goes before the package. Raises ValueError if the package
-    is needed and not installed; whether a path exists is for `find_pictures` to say.
+    A folder called `elpv` in the current directory takes precedence over the package. Raises ValueError if the package
+    is needed and not installed; that a path exists is checked by `find_pictures`.
     """
     if name != ELPV or Path(name).is_dir():
         return Path(os.path.expanduser(name))
