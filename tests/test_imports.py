@@ -68,6 +68,7 @@ from vaekit.system.process import own_process
 
 own_process("cpu")
 import torch
+import vaekit.commands.train
 from vaekit import preset
 from vaekit.config.groups import Network
 from vaekit.training.state import fabric_of

@@ -143,6 +143,7 @@ class Sample:
     """Folder for single pictures; by default they go into one, in the figures of the run."""
 
     def run(self) -> None:
+        own_process("auto")
         from vaekit.commands.sample import sample_run
 
         print(sample_run(self.run_folder, self.prior, self.count, self.seed, self.out))  # noqa: T201

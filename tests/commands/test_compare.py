@@ -11,6 +11,7 @@ from PIL import Image
 
 from vaekit import compare
 from vaekit.cli import run as command
+from vaekit.commands.compare import planned
 from vaekit.config.presets import model_config
 from vaekit.config.settings import Config
 from vaekit.runs.checkpoint import all_checkpoints
@@ -143,3 +144,7 @@ def test_other_settings_than_those_of_a_started_comparison_are_refused(tiny, pho
     compare(tiny, photos, tmp_path / "out", ["samples"], features="none")
     with pytest.raises(ValueError, match="lr was"):
         compare(dataclasses.replace(tiny, lr=0.1), photos, tmp_path / "out", ["samples"], features="none")
+
+
+def test_a_model_that_is_named_twice_is_planned_once(tiny, tmp_path):
+    assert [one.model for one in planned(tiny, tmp_path, ["means", "beta", "means"], seeds=1)] == ["means", "beta"]

@@ -139,6 +139,15 @@ def test_labels_that_were_edited_are_measured_anew(run, folder, tmp_path):
     assert evaluate_run(run, features="none", labels=labels, reuse=True)["protocol"] != before["protocol"]
 
 
+def test_a_result_of_another_version_is_measured_again(run):
+    evaluate_run(run, features="none")
+    path = run / "evaluation.json"
+    earlier = json.loads(path.read_text())
+    earlier["protocol"]["version"] = 0
+    path.write_text(json.dumps(earlier | {"a key of that version": 1}))
+    assert evaluate_run(run, features="none", reuse=True).protocol["version"] == 1
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_run_trained_on_another_device_is_measured_on_the_one_there_is(run):
     vae = VAE.from_pretrained(run)

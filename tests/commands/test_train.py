@@ -21,11 +21,10 @@ from vaekit import VAE, draw_run, preset, train
 from vaekit.config.settings import Config
 from vaekit.data.cache import prepare
 from vaekit.data.pixels import to_float
-from vaekit.models.vae import build_vae
+from vaekit.models.build import build_vae
 from vaekit.runs import checkpoint
 from vaekit.runs.folder import read_run_config, write_run
 from vaekit.runs.log import RunLog, duration, read_records
-from vaekit.runs.progress import left_sec
 from vaekit.system.devices import resolve_precision
 from vaekit.training.optimizers import learning_rate_factor
 from vaekit.training.state import update_ema
@@ -312,15 +311,6 @@ def test_figures_can_be_drawn_from_other_pictures(tiny, photos, tmp_path):
 )
 def test_the_learning_rate_rises_and_then_falls_or_stays(progress, decay, factor):
     assert learning_rate_factor(progress, 0.1, decay) == pytest.approx(factor, abs=1e-3)
-
-
-def test_the_time_left_counts_the_steps_that_will_have_a_discriminator(tiny):
-    config = dataclasses.replace(tiny, images=1000)  # it enters at 500
-    counters = {"images_seen": 200.0, "elapsed_sec": 30.0}
-    assert left_sec(config, counters, images_per_sec=10, price=3.0) == pytest.approx(30 + 3 * 50)
-    assert left_sec(config, counters | {"images_seen": 600.0}, images_per_sec=4, price=3.0) == pytest.approx(100)
-    assert left_sec(dataclasses.replace(config, gan=False), counters, images_per_sec=10, price=1.0) == 80
-    assert left_sec(dataclasses.replace(config, minutes=2), counters, images_per_sec=10, price=3.0) == 90
 
 
 def test_the_average_follows_the_weights_and_copies_the_statistics():

@@ -245,6 +245,7 @@ def test_every_objective_has_its_weight_and_others_are_refused(posterior):
     collapsed = latents(torch.Generator().manual_seed(0), 0.001, 1.0)
     for name, row in OBJECTIVES.items():
         assert row.price in judge(collapsed, name).sentence
+        assert ("--weights.l1" in judge(collapsed, name).sentence) == (row.reconstruction == "--weights.l1")
     with pytest.raises(ValueError, match="unknown objective 'vq'; choose one of global, standard, beta"):
         judge(posterior, "vq")
 

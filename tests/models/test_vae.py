@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from vaekit.models.build import build_vae
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import VAE, build_vae, decode_batches, encode_batches
+from vaekit.models.vae import VAE, decode_batches, encode_batches
 
 
 class OwnEncoder(nn.Module):
@@ -37,6 +38,11 @@ def test_networks_of_ones_own_encode_decode_and_sample(x):
         vae.encode(x[:, :, :3])
 
 
+def test_the_shape_of_the_images_may_come_as_a_list(x):
+    vae = VAE(own_vae().encoder, own_vae().decoder, [3, 4, 4], 3)
+    assert vae.encode(x).mean.shape == (7, 3)
+
+
 def test_networks_of_ones_own_are_saved_and_need_to_be_given_again(tmp_path, x):
     vae = own_vae().eval()
     vae.save_pretrained(tmp_path)
@@ -47,7 +53,9 @@ def test_networks_of_ones_own_are_saved_and_need_to_be_given_again(tmp_path, x):
     assert (again.image_shape, again.latent_dim) == ((3, 4, 4), 3)
     with pytest.raises(ValueError, match="saved with networks of its own; give them as encoder and decoder"):
         VAE.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="give both the encoder and the decoder, or neither"):
+        VAE.from_pretrained(tmp_path, encoder=other.encoder)
+    with pytest.raises(ValueError, match="do not fit these networks"):
         VAE.from_pretrained(tmp_path, encoder=other.encoder, decoder=nn.Linear(3, 3))
 
 

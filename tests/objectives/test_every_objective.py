@@ -105,7 +105,7 @@ def test_features_are_compared_where_they_have_a_weight(name):
 @every_objective
 def test_the_price_names_settings_that_there_are(name):
     flags = {f"--{setting.replace('_', '-')}" for setting in flatten(dataclasses.asdict(Config()))}
-    named = re.findall(r"--[a-z.-]+", OBJECTIVES[name].price)
+    named = re.findall(r"--[a-z.-]+[a-z0-9]+", f"{OBJECTIVES[name].price} {OBJECTIVES[name].reconstruction}")
     assert named
     assert set(named) <= flags
 

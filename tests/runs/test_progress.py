@@ -52,3 +52,7 @@ def test_time_left_counts_the_price_of_the_discriminator_that_is_still_to_come(c
     pace = Pace(config, counters(0, 0.0), price=3.0)
     assert pace.left_sec(counters(100, 1.0), 10.0) == (400 + 500 * 3) / 10
     assert pace.left_sec(counters(600, 1.0), 10.0) == 40.0
+    without = Pace(dataclasses.replace(config, gan=False), counters(0, 0.0), price=1.0)
+    assert without.left_sec(counters(200, 30.0), 10.0) == 80.0
+    timed = Pace(dataclasses.replace(config, minutes=2.0), counters(0, 0.0), price=3.0)
+    assert timed.left_sec(counters(200, 30.0), 10.0) == 90.0

@@ -3,10 +3,11 @@
 import platform
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from vaekit.system.process import import_blocked
+from vaekit.system.process import import_blocked, own_process
 
 STEPS = """
 import resource, torch
@@ -61,6 +62,14 @@ def test_the_memory_of_a_callers_process_stays_as_its_owner_has_it(begin):
 
 def test_training_and_measuring_from_python_leave_hooks_and_modules_alone():
     subprocess.run([sys.executable, "-W", "ignore", "-c", LIBRARY], check=True)
+
+
+def test_a_process_is_made_ours_once(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    own_process("cpu")
+    ours = threading.excepthook
+    own_process("cpu")
+    assert threading.excepthook is ours
 
 
 def test_a_package_that_is_blocked_can_be_imported_afterwards():

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vaekit.commands.evaluate import measure_run
-from vaekit.commands.sample import prior_of
 from vaekit.commands.train import train
-from vaekit.config.measuring import Measuring
+from vaekit.config.measuring import Features, Measuring
 from vaekit.config.presets import folder_name, model_config
 from vaekit.config.settings import Config
 from vaekit.config.variants import MODELS, PRIORS
@@ -23,10 +21,11 @@ from vaekit.data.sources.folder import resolve_source
 from vaekit.measures.features import load_extractor
 from vaekit.measures.full import KnownSets, Say
 from vaekit.models.vae import VAE
-from vaekit.reports.comparison import COLUMNS, Entries, Entry, Subjects, draw_comparison, write_report
+from vaekit.reports.comparison import COLUMNS, EntriesByModel, Entry, Subjects, draw_comparison, write_report
 from vaekit.runs.checkpoint import all_checkpoints
 from vaekit.runs.folder import FIGURE_IMAGES, FIGURES_FOLDER, PICTURES_FILE, config_of, default_run, held_out_of
 from vaekit.runs.log import read_records
+from vaekit.runs.prior import prior_of
 from vaekit.runs.resume import check_same_pictures, finished
 from vaekit.system.devices import available
 
@@ -38,8 +37,11 @@ def compare(
     models: Sequence[str] = MODELS,
     seeds: int = 1,
     *,
+    features: Features = "efficientnet-lite0",
+    weights: Path | None = None,
+    labels: Path | None = None,
+    normal: Iterable[str] = (),
     say: Say = lambda line: None,
-    **measuring: Any,
 ) -> Path | None:
     """Train and measure each of `models` on the pictures `images`, everything but the model alike, and report.
 
@@ -62,8 +64,8 @@ def compare(
     config = config.resolved()
     folder = Path(out) if out is not None else default_run(config, images, prefix="compare-")
     plan = planned(config, folder, models, seeds)
-    what = Measuring(**measuring)
-    check_measurable(config, images, plan, what)
+    measuring = Measuring(features, weights, labels, tuple(normal))
+    check_measurable(config, images, plan, measuring)
     for i, one in enumerate(plan, start=1):
         if not finished(one.run, one.config):
             say(f"{i} of {len(plan)}: training {one.model}, seed {one.config.seed}")
@@ -75,7 +77,7 @@ def compare(
     known: KnownSets = {}
     for i, one in enumerate(plan, start=1):
         say(f"{i} of {len(plan)}: measuring {one.model}")
-        measured = measure_run(one.run, None, what, known, reuse=True, say=say)
+        measured = measure_run(one.run, None, measuring, known, reuse=True, say=say)
         entries.setdefault(one.model, []).append(Entry(one.run, measured))
     say("drawing")
     figures = draw_comparison(folder / FIGURES_FOLDER, entries, subjects_of(entries))
@@ -95,7 +97,7 @@ def planned(config: Config, folder: Path, models: Sequence[str], seeds: int) -> 
     """Every run of a comparison, all models of a seed together. Raises `ValueError` for an unknown model or setting."""
     plan = []
     for seed in range(config.seed, config.seed + seeds):
-        for model in models:
+        for model in dict.fromkeys(models):  # one that is named twice is trained once
             own = model_config(dataclasses.replace(config, seed=seed), model)
             plan.append(Planned(model, own, folder / folder_name(model) / f"seed-{seed}"))
     return plan
@@ -112,7 +114,7 @@ def check_measurable(config: Config, images: str | Path, plan: Sequence[Planned]
             check_same_pictures(one.run, pictures)
 
 
-def subjects_of(entries: Entries) -> Subjects:
+def subjects_of(entries: EntriesByModel) -> Subjects:
     """What the figures are drawn from: the first seed of each model."""
     runs = {model: first.run for model, (first, *_) in entries.items()}
     vaes = {model: VAE.from_pretrained(run) for model, run in runs.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaekit.commands.sample import run_prior
-from vaekit.config.measuring import Measuring
+from vaekit.config.measuring import Features, Measuring
 from vaekit.config.settings import Config
 from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
@@ -28,19 +27,20 @@ from vaekit.measures.full import (
     Subject,
     TrainPart,
     few_images,
-    generations,
-    reconstructions,
+    measure_generations,
+    measure_reconstructions,
     usefulness_of,
 )
 from vaekit.measures.pictures import ms_ssim_scales
 from vaekit.measures.quick import BATCH
 from vaekit.models.vae import VAE, WEIGHTS_FILE, encode_batches
-from vaekit.priors.base import Prior, StandardNormal
+from vaekit.priors.base import Prior
 from vaekit.reports.charts import power_spectra
 from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.mosaic import save_png
 from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, trained_on
 from vaekit.runs.log import read_records
+from vaekit.runs.prior import prior_of, run_prior
 from vaekit.system.devices import available, precision_here
 from vaekit.system.files import sha256, write_text
 
@@ -51,19 +51,21 @@ def evaluate_run(
     run: str | Path,
     images: str | Path | None = None,
     *,
+    features: Features = "efficientnet-lite0",
+    weights: Path | None = None,
+    labels: Path | None = None,
+    normal: Iterable[str] = (),
     limit: int | None = None,
     seed: int = 0,
     reuse: bool = False,
     say: Say = lambda line: None,
-    **measuring: Any,
 ) -> Evaluation:
     """Measure a finished run on its own test pictures, or on all pictures of the folder `images`.
 
-    `limit` takes that many pictures, at even distances; with `reuse`, numbers of the same protocol that are already
-    there are returned; `say` gets lines of progress. `measuring` are the fields of `Measuring`: `features` names the
-    feature space of the distances ("efficientnet-lite0", "inception" or "none") and `weights` the file of its weights
-    where it needs one; `labels` is a CSV of file,label (class folders are found without), `normal` names the classes
-    that are no anomaly.
+    `features` names the feature space of the distances ("efficientnet-lite0", "inception" or "none") and `weights`
+    the file of its weights where it needs one; `labels` is a CSV of file,label (class folders are found without),
+    `normal` names the classes that are no anomaly; `limit` takes that many pictures, at even distances; with
+    `reuse`, numbers of the same protocol that are already there are returned; `say` hears the progress.
 
     Returns an `Evaluation`, and writes it to evaluation.json in the run (evaluation-<folder>.json for other pictures),
     its tables beside it in Markdown and the power spectra to figures/.
@@ -71,7 +73,8 @@ def evaluate_run(
     Raises `ValueError` for a folder without a model, pictures that are gone, fewer than two of them, labels that miss
     files, an unknown feature space or one without its weights.
     """
-    return measure_run(Path(run), images, Measuring(**measuring), {}, limit=limit, seed=seed, reuse=reuse, say=say)
+    measuring = Measuring(features, weights, labels, tuple(normal))
+    return measure_run(Path(run), images, measuring, {}, limit=limit, seed=seed, reuse=reuse, say=say)
 
 
 def measure_run(
@@ -91,7 +94,6 @@ def measure_run(
     config = config_of(run, vae)
     prepared, chosen = pictures_of(run, config, images, limit)
     labels = find_labels(prepared.folder, prepared.names, measuring.labels)
-    normal = tuple(measuring.normal)
     extractor = None
     if measuring.features != "none":
         extractor = load_extractor(measuring.features, measuring.weights, available("auto"))
@@ -99,15 +101,15 @@ def measure_run(
     say(f"{len(chosen):,} pictures, {seen_as(config)}")
 
     name = "evaluation" if images is None else f"evaluation-{prepared.folder.name}"
-    protocol = protocol_of(run, config, subject, labels, normal)
+    protocol = protocol_of(run, config, subject, labels, measuring.normal)
     before = measured_before(run / f"{name}.json", protocol) if reuse else None
     if before is not None:
         return before
 
     with torch.no_grad(), in_precision_of(config):
-        reconstruction, posterior, errors = reconstructions(subject)
+        reconstruction, posterior, errors = measure_reconstructions(subject)
         train = train_part(run, config, subject)
-        generation = generations(subject, priors_of(run, config, subject, train), train)
+        generation = measure_generations(subject, priors_of(run, config, subject, train), train)
     say("diagnosing the latents")
     latents = diagnose(posterior, seed, config.objective)
     result = Evaluation(
@@ -115,13 +117,13 @@ def measure_run(
         reconstruction=reconstruction,
         generation=generation,
         latents=latents,
-        usefulness=usefulness_of(subject, train, posterior, errors, labels, normal),
+        usefulness=usefulness_of(subject, train, posterior, errors, labels, measuring.normal),
         spectra={kind: pictures.spectrum.tolist() for kind, pictures in subject.sets.items()},
         warnings=[*few_images(len(chosen)), *latents["verdict"]["warnings"]],
         not_measured=subject.missing | latents.pop("not_measured"),
         measuring_sec=round(time.monotonic() - started_at, 1),
     )
-    write(result, run, name)
+    write_evaluation(result, run, name)
     return result
 
 
@@ -154,7 +156,7 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
     priors: dict[str, Prior] = {}
     for name, row in PRIORS.items():
         if row.fitted is None:
-            priors[name] = StandardNormal(subject.vae.latent_dim)
+            priors[name] = prior_of(run, subject.vae, name)
         elif train is not None:
             subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
             try:
@@ -168,8 +170,8 @@ def measured_before(path: Path, asked: Mapping[str, Any]) -> Evaluation | None:
     """What is in `path`, if it was measured by this very protocol."""
     if not path.is_file():
         return None
-    result = Evaluation.from_json(path.read_text())
-    return result if result.protocol == json.loads(json.dumps(asked)) else None
+    result = json.loads(path.read_text())
+    return Evaluation(**result) if result["protocol"] == json.loads(json.dumps(asked)) else None
 
 
 def protocol_of(
@@ -223,7 +225,7 @@ def seen_as(config: Config) -> str:
     return f"cropped and resized to {height}x{width} in {kind}: what this model takes"
 
 
-def write(result: Evaluation, run: Path, name: str) -> None:
+def write_evaluation(result: Evaluation, run: Path, name: str) -> None:
     """The result as JSON, its tables as Markdown, and the power spectra as a figure."""
     write_text(result.to_json() + "\n", run / f"{name}.json")
     write_text(result.markdown() + "\n", run / f"{name}.md")

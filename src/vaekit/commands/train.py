@@ -57,9 +57,10 @@ def train(
 
     fabric = fabric_of(config)
     # Before the ranks connect: collectives have a time limit, which a rank could exceed waiting for the pictures.
-    pictures = open_pictures(folder, config)
+    prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
     if resume:
-        check_same_pictures(run, pictures.prepared)
+        check_same_pictures(run, prepared)
+    pictures = split_pictures(prepared, config)
 
     launch(fabric)
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
@@ -69,7 +70,7 @@ def train(
     if problems:
         tell(console, f"WARNING: {'; '.join(problems)}; going on from {newest}")
     if fabric.is_global_zero:
-        write_run(run, None if resume else config, folder, pictures.prepared)
+        write_run(run, None if resume else config, folder, prepared)
     tell(console, summary(fabric, config, state, pictures, run))
 
     resumed, over = int(state.counters["step"]), fraction_done(config, state.counters) >= 1
@@ -97,14 +98,13 @@ class TrainingPictures:
     held_out: HeldOut
 
 
-def open_pictures(folder: Path, config: Config) -> TrainingPictures:
-    """The pictures below a folder, decoded and split. Raises `ValueError` if there are too few of them."""
-    prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
+def split_pictures(prepared: Prepared, config: Config) -> TrainingPictures:
+    """The pictures of a run, to learn from and to measure on. Raises `ValueError` if there are too few of them."""
     train_indices, test_indices = split(prepared.names, config.split)
     if min(len(train_indices), len(test_indices)) < 2:
         raise ValueError(
             f"{len(train_indices)} of {len(prepared)} pictures to train on and {len(test_indices)} to test on: "
-            f"variances need two or more of each; add some to {folder}, or move --split"
+            f"variances need two or more of each; add some to {prepared.folder}, or move --split"
         )
     stream = Stream(prepared.images, train_indices, config.seed, config.flip)
     return TrainingPictures(prepared, train_indices, test_indices, stream, HeldOut(prepared.images, test_indices))

@@ -82,13 +82,13 @@ class Weights:
     kl_individual: float = 0.8
     """beta_2, on KL_I (objective global)."""
     l1: float = 5000.0
-    """beta_3, on the mean absolute difference (all objectives)."""
+    """beta_3, on the mean absolute difference (objectives with L1)."""
     realism: float = 300.0
     """beta_4, on the cross-entropy of the realism map (where there is a discriminator)."""
     features: float = 8000.0
     """On the distance of x_hat from x in the features of the discriminator (not in the paper)."""
     kl_standard: float = 1.0
-    """On the standard KL (objectives standard and beta)."""
+    """On the standard KL (objectives that have it)."""
     beta: float = 4.0
     """Multiplies kl_standard (objective beta)."""
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Features = Literal["efficientnet-lite0", "inception", "none"]
+
 
 @dataclass(frozen=True)
 class Measuring:
     """What to measure with."""
 
-    features: Literal["efficientnet-lite0", "inception", "none"] = "efficientnet-lite0"
+    features: Features = "efficientnet-lite0"
     """Feature space of Frechet and kernel distances; inception gives the true FID and KID."""
     weights: Path | None = None
     """File of the weights of --features inception, if it is not where torch looks for it."""

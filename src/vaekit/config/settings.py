@@ -202,9 +202,8 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Those of the differences that change what a run computes: the others are `FREE`."""
-    return {
-        name: values for name, values in differences(old, new).items() if ON_CHANGE.get(name) is not FREE[ON_RESUME]
-    }
+    free = {name for name, rule in ON_CHANGE.items() if rule.free}
+    return {name: values for name, values in differences(old, new).items() if name not in free}
 
 
 def refusal(name: str, value: Any) -> str | None:

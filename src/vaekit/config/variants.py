@@ -23,6 +23,7 @@ class ObjectiveRow:
     builder: str  # function of vaekit.objectives, (Config, MomentsMemory | None) -> Objective
     price: str  # the weight that sets the cost of a nat, named in the advice of a verdict
     models: Mapping[str, Mapping[str, Any]]  # names in a comparison -> the settings that make them
+    reconstruction: str | None = "--weights.l1"  # the weight to raise for better pictures; None if it sets itself
     batch_moments: bool = False  # whether it sees moments of the batch, and so can remember those of earlier steps
     compared_by_default: bool = True
 
@@ -52,6 +53,7 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
         builder="sigma:build_sigma",
         price="--weights.kl-standard (a nat costs this weight, beside a likelihood in nats)",
         models={"sigma": {}},
+        reconstruction=None,
         compared_by_default=False,
     ),
 }

@@ -114,7 +114,7 @@ def build(entry: Path, request: Request, workers: int, progress: Progress | None
     try:
         index = write_pixels(built, request, workers, progress)
         with open(built / INDEX_FILE, "wb", buffering=0) as file:
-            write(file, json.dumps(index).encode(), request)
+            write_bytes(file, json.dumps(index).encode(), request)
         (built / DONE_FILE).unlink(missing_ok=True)
         remove(entry)  # if it is there, it is damaged
         built.rename(entry)
@@ -159,7 +159,7 @@ class Done:
             replacing(Path(pixels.name).with_name(DONE_FILE)) as unfinished,
             open(unfinished, "wb", buffering=0) as file,
         ):
-            write(file, json.dumps(asdict(self)).encode(), request)
+            write_bytes(file, json.dumps(asdict(self)).encode(), request)
             os.fsync(file.fileno())
 
     def add(self, name: str, picture: np.ndarray | UnreadablePicture, pixels: FileIO, request: Request) -> None:
@@ -168,7 +168,7 @@ class Done:
             self.skipped.append((name, picture.reason))
         else:
             self.crc32 = zlib.crc32(picture.data, self.crc32)
-            write(pixels, picture.data, request)
+            write_bytes(pixels, picture.data, request)
         self.files += 1
 
 
@@ -194,7 +194,7 @@ def write_pixels(built: Path, request: Request, workers: int, progress: Progress
             reasons = "; ".join(f"{name}: {reason}" for name, reason in done.skipped[:3])
             raise ValueError(f"none of the {done.files} pictures in {request.folder} can be read ({reasons})")
         file.seek(0)
-        write(file, request.npy_header(len(names)), request)  # now that the skipped ones are known
+        write_bytes(file, request.npy_header(len(names)), request)  # now that the skipped ones are known
         os.fsync(file.fileno())  # else a power cut could leave a whole-looking file of zeros
     return {
         "folder": str(request.folder),
@@ -218,16 +218,16 @@ def open_pixels(built: Path, done: Done, request: Request) -> Iterator[FileIO]:
         file.truncate(num_bytes)
         if request.num_bytes - num_bytes > shutil.disk_usage(built).free:
             raise does_not_fit(built.parent, request, "the disk is too full")
-        write(file, header, request)
+        write_bytes(file, header, request)
         file.seek(num_bytes)
         yield file
 
 
-def write(file: FileIO, data: bytes | memoryview, request: Request) -> None:
+def write_bytes(file: FileIO, data: bytes | memoryview, request: Request) -> None:
     left = memoryview(data).cast("B")
     try:
         while left:
-            left = left[file.write(left) :]  # an unbuffered write may stop half-way
+            left = left[file.write(left) :]  # an unbuffered write_bytes may stop half-way
     except OSError as error:
         raise does_not_fit(Path(file.name).parent, request, error.strerror) from error
 
@@ -235,7 +235,7 @@ def write(file: FileIO, data: bytes | memoryview, request: Request) -> None:
 def does_not_fit(folder: Path, request: Request, reason: str | None) -> OSError:
     needed, free = request.num_bytes / 2**20, shutil.disk_usage(folder).free / 2**20
     return OSError(
-        f"cannot write the prepared pictures to {folder} ({reason}): they take {needed:,.1f} MiB and "
+        f"cannot write_bytes the prepared pictures to {folder} ({reason}): they take {needed:,.1f} MiB and "
         f"{free:,.1f} MiB are free; make room, or set VAEKIT_CACHE to a folder on a larger disk"
     )
 

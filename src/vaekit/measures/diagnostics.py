@@ -193,7 +193,8 @@ def verdict(by_entry: Entries, std: dict[str, Any], objective: str | None = None
     """
     if objective is not None and objective not in OBJECTIVES:
         raise ValueError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
-    price = OBJECTIVES[objective].price if objective is not None else ANY_PRICE
+    row = OBJECTIVES[objective] if objective is not None else None
+    price, reconstruction = (row.price, row.reconstruction) if row is not None else (ANY_PRICE, "--weights.l1")
     d, rate = len(by_entry.kl), by_entry.rate.sum().item()
     active, points = int(by_entry.active.sum()), std["near_dirac"]
     holds = f"{active} of {d} entries are active and together hold up to {rate:.3g} nats"
@@ -201,7 +202,8 @@ def verdict(by_entry: Entries, std: dict[str, Any], objective: str | None = None
     if points > DIRAC_SHARE:
         state, text = "collapsed to a Dirac", f"{narrow}, so nothing is learned between codes; raise {price}"
     elif active < ACTIVE_SHARE * d or rate < LEAST_RATE:
-        state, text = "collapsed to the prior", f"only {holds}; lower {price} or raise --weights.l1"
+        cure = f"lower {price}" + (f" or raise {reconstruction}" if reconstruction else "")
+        state, text = "collapsed to the prior", f"only {holds}; {cure}"
     elif d - active > DEAD_SHARE * d:
         cure = f"lower {price}, or make --network.latent-dim smaller if the pictures are good enough"
         state, text = "dead dimensions", f"{d - active} of {d} entries do not vary with the image; {cure}"

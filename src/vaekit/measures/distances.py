@@ -34,12 +34,12 @@ def frechet_distance_of_moments(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2
     For cov = A A^T the eigenvalues of cov1 cov2 are the squared singular values of A1^T A2, so the trace of the root
     is their sum: real, never negative, and accurate where covariances are singular, as with N < F.
     """
-    cross = factor(cov1).T @ factor(cov2)
+    cross = factor_of(cov1).T @ factor_of(cov2)
     trace = torch.trace(cov1) + torch.trace(cov2) - 2 * torch.linalg.svdvals(cross).sum()
     return max(0.0, ((mean1 - mean2).square().sum() + trace).item())
 
 
-def factor(cov: Tensor) -> Tensor:
+def factor_of(cov: Tensor) -> Tensor:
     """A (F, F) with A A^T = cov, by its eigenvectors; eigenvalues that are rounding errors count as 0."""
     values, vectors = torch.linalg.eigh(cov)
     noise = len(values) * torch.finfo(cov.dtype).eps * values[-1]

@@ -71,8 +71,8 @@ class Subject:
         return (x.to(self.vae.device) for x in batches)
 
 
-def reconstructions(subject: Subject) -> tuple[dict[str, dict[str, float]], Posterior, Tensor]:
-    """Every measure of the reconstructions, the posterior (N, d) and the L1 (N,) of those from the mean."""
+def measure_reconstructions(subject: Subject) -> tuple[dict[str, dict[str, float]], Posterior, Tensor]:
+    """Every measure of the measure_reconstructions, the posterior (N, d) and the L1 (N,) of those from the mean."""
     subject.say(f"reconstructing {len(subject.test.indices):,} pictures")
     subject.sets["original"] = subject.real_set(subject.prepared, subject.test.indices)
     pairwise = pairwise_measures(subject)
@@ -124,7 +124,9 @@ class TrainPart:
     posterior: Posterior
 
 
-def generations(subject: Subject, priors: Mapping[str, Prior], train: TrainPart | None) -> dict[str, dict[str, float]]:
+def measure_generations(
+    subject: Subject, priors: Mapping[str, Prior], train: TrainPart | None
+) -> dict[str, dict[str, float]]:
     """How far samples from each prior, as many as the test pictures, and train pictures are from the test pictures."""
     num_images = len(subject.test.indices)
     measured = {}

@@ -10,10 +10,10 @@ from torch import Tensor
 from vaekit.measures.diagnostics import Verdict, entries, kl_of_moments, std_histogram, verdict
 from vaekit.measures.pictures import l1, laplacian_energy, psnr
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import VAE, evaluating
+from vaekit.models.vae import ENCODED_AT_ONCE, VAE, evaluating
 from vaekit.system.ranks import sum_over_ranks
 
-BATCH = 50
+BATCH = ENCODED_AT_ONCE  # of what is measured
 PER_IMAGE = ("l1", "psnr", "l1_mean", "psnr_mean", "laplacian_original", "laplacian_sampled")
 
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
+
+
+class Latents(Protocol):
+    """What `encode` returns of B images; a `Posterior` is one."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of, one row an image, and can be made of again: what gradients of the latent terms reach."""
+
+    def sample(self, eps: Tensor) -> Tensor:
+        """z (B, d), what is decoded, from the noise eps (B, d)."""
 
 
 class Pass(NamedTuple):
@@ -13,3 +25,16 @@ class Pass(NamedTuple):
     latents: tuple[Tensor, ...]  # the tensors of what `encode` returns, for a VAE mean and logvar, (B, d) each
     z: Tensor  # what was decoded, (B, d)
     x_hat: Tensor  # (B, C, H, W)
+
+
+class Model(Protocol):
+    """What the training step needs of a model, beside its `forward`, which returns a `Pass`."""
+
+    def encode(self, x: Tensor) -> Latents:
+        """x (B, C, H, W) in [-1, 1] -> the latents of each image."""
+
+    def latents_of(self, tensors: Iterable[Tensor]) -> Latents:
+        """What `encode` returned, made of its tensors again."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, d) -> x_hat (B, C, H, W)."""

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vaekit.config.settings import Config
 from vaekit.models.base import Pass
 from vaekit.models.posterior import Posterior, gathered
-from vaekit.networks.chain import Chain
-from vaekit.networks.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder
-from vaekit.networks.resnetv2 import Decoder, Encoder
 from vaekit.system.files import read_tensors, write_tensors, write_text
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 DECODED_AT_ONCE = 16  # pictures: 256x256 is costly
+ENCODED_AT_ONCE = 50
 
 
 class VAE(nn.Module):
@@ -43,7 +39,7 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
-        self.image_shape = image_shape
+        self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.config_json = config_json
 
@@ -119,6 +115,8 @@ class VAE(nn.Module):
         if not path.is_file():
             raise ValueError(f"no model in {folder}: {WEIGHTS_FILE} is missing; give the folder of a finished run")
         weights, metadata = read_tensors(path)
+        if (encoder is None) != (decoder is None):
+            raise ValueError("give both the encoder and the decoder, or neither")
         if encoder is not None and decoder is not None:
             if "image_shape" not in metadata:
                 raise ValueError(f"{path} does not say what pictures it takes; leave out encoder and decoder")
@@ -127,11 +125,14 @@ class VAE(nn.Module):
         elif "image_shape" in metadata and "config" not in metadata:
             raise ValueError(f"{path} was saved with networks of its own; give them as encoder and decoder")
         else:
-            vae = build_vae(Config.from_json(metadata.get("config", "")))
+            from vaekit.models.build import vae_from_json  # which builds on this module
+
+            vae = vae_from_json(metadata.get("config", ""))
         try:
             vae.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
+            networks = "its config" if encoder is None else "these networks"
+            raise ValueError(f"the weights in {path} do not fit {networks}: {error}") from error
         # As in training: the same kernels, so the same pixels to the last bit, and the faster ones.
         return vae.to(device).to(memory_format=torch.channels_last).eval()
 
@@ -161,28 +162,3 @@ def decode_batches(vae: VAE, z: Tensor, batch_size: int = DECODED_AT_ONCE) -> It
         with evaluating(vae) as device:
             x_hat = vae.decode(part.to(device))
         yield x_hat
-
-
-def build_vae(config: Config) -> VAE:
-    """An untrained VAE of `config`; its weights follow from torch's global seed."""
-    network = config.network
-    settings: dict[str, Any] = {"stages": config.num_stages, "channels": network.channels}
-    make_encoder: Callable[..., nn.Module]
-    make_decoder: Callable[..., nn.Module]
-    if network.kind == "pixelshuffle":
-        make_encoder, make_decoder = PixelShuffleEncoder, PixelShuffleDecoder
-        settings |= {"max_channels": network.max_channels, "dense": network.heads == "dense"}
-    else:
-        make_encoder, make_decoder = Encoder, Decoder
-        settings["norm"] = network.norm
-    vae = VAE(
-        make_encoder(config.image_shape, config.latent_dim, identity_blocks=network.encoder_blocks, **settings),
-        make_decoder(config.image_shape, config.latent_dim, identity_blocks=network.decoder_blocks, **settings),
-        config.image_shape,
-        config.latent_dim,
-        config.to_json(),
-    )
-    for layer in vae.modules():
-        if isinstance(layer, Chain):
-            layer.recompute = config.checkpoint_activations
-    return vae

@@ -47,7 +47,12 @@ def likelihood_terms(
     pixels and channels, `realism` the mean cross-entropy of the logits against 1, nats. `features`, the
     `feature_distance` of x_hat from x, joins them where it is given; the paper has no such term.
     """
-    terms = {"l1": mean_over_images(absolute_difference(x, x_hat))}
+    return {"l1": mean_over_images(absolute_difference(x, x_hat))} | judged_terms(realism, features)
+
+
+def judged_terms(realism: Tensor | None = None, features: Tensor | None = None) -> dict[str, Tensor]:
+    """The terms of `likelihood_terms` that the discriminator gives, where there is one."""
+    terms = {}
     if realism is not None:
         terms["realism"] = cross_entropy(realism, 1.0)
     if features is not None:

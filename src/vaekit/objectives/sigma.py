@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior, at_least_float32
-from vaekit.objectives.likelihood import LikelihoodTerms, likelihood_terms
+from vaekit.objectives.likelihood import LikelihoodTerms, judged_terms
 from vaekit.objectives.moments import MomentsMemory
 from vaekit.system.ranks import mean_over_images
 
@@ -57,8 +57,7 @@ class SigmaELBO(LikelihoodTerms):
         log_sigma = (0.5 * statistics["mse"].log()).clamp(min=LEAST_LOG_SIGMA)
         error = mean_over_images(squared_error(x, x_hat))
         nll = x[0].numel() * (0.5 * error * torch.exp(-2 * log_sigma) + log_sigma + 0.5 * math.log(2 * math.pi))
-        others = {name: term for name, term in likelihood_terms(x, x_hat, **judged).items() if name != "l1"}
-        return {"nll": nll, **others}
+        return {"nll": nll} | judged_terms(**judged)
 
 
 def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:

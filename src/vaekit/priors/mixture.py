@@ -111,7 +111,7 @@ def fit_gaussian_mixture(
     Raises `ValueError` for latents that are not (N, d) with N of two or more or not finite, fewer latents than
     components, or an unknown covariance.
     """
-    points = checked(z)
+    points = checked_latents(z)
     if covariance is not None and covariance not in GRID:
         raise ValueError(f"unknown covariance {covariance!r}; choose one of {', '.join(GRID)}")
     if components is not None and not 1 <= components <= len(points):
@@ -139,7 +139,7 @@ def fit_gaussian_mixture(
     return best
 
 
-def checked(z: Tensor | np.ndarray) -> np.ndarray:
+def checked_latents(z: Tensor | np.ndarray) -> np.ndarray:
     points = torch.as_tensor(z).detach().cpu().float().numpy()
     if points.ndim != 2 or len(points) < 2:
         raise ValueError(f"latents of shape {points.shape}; give (N, d) with two or more")

@@ -59,7 +59,7 @@ class Entry:
     measured: Evaluation
 
 
-Entries = Mapping[str, Sequence[Entry]]  # model -> one run for each seed
+EntriesByModel = Mapping[str, Sequence[Entry]]  # model -> one run for each seed
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Subjects:
     records: Mapping[str, Records]
 
 
-def draw_comparison(folder: Path, entries: Entries, subjects: Subjects) -> dict[str, Path]:
+def draw_comparison(folder: Path, entries: EntriesByModel, subjects: Subjects) -> dict[str, Path]:
     """Draw the figures of the first seed of each model into `folder`; rows are models. Returns the files by caption."""
     vaes, x = subjects.vaes, subjects.x
     few = x[evenly(len(x), COLUMNS)]
@@ -98,12 +98,12 @@ def draw_comparison(folder: Path, entries: Entries, subjects: Subjects) -> dict[
     return {caption: save_png(pixels, folder / f"{name}.png") for name, (caption, pixels) in drawn.items()}
 
 
-def write_report(folder: Path, config: Config, entries: Entries, figures: Mapping[str, Path]) -> Path:
+def write_report(folder: Path, config: Config, entries: EntriesByModel, figures: Mapping[str, Path]) -> Path:
     """Write report.md, report.html (in one piece) and report.json to `folder`; returns the path of report.html.
 
     `figures` maps captions to PNG files in `folder`.
     """
-    tables = tables_of(entries)
+    tables = comparison_tables(entries)
     title, head = "Comparison of objectives", heading(config, entries)
     notes = notes_of(entries)
     markdown = [
@@ -128,7 +128,7 @@ def write_report(folder: Path, config: Config, entries: Entries, figures: Mappin
     return folder / "report.html"
 
 
-def heading(config: Config, entries: Entries) -> list[str]:
+def heading(config: Config, entries: EntriesByModel) -> list[str]:
     """What all models have in common."""
     first = next(iter(entries.values()))[0].measured.protocol
     height, width = config.image_size
@@ -147,7 +147,7 @@ def heading(config: Config, entries: Entries) -> list[str]:
     ]
 
 
-def notes_of(entries: Entries) -> list[str]:
+def notes_of(entries: EntriesByModel) -> list[str]:
     """The verdict on every run, then what all numbers have in common: warnings, and what was not measured and why."""
     verdicts: list[str] = []
     common: dict[str, None] = {}
@@ -166,7 +166,7 @@ def inline(path: Path) -> str:
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
 
 
-def tables_of(entries: Entries) -> list[Table]:
+def comparison_tables(entries: EntriesByModel) -> list[Table]:
     """Reconstruction, samples from both priors, latents and usefulness: a row a model."""
     generation = dict.fromkeys(prior for runs in entries.values() for e in runs for prior in e.measured.generation)
     tables = [
@@ -185,11 +185,13 @@ def tables_of(entries: Entries) -> list[Table]:
     return tables
 
 
-def measurements(entries: Entries) -> list[Evaluation]:
+def measurements(entries: EntriesByModel) -> list[Evaluation]:
     return [entry.measured for runs in entries.values() for entry in runs]
 
 
-def rows(entries: Entries, pick: Callable[[Evaluation], Mapping[str, float]]) -> dict[str, list[Mapping[str, float]]]:
+def rows(
+    entries: EntriesByModel, pick: Callable[[Evaluation], Mapping[str, float]]
+) -> dict[str, list[Mapping[str, float]]]:
     """What `pick` takes of each measurement, by model."""
     return {model: [pick(entry.measured) for entry in runs] for model, runs in entries.items()}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vaekit.reports.tables import ABSENT, GENERATIONS, Table, by_measure, caveats
 
-RECONSTRUCTIONS = {"sampled": "from sampled z", "mean": "from the mean"}
+RECONSTRUCTION_HEADINGS = {"sampled": "from sampled z", "mean": "from the mean"}
 PROBED = ("accuracy", "balanced_accuracy", "auroc", "average_precision")
 
 
@@ -57,14 +57,14 @@ class Evaluation(dict[str, Any]):
 
     def markdown(self) -> str:
         """The tables and the lines below them, in GitHub's Markdown."""
-        tables = [table.markdown() for table in tables_of(self)]
+        tables = [table.markdown() for table in evaluation_tables(self)]
         lines = [*latent_lines(self.latents), *self.notes]
         return "\n\n".join([*tables, "\n".join(f"- {line}" for line in lines)])
 
 
 def readable_evaluation(result: Evaluation) -> str:
     """The result for a terminal."""
-    tables = [table.text() for table in tables_of(result)]
+    tables = [table.text() for table in evaluation_tables(result)]
     latents = "Latents\n  " + "\n  ".join(latent_lines(result.latents))
     return "\n\n".join([*tables, latents, *result.notes])
 
@@ -93,9 +93,9 @@ def latent_lines(latents: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def tables_of(result: Evaluation) -> list[Table]:
+def evaluation_tables(result: Evaluation) -> list[Table]:
     """The result for people."""
-    reconstruction = {RECONSTRUCTIONS[kind]: values for kind, values in result.reconstruction.items()}
+    reconstruction = {RECONSTRUCTION_HEADINGS[kind]: values for kind, values in result.reconstruction.items()}
     generation = {GENERATIONS[kind]: values for kind, values in result.generation.items()}
     useful = [usefulness_table(result.usefulness)] if result.usefulness else []
     title = f"Reconstruction of {result['protocol']['pictures']['num_images']:,} pictures"

@@ -54,8 +54,10 @@ def read_run_config(run: Path) -> Config:
 
 
 def config_of(run: Path, vae: VAE) -> Config:
-    """The settings that the model of a run was made with: inside its weights, or beside them."""
-    return Config.from_json(vae.config_json) if vae.config_json is not None else read_run_config(run)
+    """The settings that the model of a run was made with. Raises `ValueError` for a model with networks of its own."""
+    if vae.config_json is None:
+        raise ValueError(f"the model in {run} has networks of its own and no settings; measure and draw it from Python")
+    return Config.from_json(vae.config_json)
 
 
 def read_pictures(run: Path) -> Pictures:

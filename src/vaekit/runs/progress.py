@@ -17,15 +17,6 @@ def fraction_done(config: Config, counters: Counters) -> float:
     return counters["images_seen"] / config.images
 
 
-def left_sec(config: Config, counters: Counters, images_per_sec: float, price: float) -> float:
-    """Seconds until the end at the present speed; a step with the discriminator takes `price` times one without."""
-    if config.minutes is not None:
-        return max(0.0, 60 * config.minutes - counters["elapsed_sec"])
-    left = max(0.0, config.images - counters["images_seen"])
-    alone = max(0.0, config.discriminator.start * config.images - counters["images_seen"]) if config.gan else 0.0
-    return (alone + (left - alone) * (price if alone > 0 else 1.0)) / images_per_sec
-
-
 class Pace:
     """The clocks of a training loop, all in seconds of training, earlier processes of the run included.
 
@@ -58,5 +49,10 @@ class Pace:
         return images / sec
 
     def left_sec(self, counters: Counters, images_per_sec: float) -> float:
-        """Seconds until the end of the run at this speed."""
-        return left_sec(self.config, counters, images_per_sec, self.price)
+        """Seconds until the end of the run at this speed; with the discriminator still to come, at its price."""
+        config = self.config
+        if config.minutes is not None:
+            return max(0.0, 60 * config.minutes - counters["elapsed_sec"])
+        left = max(0.0, config.images - counters["images_seen"])
+        alone = max(0.0, config.discriminator.start * config.images - counters["images_seen"]) if config.gan else 0.0
+        return (alone + (left - alone) * (self.price if alone > 0 else 1.0)) / images_per_sec

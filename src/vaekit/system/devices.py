@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -30,7 +29,6 @@ def make_fabric(device: str, devices: int, precision: str, batch_size: int) -> F
     ranks = int(os.environ.get("WORLD_SIZE", devices))
     if batch_size % ranks:
         raise ValueError(f"batch {batch_size} cannot be shared evenly by {ranks} processes")
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # our own summary says it
     return Fabric(
         accelerator=available(device),
         devices=ranks_here,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ def own_process(device: str) -> None:
 
     if available(device) == "cpu":
         keep_freed_memory()
-    threading.excepthook = partial(without_tensorboard, threading.excepthook)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the summary of a command says the same
+    if getattr(threading.excepthook, "func", None) is not without_tensorboard:
+        threading.excepthook = partial(without_tensorboard, threading.excepthook)
 
 
 @contextmanager

@@ -127,7 +127,10 @@ def backward_in_chunks(
     latents = vae.module.latents_of(leaves)
     z = latents.sample(eps)
     latent = Losses(objective.latent_terms(latents, z), objective.weights)
-    gradients = torch.autograd.grad(latent.total, leaves)
+    if latent.terms:
+        gradients = torch.autograd.grad(latent.total, leaves, allow_unused=True, materialize_grads=True)
+    else:
+        gradients = tuple(torch.zeros_like(leaf) for leaf in leaves)
     statistics = statistics_of(fabric, vae, objective, x, z.detach(), chunks)
 
     terms: dict[str, Tensor] = {name: term.detach() for name, term in latent.terms.items()}
