@@ -28,7 +28,7 @@ from vaekit.measures.distances import frechet_distance
 from vaekit.measures.features import load_extractor
 from vaekit.measures.quick import BATCH, evaluate, reconstruct
 from vaekit.measures.sets import collect
-from vaekit.models.build import build_vae
+from vaekit.models.vae import build_vae
 from vaekit.reports.mosaic import new_figure, render, save_png
 from vaekit.runs.checkpoint import FOLDER, STATE_FILE
 from vaekit.runs.folder import held_out_of, read_run_config

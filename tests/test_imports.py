@@ -1,6 +1,7 @@
 """A package imports only from packages on lower floors, and `vaekit --help` does not wait for torch."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,26 @@ def test_a_package_imports_only_from_lower_floors(path):
         return  # the command and the list of public names may import from every package
     for other in set(imported_packages(path)) - {package}:
         assert FLOOR[other] > FLOOR[package], f"{package} imports {other}, which is not on a lower floor"
+
+
+def module_of(path):
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(("vaekit", *(part for part in parts if part != "__init__")))
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    paths = {module_of(path): path for path in SOURCE.rglob("*.py")}
+    imported = {
+        module: {
+            name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+            if name in paths and name not in (module, "vaekit")
+        }
+        for module, path in paths.items()
+    }
+    tuple(graphlib.TopologicalSorter(imported).static_order())  # raises CycleError with the circle
 
 
 def test_every_public_name_exists_and_is_listed_once():

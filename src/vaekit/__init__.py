@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from vaekit.config.settings import Config
     from vaekit.measures.diagnostics import diagnose
     from vaekit.measures.quick import evaluate
-    from vaekit.models.build import build_discriminator, build_vae
+    from vaekit.models.build import build_discriminator
     from vaekit.models.posterior import Posterior, kl_gaussians, product_of_gaussians
-    from vaekit.models.vae import VAE
+    from vaekit.models.vae import VAE, build_vae
     from vaekit.networks.patchgan import PatchDiscriminator
     from vaekit.objectives.elbo import GlobalELBO, StandardELBO
     from vaekit.objectives.losses import Losses, discriminator_loss, vae_loss
@@ -41,7 +41,7 @@ HOMES = {
     "batch_moments": "objectives.moments",
     "bench": "commands.bench",
     "build_discriminator": "models.build",
-    "build_vae": "models.build",
+    "build_vae": "models.vae",
     "compare": "commands.compare",
     "diagnose": "measures.diagnostics",
     "discriminator_loss": "objectives.losses",

@@ -10,7 +10,8 @@ from torch import nn
 from conftest import tiny_resnet
 from vaekit.cli import run
 from vaekit.commands.bench import bench, expected_hours, readable_bench
-from vaekit.models.build import build_discriminator, build_vae
+from vaekit.models.build import build_discriminator
+from vaekit.models.vae import build_vae
 from vaekit.training.flops import step_flops
 
 

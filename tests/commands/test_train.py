@@ -21,7 +21,7 @@ from vaekit import VAE, draw_run, preset, train
 from vaekit.config.settings import Config
 from vaekit.data.cache import prepare
 from vaekit.data.pixels import to_float
-from vaekit.models.build import build_vae
+from vaekit.models.vae import build_vae
 from vaekit.runs import checkpoint
 from vaekit.runs.folder import read_run_config, write_run
 from vaekit.runs.log import RunLog, duration, read_records

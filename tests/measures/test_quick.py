@@ -6,8 +6,8 @@ import torch
 from vaekit.config.presets import preset
 from vaekit.measures.diagnostics import diagnose
 from vaekit.measures.quick import evaluate
-from vaekit.models.build import build_vae
 from vaekit.models.posterior import Posterior
+from vaekit.models.vae import build_vae
 from vaekit.objectives.moments import kl_global
 from vaekit.system import ranks
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from vaekit.models.build import build_vae
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import VAE, decode_batches, encode_batches
+from vaekit.models.vae import VAE, build_vae, decode_batches, encode_batches
 
 
 class OwnEncoder(nn.Module):

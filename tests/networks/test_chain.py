@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import tiny_resnet
-from vaekit.models.build import build_vae
+from vaekit.models.vae import build_vae
 
 
 def after_one_pass(config, recompute, compiled=False):

@@ -9,8 +9,9 @@ from torch import nn
 
 from vaekit.config.groups import Network
 from vaekit.config.presets import preset
-from vaekit.models.build import build_discriminator, build_vae
+from vaekit.models.build import build_discriminator
 from vaekit.models.posterior import Posterior
+from vaekit.models.vae import build_vae
 from vaekit.networks.norms import NORMS, FrozenBatchNorm2d
 from vaekit.networks.patchgan import PatchDiscriminator
 from vaekit.networks.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder, ResidualBlock

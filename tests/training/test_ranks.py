@@ -23,7 +23,8 @@ from vaekit.commands import train as commands
 from vaekit.config.presets import model_config
 from vaekit.config.variants import COMPARED
 from vaekit.measures.quick import measure
-from vaekit.models.build import build_discriminator, build_vae
+from vaekit.models.build import build_discriminator
+from vaekit.models.vae import build_vae
 from vaekit.networks.norms import synchronise_batch_norm
 from vaekit.objectives.build import build_objective
 from vaekit.runs.log import read_records

@@ -1,4 +1,4 @@
-"""The models that a config names; their weights follow from torch's global seed."""
+"""The networks that a config names; their weights follow from torch's global seed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 from torch import nn
 
 from vaekit.config.settings import Config
-from vaekit.models.vae import VAE
 from vaekit.networks.chain import Chain
 from vaekit.networks.patchgan import PatchDiscriminator
 from vaekit.networks.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder
 from vaekit.networks.resnetv2 import Decoder, Encoder
 
 
-def build_vae(config: Config) -> VAE:
-    """An untrained VAE of `config`; its weights follow from torch's global seed."""
+def build_encoder_decoder(config: Config) -> tuple[nn.Module, nn.Module]:
+    """An untrained encoder, x (B, C, H, W) -> mean, logvar (B, d), and decoder, z (B, d) -> x_hat (B, C, H, W)."""
     network = config.network
     settings: dict[str, Any] = {"stages": config.num_stages, "channels": network.channels}
     make_encoder: Callable[..., nn.Module]
@@ -27,22 +26,12 @@ def build_vae(config: Config) -> VAE:
     else:
         make_encoder, make_decoder = Encoder, Decoder
         settings["norm"] = network.norm
-    vae = VAE(
-        make_encoder(config.image_shape, config.latent_dim, identity_blocks=network.encoder_blocks, **settings),
-        make_decoder(config.image_shape, config.latent_dim, identity_blocks=network.decoder_blocks, **settings),
-        config.image_shape,
-        config.latent_dim,
-        config.to_json(),
-    )
-    for layer in vae.modules():
+    encoder = make_encoder(config.image_shape, config.latent_dim, identity_blocks=network.encoder_blocks, **settings)
+    decoder = make_decoder(config.image_shape, config.latent_dim, identity_blocks=network.decoder_blocks, **settings)
+    for layer in (*encoder.modules(), *decoder.modules()):
         if isinstance(layer, Chain):
             layer.recompute = config.checkpoint_activations
-    return vae
-
-
-def vae_from_json(text: str) -> VAE:
-    """The untrained VAE of a config as JSON. Raises `ValueError` if it is none."""
-    return build_vae(Config.from_json(text))
+    return encoder, decoder
 
 
 def build_discriminator(config: Config) -> PatchDiscriminator:

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vaekit.config.settings import Config
 from vaekit.models.base import Pass
+from vaekit.models.build import build_encoder_decoder
 from vaekit.models.posterior import Posterior, gathered
 from vaekit.system.files import read_tensors, write_tensors, write_text
 
@@ -125,9 +127,7 @@ class VAE(nn.Module):
         elif "image_shape" in metadata and "config" not in metadata:
             raise ValueError(f"{path} was saved with networks of its own; give them as encoder and decoder")
         else:
-            from vaekit.models.build import vae_from_json  # which builds on this module
-
-            vae = vae_from_json(metadata.get("config", ""))
+            vae = build_vae(Config.from_json(metadata.get("config", "")))
         try:
             vae.load_state_dict(weights)
         except RuntimeError as error:
@@ -162,3 +162,9 @@ def decode_batches(vae: VAE, z: Tensor, batch_size: int = DECODED_AT_ONCE) -> It
         with evaluating(vae) as device:
             x_hat = vae.decode(part.to(device))
         yield x_hat
+
+
+def build_vae(config: Config) -> VAE:
+    """An untrained VAE of `config`; its weights follow from torch's global seed."""
+    encoder, decoder = build_encoder_decoder(config)
+    return VAE(encoder, decoder, config.image_shape, config.latent_dim, config.to_json())

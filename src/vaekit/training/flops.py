@@ -8,7 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaekit.config.settings import Config
-from vaekit.models.build import build_discriminator, build_vae
+from vaekit.models.build import build_discriminator
+from vaekit.models.vae import build_vae
 
 
 def step_flops(config: Config, adversarial: bool) -> float:

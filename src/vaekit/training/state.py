@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.config.settings import Config
-from vaekit.models.build import build_discriminator, build_vae
-from vaekit.models.vae import VAE
+from vaekit.models.build import build_discriminator
+from vaekit.models.vae import VAE, build_vae
 from vaekit.networks.norms import synchronise_batch_norm
 from vaekit.objectives.moments import MomentsMemory
 from vaekit.system.devices import Fabric, make_fabric
