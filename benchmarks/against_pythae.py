@@ -7,6 +7,9 @@ pythae's trainer runs unchanged (float32; its VAEGAN decodes twice and calls its
 pictures already in memory. A third row is vaekit without mixed precision.
 """
 
+import vaekit  # noqa: F401  # first, since torch reads how long threads spin when it is loaded
+
+# isort: split
 import dataclasses
 import os
 import tempfile

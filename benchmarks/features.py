@@ -1,5 +1,8 @@
 """Pictures a second through EfficientNet-Lite0, the features of `vaekit evaluate`, with and without memory kept."""
 
+import vaekit  # noqa: F401  # first, since torch reads how long threads spin when it is loaded
+
+# isort: split
 import time
 from pathlib import Path
 

@@ -6,6 +6,9 @@ The floor is the time that the step's convolutions and matrix products would tak
 product on this machine. Each point is a full training step of the preset `fast` with the discriminator.
 """
 
+import vaekit  # noqa: F401  # first, since torch reads how long threads spin when it is loaded
+
+# isort: split
 import dataclasses
 from pathlib import Path
 

@@ -5,6 +5,9 @@
 Two steps each, since the optimisers' state is there from the second on; in the precision that training would choose.
 """
 
+import vaekit  # noqa: F401  # first, since torch reads how long threads spin when it is loaded
+
+# isort: split
 import dataclasses
 import time
 from pathlib import Path

@@ -12,6 +12,9 @@ and E[log X] = integral over t of (e^-t - E[e^-tX]) / t. To first order it is (1
 (s^2/V + s^4/V^2) / 2N.
 """
 
+import vaekit  # noqa: F401  # first, since torch reads how long threads spin when it is loaded
+
+# isort: split
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,6 +7,9 @@ checkpoint is kept. All of them are measured after the training, on reconstructi
 What is there already is not trained or measured again; `--every 3` measures every third minute.
 """
 
+import vaekit  # noqa: F401  # first, since torch reads how long threads spin when it is loaded
+
+# isort: split
 import json as json_module
 import shutil
 import subprocess

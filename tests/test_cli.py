@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,13 +102,12 @@ def mistakes(tmp_path, photos):
         "one picture to test on": ([*train, "--split", "0.95"], "19 of 20 pictures to train on and 1 to test on"),
         "other channels than pictures have": ([*train, "--channels", "4"], "choose 1 (grey) or 3 (RGB)"),
         "no run to resume": (["train", "--resume", "--out", str(tmp_path / "nowhere")], "no run in"),
-        "which run to resume": (["train", "--resume"], "name its folder, as in `vaekit train --resume --out"),
-        "no run of these pictures": (["train", str(photos), "--resume"], "no run in runs/photos"),
+        "which run to resume": (["train", "--resume"], "name its folder, as in `vaekit train --resume runs"),
         "no run to draw": (["figures", str(tmp_path / "nowhere")], "no model in"),
     }
 
 
-@pytest.mark.parametrize("case", range(16))
+@pytest.mark.parametrize("case", range(15))
 def test_a_users_mistake_is_one_line_and_exit_two_and_leaves_nothing(photos, tmp_path, capsys, case):
     arguments, message = list(mistakes(tmp_path, photos).values())[case]
     before = sorted(tmp_path.rglob("*"))
@@ -139,9 +140,68 @@ def test_the_same_command_with_resume_goes_on_and_changed_flags_are_named(photos
     capsys.readouterr()
     assert run([*command, "--resume"]) == 0
     assert run(["train", str(photos), "--size", "16", "--resume", "--devices", "1"]) == 0
-    assert capsys.readouterr().err.count(f"done: model and figures are in {folder}") == 2
+    assert capsys.readouterr().err.count(f"{folder} is finished") == 2
     assert run(["train", "--resume", "--out", str(folder), "--lr", "0.5", "--seed", "3"]) == 2
     assert "other settings: seed was 0, now 3; lr was 0.003, now 0.5; leave these out" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_after_resume_is_the_run(photos, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert run(["train", str(photos), *TINY, "--out", out]) == 0
+    for arguments in (["--resume", out], [out, "--resume"], ["--resume", "--out", out], ["--resume", f"--out={out}"]):
+        capsys.readouterr()
+        assert run(["train", *arguments]) == 0
+        assert f"{out} is finished" in capsys.readouterr().err
+    more = ["--images", "48", "--change-settings"]
+    assert run(["train", "--resume", out, *more]) == 0
+    assert f"done: model and figures are in {out}" in capsys.readouterr().err
+    assert run(["train", out]) == 2
+    assert f"is a run, not pictures; to go on with it: vaekit train --resume {out}" in capsys.readouterr().err
+
+
+def test_a_run_around_its_own_pictures_is_refused(photos, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(photos, pictures)
+    for out in (pictures, tmp_path):
+        assert run(["train", str(pictures), *TINY, "--out", str(out)]) == 2
+        assert "where the run would be written; give another --out" in capsys.readouterr().err
+
+
+def test_a_run_among_its_own_pictures_does_not_become_one_of_them(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(shutil.copytree(photos, tmp_path / "pictures"))
+    assert run(["train", ".", *TINY]) == 0
+    (folder,) = Path("runs").iterdir()
+    assert run(["sample", str(folder), "--count", "2", "--out", "new"]) == 0
+    for arguments in (
+        ["evaluate", str(folder), "--features", "none"],
+        ["figures", str(folder)],
+        ["sample", str(folder)],
+    ):
+        assert run(arguments) == 0, arguments
+    assert run(["train", "--resume", str(folder)]) == 0
+    assert run(["prepare", ".", "--size", "16"]) == 0
+    assert "20 pictures" in capsys.readouterr().out
+    assert run(["compare", ".", *TINY, "--models", "standard", "--features", "none"]) == 0
+    assert run(["prepare", ".", "--size", "16"]) == 0
+    assert "20 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [("fcntl", ["train", "PHOTOS", *TINY]), ("resource", "bench --size 16 --seconds 0 --no-gan --device cpu".split())],
+)
+def test_a_system_without_what_only_unix_has_can_do_everything_else(photos, tmp_path, missing, command):
+    command = [str(photos) if word == "PHOTOS" else word for word in command]
+    program = f"import sys; sys.modules[{missing!r}] = None; from vaekit.cli import run; sys.exit(run({command}))"
+    environment = os.environ | {"VAEKIT_CACHE": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_names_the_cure(photos, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "file" / "cache"))
+    assert run(["prepare", str(photos), "--size", "16"]) == 2
+    assert "set VAEKIT_CACHE to a folder" in capsys.readouterr().err
 
 
 def test_resuming_takes_the_settings_of_the_run_and_those_given_over_them(photos, tmp_path, capsys):
@@ -162,11 +222,11 @@ def test_training_reads_what_prepare_decoded(photos, tmp_path, capsys, monkeypat
     monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
     assert run(["prepare", str(photos), "--size", "16"]) == 0
     printed = capsys.readouterr().out
-    [entry] = (tmp_path / "cache").iterdir()
+    [entry] = (tmp_path / "cache").glob("[!.]*")
     assert printed == f"20 pictures at 16x16 are in {entry}\n"
     decoded_at = entry.stat().st_mtime_ns
     assert run(["train", str(photos), *TINY, "--out", str(tmp_path / "run")]) == 0
-    assert [path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()] == [decoded_at]
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("[!.]*")] == [decoded_at]
 
 
 def test_prepare_takes_height_width_and_channels_and_lists_what_it_skips(tmp_path, capsys):

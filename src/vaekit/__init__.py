@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vaekit.system.processors import spin_briefly
+
 if TYPE_CHECKING:
     from vaekit.commands.bench import bench
     from vaekit.commands.compare import compare
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from vaekit.objectives.moments import MomentsMemory, batch_moments, kl_global
 
 __version__ = "0.1.0"
+
+spin_briefly()  # here, since it must come before torch is loaded
 
 HOMES = {
     "Config": "config.settings",

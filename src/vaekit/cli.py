@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Union, cast
+from typing import Annotated, Any, Union, cast
 
 import tyro
 
@@ -30,7 +29,7 @@ class Train:
     out: Path | None = None
     """Folder of the run; by default runs/<pictures>-<preset>-<size>."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with the run in that folder; pictures and settings that are not given are its own."""
+    """Go on with a run, `train --resume runs/photos`, or start it; what is not given is as it was."""
     change_settings: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on although settings given here are not those that the run began with."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -41,7 +40,7 @@ class Train:
         if self.dry_run:
             print(self.config.resolved().to_json())  # noqa: T201
             return
-        own_process(self.config.device)
+        own_process(self.config.device, self.config.devices)
         from vaekit.commands.train import train
         from vaekit.runs.folder import read_pictures
 
@@ -59,7 +58,7 @@ class Train:
         if self.out is not None:
             return self.out
         if self.pictures is None:
-            raise ValueError("go on with which run? name its folder, as in `vaekit train --resume --out runs/photos`")
+            raise ValueError("go on with which run? name its folder, as in `vaekit train --resume runs/photos`")
         from vaekit.runs.folder import default_run
 
         return default_run(self.config, self.pictures)
@@ -98,7 +97,7 @@ class Figures:
     def run(self) -> None:
         from vaekit.commands.draw import draw_run
 
-        for path in draw_run(self.run_folder, self.pictures):
+        for path in draw_run(self.run_folder, self.pictures, say=progress):
             print(path)  # noqa: T201
 
 
@@ -115,6 +114,8 @@ class Evaluate:
     """Measure with this many of the pictures, at even distances."""
     seed: int = 0
     """Seeds noise, samples and projections."""
+    out: Path | None = None
+    """Folder for the results; by default that of the run."""
 
     def run(self) -> None:
         own_process("auto")
@@ -122,9 +123,8 @@ class Evaluate:
         from vaekit.reports.evaluation import readable_evaluation
 
         measuring = dataclasses.asdict(self.measuring)
-        result = evaluate_run(
-            self.run_folder, self.pictures, limit=self.limit, seed=self.seed, say=progress, **measuring
-        )
+        options: dict[str, Any] = {"limit": self.limit, "seed": self.seed, "out": self.out}
+        result = evaluate_run(self.run_folder, self.pictures, say=progress, **options, **measuring)
         print(readable_evaluation(result))  # noqa: T201
 
 
@@ -140,13 +140,13 @@ class Sample:
     seed: int = 0
     """Another seed, other pictures."""
     out: Path | None = None
-    """Folder for single pictures; by default they go into one, in the figures of the run."""
+    """Empty folder for single pictures; by default they go into one, in the figures of the run."""
 
     def run(self) -> None:
         own_process("auto")
         from vaekit.commands.sample import sample_run
 
-        print(sample_run(self.run_folder, self.prior, self.count, self.seed, self.out))  # noqa: T201
+        print(sample_run(self.run_folder, self.prior, self.count, self.seed, self.out, progress))  # noqa: T201
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,9 @@ class Compare:
         from vaekit.commands.compare import compare
 
         measuring = dataclasses.asdict(self.measuring)
-        report = compare(self.config, self.pictures, self.out, self.models, self.seeds, say=progress, **measuring)
-        if report is not None:
-            print(report)  # noqa: T201
+        print(  # noqa: T201
+            compare(self.config, self.pictures, self.out, self.models, self.seeds, say=progress, **measuring)
+        )
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,10 @@ class Bench:
     def run(self) -> None:
         own_process(self.config.device)
         from vaekit.commands.bench import bench, readable_bench
+        from vaekit.system.files import json_text
 
         result = bench(self.config, self.seconds)
-        print(json.dumps(result, indent=2) if self.json else readable_bench(self.config, result))  # noqa: T201
+        print(json_text(result, indent=2) if self.json else readable_bench(self.config, result))  # noqa: T201
 
 
 def progress(line: str) -> None:
@@ -201,7 +202,10 @@ def progress(line: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with a status: 0 done, 2 an error of the user, 1 an internal error."""
+    """Run the command line and exit with a status: 0 done, 2 an error of the user, 1 an internal error.
+
+    A training that Ctrl-C or SIGTERM stopped is saved, and exits with 130 or 143.
+    """
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -229,10 +233,14 @@ def parse(arguments: list[str]) -> Command:
     fresh = Train(config=preset(value_of("--preset", arguments) or "fast"))
     if arguments[:1] != ["train"] or "--resume" not in arguments:
         return parse_over(fresh, arguments)
-    from vaekit.runs.folder import read_run_config
+    from vaekit.runs.folder import CONFIG_FILE, is_run, read_run_config
 
-    out = value_of("--out", arguments)
-    run = Path(out) if out is not None else cast(Train, parse_over(fresh, arguments)).folder()
+    out, named = value_of("--out", arguments), next(filter(is_run, arguments[1:]), None)
+    if out is None and named is not None:
+        arguments = [argument for argument in arguments if argument != named]
+    run = Path(out or named or cast(Train, parse_over(fresh, arguments)).folder())
+    if not (run / CONFIG_FILE).is_file() and cast(Train, parse_over(fresh, arguments)).pictures is not None:
+        return parse_over(fresh, arguments)  # nothing to go on with yet: it is started
     return parse_over(Train(out=run, config=read_run_config(run)), arguments)
 
 

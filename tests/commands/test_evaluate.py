@@ -12,9 +12,11 @@ from PIL import Image
 
 from vaekit import evaluate_run, sample_run, train
 from vaekit.cli import run as command
+from vaekit.commands.evaluate import PROTOCOL_VERSION
 from vaekit.config.settings import Config
 from vaekit.data.cache import prepare
 from vaekit.data.loader import HeldOut, split
+from vaekit.data.sources.folder import find_pictures
 from vaekit.measures.full import few_images
 from vaekit.measures.probes import BY_ORDER
 from vaekit.measures.quick import evaluate
@@ -84,13 +86,31 @@ def test_its_numbers_are_those_of_evaluate_and_repeat(run, folder):
         assert first["reconstruction"]["mean"][name] == pytest.approx(expected[f"{name}_mean"], rel=1e-3)
 
 
-def test_other_pictures_are_all_measured_and_named_in_the_file(run, photos):
-    result = evaluate_run(run, photos, features="none")
+def test_other_pictures_are_all_measured_and_named_in_the_file(run, tmp_path):
+    others = new_pictures(tmp_path / "others", 20)
+    result = evaluate_run(run, others, features="none")
     assert result["protocol"]["pictures"]["num_images"] == 20
-    assert (run / f"evaluation-{photos.name}.json").is_file()
+    assert (run / "evaluation-others.json").is_file()
     assert "no labels" in result["not_measured"]["usefulness"]
 
-    assert (run / "figures" / f"power_spectra-{photos.name}.png").is_file()
+    assert (run / "figures" / "power_spectra-others.png").is_file()
+
+
+def test_other_pictures_in_a_folder_of_the_same_name_have_a_file_of_their_own(run, tmp_path):
+    first, second = (new_pictures(tmp_path / place / "same", count) for place, count in (("a", 4), ("b", 6)))
+    for folder in (first, second, first):
+        evaluate_run(run, folder, features="none")
+    counts = {json.loads(path.read_text())["protocol"]["pictures"]["num_images"] for path in run.glob("*-same*.json")}
+    assert counts == {4, 6}
+
+
+def new_pictures(folder, count):
+    """A folder of noise that no run has seen."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(count)
+    for i in range(count):
+        Image.fromarray(random.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
 
 
 def test_without_the_train_pictures_what_needs_them_is_left_out_with_the_reason(tiny, folder, photos, tmp_path):
@@ -120,7 +140,39 @@ def test_a_run_whose_pictures_have_changed_is_not_measured_on_those_it_may_have_
     train(tiny, copy, tmp_path / "run")
     Image.new("RGB", (20, 20)).save(copy / "new.png")
     assert command(["evaluate", str(tmp_path / "run"), "--features", "none"]) == 2
-    assert "it is not known which of them it trained on" in capsys.readouterr().err
+    assert "it is not known which of them are its test pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", [None, "elsewhere"])
+def test_numbers_are_not_lost_because_they_cannot_be_kept(run, tmp_path, monkeypatch, out):
+    """A run of a colleague's on a mount that can only be read, and a disk that is full."""
+
+    def refuse(*arguments):
+        raise OSError(30, "Read-only file system", str(run))
+
+    for module in ("commands.evaluate", "runs.folder"):
+        monkeypatch.setattr(f"vaekit.{module}.write_text", refuse)
+    monkeypatch.setattr("vaekit.priors.mixture.write_tensors", refuse)
+    lines = []
+    result = evaluate_run(run, features="none", say=lines.append, out=out and tmp_path / out)
+    assert result.generation.keys() == {"normal", "gaussian-mixture", "train"}
+    assert any("the prior is not kept" in line for line in lines)
+    assert "the numbers are not kept" in lines[-1]
+    assert "--out" in lines[-1]
+
+
+def test_results_go_where_they_are_asked_to(run, tmp_path, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != "prior.safetensors"}
+    assert command(["evaluate", str(run), "--features", "none", "--out", str(tmp_path / "results")]) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert json.loads((tmp_path / "results" / "evaluation.json").read_text())["reconstruction"]
+    assert str(tmp_path / "results" / "evaluation.json") in capsys.readouterr().err
+
+
+def test_a_normal_class_that_there_is_not_is_refused_before_anything_is_measured(run, folder, monkeypatch, capsys):
+    monkeypatch.setattr("vaekit.commands.evaluate.measure_reconstructions", pytest.fail)
+    assert command(["evaluate", str(run), "--features", "none", "--normal", "fine"]) == 2
+    assert "no class fine among the labels; there are bad, good" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("num_images", "warned"), [(2047, True), (2048, False)])
@@ -145,7 +197,7 @@ def test_a_result_of_another_version_is_measured_again(run):
     earlier = json.loads(path.read_text())
     earlier["protocol"]["version"] = 0
     path.write_text(json.dumps(earlier | {"a key of that version": 1}))
-    assert evaluate_run(run, features="none", reuse=True).protocol["version"] == 1
+    assert evaluate_run(run, features="none", reuse=True).protocol["version"] == PROTOCOL_VERSION
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -194,7 +246,12 @@ def test_samples_come_from_either_prior_as_one_picture_or_many(run, tmp_path):
     one = sample_run(run, "gaussian-mixture", 9)
     assert size(one) == (3 * 128 + 4, 3 * 128 + 4)
     many = sample_run(run, "normal", 3, out=tmp_path / "out")
-    assert sorted(path.name for path in many.iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    assert sorted(path.name for path in many.glob("*.png")) == ["000000.png", "000001.png", "000002.png"]
+    with pytest.raises(ValueError, match="already holds files; give an empty folder"):
+        sample_run(run, "normal", 2, out=tmp_path / "out")
+    assert len(find_pictures(tmp_path / "out")) == 3  # named by itself, it is a folder of pictures
+    with pytest.raises(ValueError, match="holds no picture"):
+        find_pictures(tmp_path)  # but nobody learns from it who names the folder around it
 
 
 def test_the_fitted_prior_is_kept_until_the_model_changes(run):
@@ -210,8 +267,7 @@ def test_the_fitted_prior_is_kept_until_the_model_changes(run):
 
 def test_a_seed_draws_the_same_samples_and_another_seed_others(run, tmp_path):
     def drawn(seed):
-        folder = sample_run(run, "normal", 1, seed=seed, out=tmp_path / str(seed))
-        return (folder / "000000.png").read_bytes()
+        return sample_run(run, "normal", 1, seed=seed).read_bytes()
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)

@@ -1,5 +1,6 @@
 """Whole runs on tiny pictures: the files they write; that they learn, stop and resume; that a seed repeats a run."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -16,18 +17,21 @@ import torch
 from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
-from vaekit import VAE, draw_run, preset, train
+from conftest import tiny_resnet
+from vaekit import VAE, bench, draw_run, preset, train
 from vaekit.config.settings import Config
 from vaekit.data.cache import prepare
 from vaekit.data.pixels import to_float
 from vaekit.models.vae import build_vae
+from vaekit.reports.charts import series
 from vaekit.runs import checkpoint
 from vaekit.runs.folder import read_run_config, write_run
-from vaekit.runs.log import RunLog, duration, read_records
+from vaekit.runs.log import LOG_FILE, RunLog, duration, read_records
 from vaekit.system.devices import resolve_precision
 from vaekit.training.optimizers import learning_rate_factor
-from vaekit.training.state import update_ema
+from vaekit.training.state import settle_batch_norm, update_ema
 from vaekit.training.step import NonFiniteLoss
 
 FIGURES = {
@@ -125,7 +129,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights_bit_for_bit(tiny, photos
     undisturbed = weights(train(config, photos, tmp_path / "whole"))
 
     thread = interrupt_after(3, tmp_path / "broken")
-    train(config, photos, tmp_path / "broken")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, photos, tmp_path / "broken")
     thread.join()
     assert "go on with: vaekit train --resume" in capsys.readouterr().err
     assert len(read_records(tmp_path / "broken")) < 150
@@ -191,7 +196,7 @@ def with_setting(config, name, value):
 )
 def test_what_a_run_cannot_change_is_refused_with_the_reason(tiny, photos, tmp_path, name, value, reason):
     config = dataclasses.replace(tiny, gan=False)
-    write_run(tmp_path, config.resolved(), photos, prepare(photos, 16, 16, 3))
+    train(config, photos, tmp_path)
     with pytest.raises(ValueError, match=f"cannot change {name} from .* to {value!r}: {reason}"):
         train(with_setting(config, name, value), photos, tmp_path, resume=True, change_settings=True)
 
@@ -203,11 +208,59 @@ def test_what_is_not_computed_may_differ_freely(tiny, photos, tmp_path):
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew(tiny, photos, tmp_path):
-    write_run(tmp_path, tiny.resolved(), photos, prepare(photos, 16, 16, 3))
-    with pytest.raises(ValueError, match="ended before its first checkpoint; leave out --resume to start it anew"):
-        train(tiny, photos, tmp_path, resume=True)
+def test_a_loop_over_trainings_stops_where_it_is_interrupted(tiny, photos, tmp_path):
+    thread = interrupt_after(3, tmp_path / "0")
+
+    def sweep():
+        for i, images in enumerate((4000, 24)):
+            train(dataclasses.replace(tiny, images=images, gan=False), photos, tmp_path / str(i))
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep()
+    thread.join()
+    assert checkpoint.latest(tmp_path / "0") is not None
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_training_leaves_the_callers_random_numbers_alone(tiny, photos, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
     train(tiny, photos, tmp_path)
+    bench(tiny, seconds=0.0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_number_of_a_record_that_is_not_finite_is_null_in_the_log(photos, tmp_path):
+    with RunLog(tmp_path, 0, Console(quiet=True)) as log:
+        log.write({"step": 1, "images_seen": 4, "l1": 0.5, "grad_norm": math.inf})
+        log.write({"step": 2, "images_seen": 8, "l1": math.nan, "grad_norm": 1.0})
+    lines = (tmp_path / LOG_FILE).read_text().splitlines()
+    values = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert [(value["l1"], value["grad_norm"]) for value in values] == [(0.5, None), (None, 1.0)]
+    assert len(series(read_records(tmp_path))) > 0
+
+
+def test_one_command_starts_a_run_goes_on_with_it_and_ends_well_when_it_is_over(tiny, photos, tmp_path, capsys):
+    """Schedulers repeat it: --resume where there is no folder yet, no checkpoint yet, and nothing left to do."""
+    run, prepared = tmp_path / "run", prepare(photos, 16, 16, 3)
+    started = weights(train(tiny, photos, tmp_path / "other", resume=True))
+    write_run(run, tiny.resolved(), photos, prepared, np.arange(16))  # killed before its first checkpoint
+    assert all(torch.equal(started[name], w) for name, w in weights(train(tiny, photos, run, resume=True)).items())
+    log, before = read_records(run), {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    capsys.readouterr()
+    assert all(torch.equal(started[name], w) for name, w in weights(train(tiny, photos, run, resume=True)).items())
+    assert "is finished" in capsys.readouterr().err
+    assert (read_records(run), {path: path.stat().st_mtime_ns for path in run.rglob("*")}) == (log, before)
+
+
+def test_a_run_that_was_killed_before_its_last_measurement_is_measured_when_it_is_repeated(tiny, photos, tmp_path):
+    train(tiny, photos, tmp_path)
+    log = read_records(tmp_path)
+    lines = (tmp_path / LOG_FILE).read_bytes().splitlines(keepends=True)
+    (tmp_path / LOG_FILE).write_bytes(b"".join(lines[:-1]))
+    train(tiny, photos, tmp_path, resume=True)
+    assert read_records(tmp_path) == log
 
 
 def test_resuming_with_other_pictures_is_refused(tiny, photos, tmp_path):
@@ -263,7 +316,9 @@ def test_unreadable_pictures_are_listed_in_the_run(tiny, photos, tmp_path, capsy
 
 def test_divergence_stops_with_step_term_and_checkpoint_named(tiny, photos, tmp_path):
     wild = dataclasses.replace(tiny, lr=1e30, images=400, save_every_minutes=1e-9, gan=False)
-    with pytest.raises(NonFiniteLoss, match=r"step \d+: .*(nan|inf).*last good checkpoint is .*checkpoints"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"step \d+: .*not finite; not saved, the last good checkpoint is .*checkpoints"
+    ):
         train(wild, photos, tmp_path)
 
 
@@ -293,8 +348,10 @@ def test_figures_can_be_drawn_from_other_pictures(tiny, photos, tmp_path):
     other.mkdir()
     Image.new("RGB", (30, 30), "red").save(other / "red.png")
     Image.new("RGB", (30, 30), "blue").save(other / "blue.png")
+    own = (tmp_path / "run" / "figures" / "reconstructions.png").read_bytes()
     draw_run(tmp_path / "run", other)
-    pixels = np.asarray(Image.open(tmp_path / "run" / "figures" / "reconstructions.png"))
+    assert (tmp_path / "run" / "figures" / "reconstructions.png").read_bytes() == own
+    pixels = np.asarray(Image.open(tmp_path / "run" / "figures-other" / "reconstructions.png"))
     for colour in ((255, 0, 0), (0, 0, 255)):
         assert (pixels == colour).all(-1).any()
 
@@ -313,18 +370,29 @@ def test_the_learning_rate_rises_and_then_falls_or_stays(progress, decay, factor
     assert learning_rate_factor(progress, 0.1, decay) == pytest.approx(factor, abs=1e-3)
 
 
-def test_the_average_follows_the_weights_and_copies_the_statistics():
+def test_the_average_follows_the_weights():
     config = preset("paper", size=16)
     ema, vae = build_vae(config), build_vae(config)
     start = weights(ema)
-    for name, buffer in vae.named_buffers():
-        if "running_mean" in name:
-            buffer.fill_(3.0)
     update_ema(ema, vae, decay=0.9, step=10**6)
     for name, parameter in ema.named_parameters():
         expected = 0.9 * start[name] + 0.1 * dict(vae.named_parameters())[name]
         torch.testing.assert_close(parameter.detach(), expected.detach())
-    assert all((buffer == 3).all() for name, buffer in ema.named_buffers() if "running_mean" in name)
+
+
+def test_averaged_weights_get_the_batch_statistics_of_what_they_compute_themselves():
+    """Those of the weights of the last step are others: the reconstruction is then another than in training."""
+    torch.manual_seed(0)
+    ema = build_vae(tiny_resnet(preset("fast", size=16), "batch")).eval()
+    x, eps = torch.rand(64, 3, 16, 16) * 2 - 1, torch.randn(64, ema.latent_dim)
+    for layer in ema.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.fill_(3.0)
+    settle_batch_norm(ema, [(x, eps)])
+    assert not any(module.training for module in ema.modules())
+    settled = ema(x, eps).x_hat
+    live = copy.deepcopy(ema).train()(x, eps).x_hat
+    torch.testing.assert_close(settled, live, rtol=0.05, atol=0.02)  # running variances divide by n - 1
 
 
 def test_asking_for_a_precision_gets_it():

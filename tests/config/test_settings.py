@@ -115,6 +115,7 @@ FREE_SETTINGS = {
     "device",
     "devices",
     "checkpoint_activations",
+    "threads",
     "log_every_steps",
     "draws",
     "save_every_minutes",

@@ -32,6 +32,11 @@ def folder(tmp_path) -> Path:
     return folder
 
 
+def entries_of(cache):
+    """What is in the cache beside its locks, whose empty files stay."""
+    return [path for path in cache.iterdir() if path.name != ".locks"]
+
+
 def add_picture(path: Path, level: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (8, 8), level).save(path)
@@ -123,7 +128,7 @@ def test_a_folder_of_broken_files_only_is_refused_and_leaves_nothing(tmp_path, c
         (tmp_path / f"{number}.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"none of the 5 pictures .*0\.png: the file is empty; 1\.png.*; 2\.png"):
         grey(tmp_path, cache)
-    assert list(cache.iterdir()) == []
+    assert entries_of(cache) == []
 
 
 def test_ctrl_c_stops_the_threads(folder, cache):
@@ -136,7 +141,7 @@ def test_ctrl_c_stops_the_threads(folder, cache):
         grey(folder, cache, progress=interrupt)
     assert threading.active_count() == threads_before
     assert len(grey(folder, cache)) == 5
-    assert len(list(cache.iterdir())) == 1
+    assert len(entries_of(cache)) == 1
 
 
 def test_a_file_that_vanishes_on_the_way_is_an_error_of_the_system(folder, cache):
@@ -145,13 +150,13 @@ def test_a_file_that_vanishes_on_the_way_is_an_error_of_the_system(folder, cache
 
     with pytest.raises(FileNotFoundError, match=r"3\.png"):
         grey(folder, cache, workers=1, progress=remove_the_last)
-    assert list(cache.iterdir()) == []
+    assert entries_of(cache) == []
 
 
 def test_pictures_that_cannot_fit_on_the_disk_are_refused_before_decoding(folder, cache):
     with pytest.raises(OSError, match=r"too full.*they take [\d,.]+ MiB and [\d,.]+ MiB are free"):
         prepare(folder, 10**8, 10**8, 3, cache)
-    assert list(cache.iterdir()) == []
+    assert entries_of(cache) == []
 
 
 def test_a_disk_that_fills_up_on_the_way_is_one_clear_message(folder, cache):
@@ -162,7 +167,7 @@ def test_a_disk_that_fills_up_on_the_way_is_one_clear_message(folder, cache):
             prepare(folder, 100, 200, 1, cache)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert list(cache.iterdir()) == []
+    assert entries_of(cache) == []
 
 
 def cut_pixels(entry: Path) -> None:
@@ -225,7 +230,7 @@ def test_a_damaged_entry_is_made_anew(folder, cache, damage):
     entry = grey(folder, cache).path
     damage(entry)
     assert levels(grey(folder, cache)) == [0, 20, 40, 10, 30]
-    assert list(cache.iterdir()) == [entry]
+    assert entries_of(cache) == [entry]
     assert calls_of_progress(folder, cache) == 0
 
 
@@ -318,7 +323,7 @@ def test_processes_that_prepare_at_once_decode_once(processes, builder, folder, 
     join([process, *others])
     assert (decoded_first.value, decoded_later.value) == (5, 0)
     assert levels(grey(folder, cache)) == [0, 20, 40, 10, 30]
-    assert len(list(cache.iterdir())) == 1
+    assert len(entries_of(cache)) == 1
 
 
 def test_threads_that_prepare_at_once_decode_once(folder, cache):
@@ -332,7 +337,7 @@ def test_a_killed_builder_is_replaced_by_one_that_waits(processes, builder, fold
     join(others)
     assert decoded.value == 5
     assert levels(grey(folder, cache)) == [0, 20, 40, 10, 30]
-    assert len(list(cache.iterdir())) == 1
+    assert len(entries_of(cache)) == 1
 
 
 def die(folder, cache, after):
@@ -371,15 +376,14 @@ def test_what_a_killed_builder_left_goes_after_a_week_but_not_what_a_living_one_
 ):
     add_picture(tmp_path / "other" / "0.png", level=1)
     add_picture(tmp_path / "third" / "0.png", level=2)
-    scratch, lock = sorted(cache.glob(".building-*"))  # of the living one
+    (scratch,) = cache.glob(".building-*")  # of the living one
     os.utime(scratch, (0, 0))
     grey(tmp_path / "other", cache)
     assert scratch.exists()
-    assert lock.exists()
     builder[0].kill()
     builder[0].join()
     grey(tmp_path / "third", cache)
-    assert list(cache.glob(".*")) == []
+    assert list(cache.glob(".building-*")) == []
 
 
 def test_what_a_builder_left_this_week_stays_while_others_build(processes, builder, folder, cache, tmp_path):
@@ -421,3 +425,13 @@ def test_names_that_are_no_text_are_kept(tmp_path, cache):
     (tmp_path / "odd" / "a.png").rename(tmp_path / "odd" / name)
     grey(tmp_path / "odd", cache)
     assert grey(tmp_path / "odd", cache).names == (name,)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_who_may_write_to_the_cache_may_lock_it(folder, cache):
+    cache.mkdir(exist_ok=True)
+    cache.chmod(0o1777)
+    grey(folder, cache)
+    assert (cache / ".locks").stat().st_mode == cache.stat().st_mode
+    (lock,) = (cache / ".locks").iterdir()
+    assert lock.stat().st_mode & 0o666 == 0o666

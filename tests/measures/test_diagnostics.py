@@ -64,11 +64,20 @@ def test_an_entry_is_active_if_its_mean_varies_by_more_than_a_hundredth():
     assert found.active.tolist() == [False, True]
 
 
-def test_independent_entries_seem_to_hang_together_by_as_much_as_chance_gives():
+@pytest.mark.parametrize(
+    ("spread", "std"),
+    [
+        ([1.0] * 40, [1e-4] * 40),  # all of the variance is that of the means
+        ([0.5] * 40, [0.866] * 40),  # a quarter of it
+        ([0.99] * 12 + [0.0] * 28, [0.14] * 12 + [1.0] * 28),  # dead entries beside active ones
+    ],
+)
+def test_independent_entries_seem_to_hang_together_by_as_much_as_chance_gives(spread, std):
     excess, chance = [], []
     for seed in range(20):
         mean = torch.randn(500, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        posterior = Posterior(mean, torch.full((500, 40), -20.0, dtype=torch.float64))
+        mean = mean * torch.tensor(spread, dtype=torch.float64)
+        posterior = Posterior(mean, 2 * torch.tensor(std, dtype=torch.float64).log().expand(500, 40))
         excess.append(kl_full_gaussian(posterior) - kl_global(posterior, mean, "total").item())
         chance.append(correlations(posterior)["by_chance"])
     assert sum(excess) == pytest.approx(sum(chance), rel=0.05)
@@ -105,7 +114,11 @@ def test_kl_global_the_full_gaussian_and_the_mixture_come_in_this_order(generato
 def test_with_one_variance_for_all_entries_uncorrelated_means_leave_nothing_to_the_full_gaussian():
     mean = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     posterior = Posterior(mean, torch.zeros(4, 2))
-    assert correlations(posterior) == {"mean": 0.0, "largest": 0.0, "by_chance": 0.125}  # 2 x 1 / (4 x 4)
+    assert correlations(posterior) == {
+        "mean": 0.0,
+        "largest": 0.0,
+        "by_chance": 0.03125,
+    }  # s = 1/2: (1 - 1/2) / (4 x 4)
     assert kl_full_gaussian(posterior) == pytest.approx(kl_global(posterior, mean, "total").item())
 
 

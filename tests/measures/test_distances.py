@@ -12,6 +12,7 @@ from scipy.stats import wasserstein_distance
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from vaekit.data.loader import evenly
 from vaekit.measures import distances
 from vaekit.measures.distances import (
     frechet_distance,
@@ -139,6 +140,15 @@ def test_precision_recall_density_coverage_are_those_of_loops(generator, monkeyp
         expected = neighbours_by_loops(real.double(), fake.double(), k)
         assert precision_recall_density_coverage(real, fake, k) == pytest.approx(expected)
         assert 0 < expected["precision"] < 1
+
+
+@pytest.mark.parametrize("distance", [kernel_distance, precision_recall_density_coverage])
+def test_of_large_sets_some_pictures_at_even_distances_count(generator, monkeypatch, distance):
+    """The time grows with the square of their number: 40,000 would take hours."""
+    monkeypatch.setattr(distances, "AT_MOST", 30)
+    real, fake = torch.randn(300, 4, generator=generator), torch.randn(100, 4, generator=generator)
+    some = distance(real[evenly(300, 30)], fake[evenly(100, 30)])
+    assert distance(real, fake) == some
 
 
 def test_equal_sets_have_all_of_precision_recall_density_and_coverage(generator):

@@ -32,9 +32,15 @@ def test_psnr_is_ten_log_ten_of_four_over_the_squared_error():
     torch.testing.assert_close(metrics.psnr(x, x + shifts[:, None, None, None]), expected)
 
 
-def test_psnr_clamps_what_a_picture_cannot_show():
-    x = torch.ones(1, 1, 8, 8)
-    assert math.isinf(metrics.psnr(x, x + 5.0).item())
+def test_psnr_clamps_what_a_picture_cannot_show_and_equal_pictures_have_that_of_rounding_to_8_bits():
+    """With infinity, one saturated picture would decide the mean of all, and JSON has no infinity."""
+    black = -torch.ones(1, 1, 8, 8)
+    rounding = 10 * math.log10(12 * 255**2)
+    assert metrics.psnr(black, black - 5.0).item() == pytest.approx(rounding)
+    assert metrics.psnr(black, black).item() == pytest.approx(rounding)
+    x = torch.cat([black, torch.zeros(1, 1, 8, 8)])
+    x_hat = torch.cat([black, torch.full((1, 1, 8, 8), 0.2)])
+    assert metrics.psnr(x, x_hat).mean().item() == pytest.approx((rounding + 20) / 2)
 
 
 def test_psnr_is_that_of_torchmetrics_for_each_pair(generator):

@@ -60,7 +60,7 @@ def test_networks_of_ones_own_are_saved_and_need_to_be_given_again(tmp_path, x):
 
 def test_a_pass_names_what_it_gives_and_is_the_encoder_the_noise_and_the_decoder(tiny, generator):
     vae = build_vae(tiny)
-    x = torch.rand(2, 3, 16, 16, generator=generator)
+    x = torch.rand(2, 3, 16, 16, generator=generator) * 2 - 1
     eps = torch.randn(2, 16, generator=generator)
     seen = vae(x, eps)
     posterior = vae.encode(x)
@@ -69,6 +69,68 @@ def test_a_pass_names_what_it_gives_and_is_the_encoder_the_noise_and_the_decoder
     assert torch.equal(seen.z, posterior.mean + eps * posterior.std)
     assert torch.equal(seen.x_hat, vae.decode(seen.z))
     assert torch.equal(vae.latents_of(seen.latents).std, posterior.std)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("given", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_model_of_any_type_takes_pictures_and_latents_of_any_type(tiny, generator, dtype, given):
+    vae = build_vae(tiny).to(dtype)
+    x = (torch.rand(2, 3, 16, 16, generator=generator) * 2 - 1).to(given)
+    posterior = vae.encode(x)
+    assert posterior.mean.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert vae.decode(posterior.sample(generator=generator)).dtype == dtype
+    assert vae.sample(2).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), r"torch.uint8; .* floats in \[-1, 1\]: give x / 127.5 - 1"),
+        (torch.zeros(0, 3, 16, 16), r"shape \(0, 3, 16, 16\); this model takes \(B, 3, 16, 16\)"),
+        (torch.zeros(3, 16, 16), r"shape \(3, 16, 16\)"),
+    ],
+)
+def test_pictures_that_a_model_cannot_take_are_refused(tiny, x, message):
+    with pytest.raises(ValueError, match=message):
+        build_vae(tiny).encode(x)
+
+
+@pytest.mark.parametrize(
+    ("z", "message"),
+    [
+        (torch.zeros(0, 16), r"shape \(0, 16\); this model takes \(B, 16\)"),
+        (torch.zeros(2, 15), r"shape \(2, 15\); this model takes \(B, 16\)"),
+        (torch.zeros(2, 16, dtype=torch.int64), r"torch.int64; this model takes floats"),
+    ],
+)
+def test_latents_that_a_model_cannot_take_are_refused(tiny, z, message):
+    with pytest.raises(ValueError, match=message):
+        build_vae(tiny).decode(z)
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "cure"), [(1, 0, r"2 \* x - 1"), (255, 0, r"x / 127.5 - 1"), (200, -100, r"x / 127.5 - 1 for")]
+)
+def test_pixels_that_are_not_in_minus_one_to_one_bring_a_warning(tiny, generator, scale, shift, cure):
+    x = torch.rand(2, 3, 16, 16, generator=generator) * scale + shift
+    with pytest.warns(UserWarning, match=rf"this model takes pictures in \[-1, 1\]: give {cure}"):
+        build_vae(tiny).encode(x)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(1, 3, 16, 16), torch.linspace(-1.3, 1.3, 768).view(1, 3, 16, 16)])
+def test_pixels_that_may_be_in_minus_one_to_one_bring_none(tiny, x, recwarn):
+    build_vae(tiny).encode(x)
+    assert not recwarn.list
+
+
+def test_a_model_that_was_saved_comes_without_gradients_until_it_is_asked_to_train(tiny, generator, tmp_path):
+    build_vae(tiny).save_pretrained(tmp_path)
+    vae = VAE.from_pretrained(tmp_path)
+    x = torch.rand(2, 3, 16, 16, generator=generator) * 2 - 1
+    assert vae.encode(x).mean.grad_fn is None
+    assert vae.decode(vae.encode(x).mean).numpy().shape == (2, 3, 16, 16)
+    vae.requires_grad_()
+    assert vae.encode(x).mean.requires_grad
 
 
 def test_encoding_in_batches_is_encoding_at_once_in_evaluation_mode_and_without_gradients(x):

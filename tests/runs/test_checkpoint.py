@@ -11,10 +11,12 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from vaekit.commands.train import train
 from vaekit.config.settings import Config
 from vaekit.models.vae import VAE
 from vaekit.runs import checkpoint
 from vaekit.runs.folder import read_pictures, read_run_config
+from vaekit.runs.prior import prior_of
 from vaekit.training.state import build_state
 
 FILES = [
@@ -216,6 +218,38 @@ def test_neither_does_a_run(tmp_path, file, read, disguise):
     with pytest.raises(ValueError, match=file):
         read(tmp_path)
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_prior_of_other_weights_is_fitted_anew_whatever_the_times_of_the_files(tiny, photos, tmp_path):
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    train(tiny, photos, run)
+    first = prior_of(run, VAE.from_pretrained(run), "gaussian-mixture")
+    vae = VAE.from_pretrained(run)
+    torch.nn.init.normal_(next(vae.encoder.parameters()))
+    vae.save_pretrained(run)
+    shutil.copytree(run, copy, copy_function=shutil.copyfile)  # as `cp -r`: all times are new
+    for place in (copy, run):
+        os.utime(place / "prior.safetensors")
+        assert not torch.equal(prior_of(place, vae, "gaussian-mixture").mean, first.mean)
+    kept = (run / "prior.safetensors").read_bytes()
+    assert torch.equal(prior_of(run, vae, "gaussian-mixture").mean, prior_of(copy, vae, "gaussian-mixture").mean)
+    assert (run / "prior.safetensors").read_bytes() == kept
+
+
+def test_a_damaged_prior_is_fitted_anew_and_one_of_before_is_taken_where_the_pictures_are_gone(tiny, photos, tmp_path):
+    run, pictures, lines = tmp_path / "run", shutil.copytree(photos, tmp_path / "pictures"), []
+    train(tiny, pictures, run)
+    vae = VAE.from_pretrained(run)
+    (run / "prior.safetensors").write_bytes(b"no prior")
+    prior = prior_of(run, vae, "gaussian-mixture", say=lines.append)
+    prior.save(run / "prior.safetensors")  # as before, without the hash of the weights
+    shutil.rmtree(pictures)
+    assert torch.equal(prior_of(run, vae, "gaussian-mixture", say=lines.append).mean, prior.mean)
+    (line,) = lines
+    assert "of an earlier version" in line
+    prior.save(run / "prior.safetensors", {"model_sha256": "another"})
+    with pytest.raises(ValueError, match="no longer in"):
+        prior_of(run, vae, "gaussian-mixture")
 
 
 def test_a_model_carries_its_config(fabric, tiny, tmp_path):

@@ -39,11 +39,28 @@ def test_the_rate_is_that_since_the_last_look(clock):
 
 
 def test_a_checkpoint_is_due_after_so_many_minutes_since_the_last(clock):
-    pace = Pace(preset("fast", save_every_minutes=2.0), counters(0, 10.0), price=1.0)
-    assert not pace.save_due(130.0)
-    assert pace.save_due(131.0)
-    pace.saved(131.0)
-    assert not pace.save_due(240.0)
+    pace = Pace(preset("fast", save_every_minutes=2.0), counters(0, 10.0) | {"step": 1}, price=1.0)
+    assert not pace.save_due(130.0, fraction=0.05)
+    assert pace.save_due(131.0, fraction=0.05)
+    pace.saved(131.0, fraction=0.05)
+    assert not pace.save_due(240.0, fraction=0.14)
+
+
+def test_the_first_checkpoint_is_due_after_a_minute_and_then_ten_over_the_run(clock):
+    pace = Pace(preset("fast"), counters(0, 0.0), price=1.0)
+    assert not pace.save_due(60.0, fraction=0.001)
+    assert pace.save_due(61.0, fraction=0.001)
+    pace.saved(61.0, fraction=0.001)
+    assert not pace.save_due(150.0, fraction=0.1)
+    assert pace.save_due(151.0, fraction=0.102)
+    pace.saved(151.0, fraction=0.102)
+    assert not pace.save_due(205.0, fraction=0.3)  # a run of a few minutes does not write all the time
+
+
+def test_no_run_is_more_than_done():
+    config = preset("fast", images=5, batch=8)
+    assert fraction_done(config, counters(8, 1.0)) == 1.0
+    assert fraction_done(dataclasses.replace(config, minutes=1.0), counters(8, 96.0)) == 1.0
 
 
 def test_time_left_counts_the_price_of_the_discriminator_that_is_still_to_come(clock):

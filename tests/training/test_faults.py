@@ -21,7 +21,9 @@ import torch
 from vaekit import VAE, train
 from vaekit.cli import run as command
 from vaekit.config.settings import Config
+from vaekit.data.sources.folder import OUTPUT_MARK
 from vaekit.runs import checkpoint
+from vaekit.runs.lock import LOCK_FILE, claimed
 from vaekit.runs.log import read_records
 from vaekit.system.files import read_tensors
 from vaekit.system.process import without_tensorboard
@@ -108,7 +110,7 @@ def same_end(run, other):
 
 
 def leftovers(run):
-    return list(run.rglob(".*"))
+    return [path for path in run.rglob(".*") if path.name not in (OUTPUT_MARK, LOCK_FILE)]
 
 
 def test_six_steps_are_three_a_kill_and_three(config, photos, undisturbed, tmp_path):
@@ -282,6 +284,14 @@ def test_an_error_in_another_thread_is_told_as_ever():
     assert told == [args]
 
 
+def test_a_second_process_in_the_folder_of_a_run_is_refused_in_one_line(config, photos, tmp_path):
+    run = tmp_path / "run"
+    with claimed(run, first=True), pytest.raises(ValueError, match=r"another process is training .*run; wait"):
+        train(config, photos, run)
+    assert not (run / "config.json").exists()
+    train(config, photos, run)
+
+
 def test_sigterm_saves_and_the_printed_command_goes_on(photos, tmp_path):
     run = tmp_path / "a run"
     arguments = [sys.executable, "-m", "vaekit", "train", str(photos), *FLAGS, "--images", "400", "--out", str(run)]
@@ -292,7 +302,7 @@ def test_sigterm_saves_and_the_printed_command_goes_on(photos, tmp_path):
         time.sleep(0.01)
     process.terminate()
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert process.returncode == 128 + signal.SIGTERM, errors
     assert len(read_records(run)) < 100
     (printed,) = re.findall(r"^stopped and saved; go on with: (.*)$", errors, re.MULTILINE)
     subprocess.run(printed, shell=True, check=True, capture_output=True, env=environment)

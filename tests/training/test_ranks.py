@@ -5,10 +5,12 @@ import datetime
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -160,7 +162,7 @@ def test_a_loss_that_is_not_finite_names_the_ranks_it_comes_from_on_all_of_them(
     assert first[2:] == 2 * [f"step 1: {likelihood}, discriminator_fake = nan on every rank"]
 
 
-def trained(config, photos, run, resume=False):
+def trained(config, photos, run, resume=False, interrupted=False):
     """Train, and return every weight there is: of the VAE, of its average and of the discriminator."""
     states = []
 
@@ -170,7 +172,8 @@ def trained(config, photos, run, resume=False):
 
     commands.build_state = keep
     try:
-        commands.train(config, photos, run, resume=resume)
+        with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+            commands.train(config, photos, run, resume=resume)
     finally:
         commands.build_state = build_state
     (state,) = states
@@ -198,7 +201,7 @@ def runs(rank, world, config, photos, folder):
     weights = {"whole": trained(config, photos, whole)}
     if rank == 0:
         interrupt_after(3, broken)
-    trained(config, photos, broken)
+    trained(config, photos, broken, interrupted=True)
     if rank == 0:
         assert 3 <= len(read_records(broken)) < 20
         shutil.copytree(broken, begun)
@@ -225,7 +228,8 @@ def stopped_at(rank, world, when, config, photos, folder):
         return agreed
 
     training.agree = agree_and_signal
-    commands.train(config, photos, folder / f"stopped-{when}")
+    with pytest.raises(KeyboardInterrupt):
+        commands.train(config, photos, folder / f"stopped-{when}")
     return len(steps)
 
 
@@ -292,6 +296,44 @@ def test_one_and_two_ranks_see_the_same_batches_and_noise_also_when_resumed_by_t
     assert_same_curve(folder / "begun-2", folder / "whole-1")
     for name, tensor in of_one["whole"].items():
         torch.testing.assert_close(of_two[0]["whole"][name], tensor, rtol=1e-2, atol=1e-4)
+
+
+def on_machines_of_their_own(rank, world, config, photos, folder):
+    """What each rank is told if the last one sees other pictures or settings, and its weights if it lacks checkpoints.
+
+    They take each other for machines of their own, which look for pictures and checkpoints by themselves.
+    """
+    last, told = rank == world - 1, []
+    copy, run = folder / f"photos-{rank}", folder / f"begun-on-{rank}"
+    shutil.copytree(photos, copy)
+    shutil.copytree(folder / "interrupted", run)
+    if last:
+        (copy / "00.png").unlink()
+        shutil.rmtree(run / "checkpoints")
+    os.environ.update(
+        LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", GROUP_RANK=str(rank), TORCHELASTIC_RUN_ID="test", RANK=str(rank)
+    )
+    socket.gethostname = lambda: f"machine-{rank}"
+    for settings, pictures in ((config, copy), (dataclasses.replace(config, lr=0.5) if last else config, photos)):
+        with pytest.raises(ValueError, match="rank") as caught:
+            commands.train(settings, pictures, folder / f"refused-{len(told)}")
+        told.append(str(caught.value))
+    return told, trained(config, photos, run, resume=True)
+
+
+def test_ranks_go_on_from_what_the_first_one_has_and_are_refused_if_they_see_other_things(
+    of_one, run_config, photos, folder
+):
+    interrupt_after(3, folder / "interrupted")
+    trained(run_config, photos, folder / "interrupted", interrupted=True)
+    (told, weights), (also_told, other_weights) = run_ranks(
+        on_machines_of_their_own, 2, folder, run_config, photos, folder
+    )
+    assert told == also_told
+    for line, name in zip(told, ("pictures", "settings"), strict=True):
+        assert f"rank 1 has other {name} than rank 0" in line
+    assert_equal(other_weights, weights)
+    assert_same_curve(folder / "begun-on-0", folder / "whole-1")
 
 
 def run_of_three(rank, world, config, photos, folder):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import CPUAccelerator
+from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import SingleDeviceStrategy
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,7 +19,9 @@ from vaekit.models.posterior import Posterior
 from vaekit.objectives.build import build_objective
 from vaekit.objectives.elbo import StandardELBO
 from vaekit.objectives.losses import discriminator_loss, vae_loss
+from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint
 from vaekit.training.adversarial import backward_discriminator, judge_through
+from vaekit.training.loop import check_before_save, to_device
 from vaekit.training.state import build_state
 from vaekit.training.step import (
     NonFiniteLoss,
@@ -26,6 +29,7 @@ from vaekit.training.step import (
     backward_whole,
     check_finite,
     clip_gradient,
+    gradient_norm,
     split_batch,
     train_step,
 )
@@ -118,7 +122,7 @@ def test_without_a_discriminator_only_the_vae_moves(fabric, tiny, generator):
     losses = train_step(fabric, state, build_objective(tiny), *batch(tiny, generator), adversarial=False)
     assert changed(vae, state.vae)
     assert not changed(discriminator, state.discriminator)
-    assert set(losses) == {"total", "kl_global", "kl_individual", "l1"}
+    assert set(losses) == {"total", "kl_global", "kl_individual", "l1", "grad_norm"}
 
 
 def test_the_loss_of_the_vae_gives_the_discriminator_no_gradient(fabric, tiny, generator):
@@ -222,7 +226,7 @@ def test_a_gradient_far_above_its_usual_norm_is_scaled_down_to_the_bound(fabric,
         scale = norm / torch.stack([weight.grad.norm() for weight in weights]).norm()
         for weight in weights:
             weight.grad *= scale
-        clip_gradient(fabric, state, 3.0)
+        clip_gradient(state, gradient_norm(state, state.vae, state.vae_optimizer), 3.0)
         return torch.stack([weight.grad.norm() for weight in weights]).norm().item()
 
     assert clip(2.0) == pytest.approx(2.0)  # the first one is usual by definition
@@ -242,6 +246,79 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_is_not_usual(fabric
     assert state.usual_norm.value == math.inf  # as before the first step
     with pytest.raises(NonFiniteLoss, match="grad_norm = nan"):
         check_finite(state)
+
+
+@pytest.mark.parametrize("clip", [None, 3.0])
+@pytest.mark.parametrize("spoilt", ["vae", "discriminator"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_finite_loss_with_a_gradient_that_is_not_moves_nothing_and_is_named(
+    fabric, tiny, generator, spoilt, value, clip
+):
+    state = build_state(fabric, tiny)
+    networks = {"vae": state.vae, "discriminator": state.discriminator}
+    before = {name: parameters(network) for name, network in networks.items()}
+    next(networks[spoilt].module.parameters()).register_hook(lambda gradient: gradient * value)
+    train_step(fabric, state, build_objective(tiny), *batch(tiny, generator), adversarial=True, clip=clip)
+    assert {name for name, network in networks.items() if changed(before[name], network)} == networks.keys() - {spoilt}
+    name = "grad_norm" if spoilt == "vae" else "discriminator_grad_norm"
+    with pytest.raises(NonFiniteLoss, match=f"step 1: {name} = (nan|inf)"):
+        check_finite(state)
+
+
+@pytest.mark.parametrize("network", ["vae", "ema", "discriminator"])
+def test_weights_that_are_not_finite_are_never_saved(fabric, tiny, tmp_path, network):
+    state = build_state(fabric, tiny)
+    check_before_save(state, tmp_path)
+    next(state.networks[network].parameters()).data[0] = math.nan
+    with pytest.raises(NonFiniteLoss, match=f"the weights of {network} are not finite; not saved, no checkpoint"):
+        check_before_save(state, tmp_path)
+
+
+def scaled(config, kind):
+    """State and objective of a run in fp16, whose scaler works on a CPU as on CUDA."""
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, kind=kind))
+    fabric = Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu")])
+    return fabric, build_state(fabric, config), build_objective(config)
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_fp16_takes_a_bound_on_the_gradient_and_goes_on_with_the_scale_of_its_losses(tiny, generator, kind, tmp_path):
+    fabric, state, objective = scaled(tiny, kind)
+    x, eps = batch(tiny, generator)
+    for _ in range(3):
+        train_step(fabric, state, objective, x, eps, adversarial=True, clip=3.0)
+        check_finite(state)  # steps that overflow are skipped by design
+    state.scaler.update(2.0**7)
+    save_checkpoint(state, tmp_path, tiny)
+    _, resumed, _ = scaled(tiny, kind)
+    load_checkpoint(resumed, latest(tmp_path))
+    assert resumed.scaler.state_dict() == state.scaler.state_dict()
+    assert resumed.scaler.get_scale() == 2.0**7
+
+
+def test_fp16_that_overflows_at_every_scale_stops_the_run(tiny, generator):
+    fabric, state, objective = scaled(tiny, "adamw")
+    next(state.vae.module.parameters()).register_hook(lambda gradient: gradient * math.inf)
+
+    def steps(count):
+        for _ in range(count):
+            train_step(fabric, state, objective, *batch(tiny, generator), adversarial=False, clip=None)
+            check_finite(state)
+
+    steps(20)  # such steps are skipped by design, and the scale is halved
+    with pytest.raises(NonFiniteLoss, match="overflow in fp16 at every scale"):
+        steps(40)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
+def test_only_pinned_memory_is_copied_without_waiting(device):
+    """Elsewhere the copy would read memory that is free again (https://github.com/pytorch/pytorch/issues/189690)."""
+    x = Mock()
+    to_device(x, torch.device(device))
+    if device == "cuda":
+        x.pin_memory.return_value.to.assert_called_once_with(torch.device(device), non_blocking=True)
+    else:
+        x.to.assert_called_once_with(torch.device(device))
 
 
 def test_what_a_step_returns_and_leaves_to_be_checked_holds_no_graph(fabric, tiny, generator):

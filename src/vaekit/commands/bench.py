@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import math
 import statistics
 import sys
 import time
@@ -15,7 +15,8 @@ from vaekit.config.settings import Config
 from vaekit.data.loader import Stream
 from vaekit.objectives.build import build_objective
 from vaekit.runs.log import duration
-from vaekit.system.devices import launch, resolve_precision
+from vaekit.system.devices import Fabric, float32_products, launch, own_generators, resolve_precision
+from vaekit.system.ranks import check_one_process
 from vaekit.training.flops import step_flops
 from vaekit.training.loop import next_step
 from vaekit.training.state import build_state, fabric_of
@@ -24,7 +25,7 @@ from vaekit.training.step import check_finite
 WARM_UP = 2  # steps: the first ones allocate memory, and compile where asked to
 MATMUL = 2048  # side of the square matrices whose product gives the machine's own rate
 NUM_PICTURES = 512
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
@@ -35,10 +36,19 @@ def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
     precision), matmul_fraction (share of it that the slower kind of step reaches), peak_memory_gib (of the device; on
     a CPU of this whole process, imports included) and expected_hours of the whole run. One process; raises as `train`.
     """
+    check_one_process("bench")
+    if config.devices > 1:
+        raise ValueError("bench times one device; leave out --devices")
     config = config.resolved()
     fabric = fabric_of(config)
-    precision = resolve_precision(config.device, config.precision)
     launch(fabric)
+    with own_generators(fabric.device), float32_products(config.precision == "tf32"):
+        return bench_on(fabric, config, seconds)
+
+
+def bench_on(fabric: Fabric, config: Config, seconds: float) -> dict[str, float | str]:
+    """What `bench` returns, on devices that are launched."""
+    precision = resolve_precision(config.device, config.precision)
     state = build_state(fabric, config)
     objective = build_objective(config)
     random = np.random.default_rng(config.seed)
@@ -105,6 +115,10 @@ def peak_memory_gib(device: torch.device) -> float:
     """Most memory held so far: on a GPU by its tensors, on a CPU by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
@@ -121,11 +135,13 @@ def readable_bench(config: Config, result: dict[str, float | str]) -> str:
     rate, slow, hours = (float(result[n]) for n in ("images_per_sec", "images_per_sec_adversarial", "expected_hours"))
     speed = f"{rate:.3g} img/s without the discriminator, {slow:.3g} with it" if config.gan else f"{rate:.3g} img/s"
     length = f"{config.minutes:g} min" if config.minutes is not None else f"{config.images:,} images"
+    peak = float(result["peak_memory_gib"])
+    memory = "not known here" if math.isnan(peak) else f"{peak:.1f} GiB"
     return (
         f"{config.preset} at {height}x{width}, batch {config.batch}: {speed} "
         f"({result['device']}, {result['precision']})\n"
         f"the whole run of {length} takes about {duration(3600 * hours)}; "
-        f"peak memory {result['peak_memory_gib']:.1f} GiB\n"
+        f"peak memory {memory}\n"
         f"{result['gflop_per_image_adversarial']:.3g} GFLOP an image: {result['matmul_fraction']:.0%} of the rate of a "
         f"matrix product here ({result['matmul_gflops']:,.0f} GFLOP/s, {result['threads']} threads)"
     )

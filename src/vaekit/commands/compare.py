@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vaekit.commands.evaluate import measure_run
+from vaekit.commands.evaluate import check_normal, measure_run
 from vaekit.commands.train import train
 from vaekit.config.measuring import Features, Measuring
 from vaekit.config.presets import folder_name, model_config
@@ -22,12 +22,20 @@ from vaekit.measures.features import load_extractor
 from vaekit.measures.full import KnownSets, Say
 from vaekit.models.vae import VAE
 from vaekit.reports.comparison import COLUMNS, EntriesByModel, Entry, Subjects, draw_comparison, write_report
-from vaekit.runs.checkpoint import all_checkpoints
-from vaekit.runs.folder import FIGURE_IMAGES, FIGURES_FOLDER, PICTURES_FILE, config_of, default_run, held_out_of
+from vaekit.runs.folder import (
+    FIGURE_IMAGES,
+    FIGURES_FOLDER,
+    PICTURES_FILE,
+    config_of,
+    default_run,
+    held_out_of,
+    mark_as_output,
+)
 from vaekit.runs.log import read_records
 from vaekit.runs.prior import prior_of
 from vaekit.runs.resume import check_same_pictures, finished
-from vaekit.system.devices import available
+from vaekit.system.devices import available, float32_products
+from vaekit.system.ranks import check_one_process
 
 
 def compare(
@@ -42,7 +50,7 @@ def compare(
     labels: Path | None = None,
     normal: Iterable[str] = (),
     say: Say = lambda line: None,
-) -> Path | None:
+) -> Path:
     """Train and measure each of `models` on the pictures `images`, everything but the model alike, and report.
 
     A model is an objective, "samples", "means", "total" (the proposed one with that estimator of the variance),
@@ -52,11 +60,12 @@ def compare(
 
     Each model has a run folder in `out` (default: runs/compare-<pictures>-<preset>-<size>). Called again, it goes
     on where it stopped: a finished run is not trained again, nor measured again. Returns the path of report.html,
-    beside report.md, report.json and figures/; None if a signal asked to stop.
+    beside report.md, report.json and figures/.
 
     Raises `ValueError` for an unknown model or setting, features without weights, labels that miss files, and a folder
     with a comparison on other pictures, all before anything is trained; and what `train` and `evaluate_run` raise.
     """
+    check_one_process("compare")
     if config.devices > 1:
         raise ValueError("compare trains on one device; leave out --devices, or train the models one by one")
     if seeds < 1:
@@ -66,13 +75,11 @@ def compare(
     plan = planned(config, folder, models, seeds)
     measuring = Measuring(features, weights, labels, tuple(normal))
     check_measurable(config, images, plan, measuring)
+    mark_as_output(folder)
     for i, one in enumerate(plan, start=1):
         if not finished(one.run, one.config):
             say(f"{i} of {len(plan)}: training {one.model}, seed {one.config.seed}")
-            train(one.config, images, one.run, resume=bool(all_checkpoints(one.run)))
-        if not finished(one.run, one.config):
-            say("stopped; the same command goes on")
-            return None
+            train(one.config, images, one.run, resume=True)
     entries: dict[str, list[Entry]] = {}
     known: KnownSets = {}
     for i, one in enumerate(plan, start=1):
@@ -80,7 +87,8 @@ def compare(
         measured = measure_run(one.run, None, measuring, known, reuse=True, say=say)
         entries.setdefault(one.model, []).append(Entry(one.run, measured))
     say("drawing")
-    figures = draw_comparison(folder / FIGURES_FOLDER, entries, subjects_of(entries))
+    with float32_products():
+        figures = draw_comparison(folder / FIGURES_FOLDER, entries, subjects_of(entries))
     return write_report(folder, config, entries, figures)
 
 
@@ -108,7 +116,7 @@ def check_measurable(config: Config, images: str | Path, plan: Sequence[Planned]
     if measuring.features != "none":
         load_extractor(measuring.features, measuring.weights, available("auto"))
     pictures = prepare(resolve_source(str(images)), *config.image_size, config.channels)
-    find_labels(pictures.folder, pictures.names, measuring.labels)
+    check_normal(find_labels(pictures.folder, pictures.names, measuring.labels), measuring.normal)
     for one in plan:
         if (one.run / PICTURES_FILE).is_file():
             check_same_pictures(one.run, pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels, find_labels
 from vaekit.data.loader import HeldOut, evenly
 from vaekit.measures.diagnostics import diagnose
+from vaekit.measures.distances import AT_MOST
 from vaekit.measures.features import load_extractor
 from vaekit.measures.full import (
     KnownSets,
@@ -38,13 +40,14 @@ from vaekit.priors.base import Prior
 from vaekit.reports.charts import power_spectra
 from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.mosaic import save_png
-from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, trained_on
+from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, trained_on
 from vaekit.runs.log import read_records
-from vaekit.runs.prior import prior_of, run_prior
-from vaekit.system.devices import available, precision_here
+from vaekit.runs.prior import prior_of
+from vaekit.system.devices import available, float32_products, precision_here
 from vaekit.system.files import sha256, write_text
+from vaekit.system.ranks import check_one_process
 
-PROTOCOL_VERSION = 1  # raise it when a measure would give another number
+PROTOCOL_VERSION = 2  # raise it when a measure would give another number
 
 
 def evaluate_run(
@@ -58,6 +61,7 @@ def evaluate_run(
     limit: int | None = None,
     seed: int = 0,
     reuse: bool = False,
+    out: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Evaluation:
     """Measure a finished run on its own test pictures, or on all pictures of the folder `images`.
@@ -67,14 +71,17 @@ def evaluate_run(
     `normal` names the classes that are no anomaly; `limit` takes that many pictures, at even distances; with
     `reuse`, numbers of the same protocol that are already there are returned; `say` hears the progress.
 
-    Returns an `Evaluation`, and writes it to evaluation.json in the run (evaluation-<folder>.json for other pictures),
-    its tables beside it in Markdown and the power spectra to figures/.
+    Returns an `Evaluation`, and writes it to evaluation.json in the folder `out`, by default the run
+    (evaluation-<folder>.json for other pictures, of which those that it trained on are left out), its tables beside it
+    in Markdown and the power spectra to figures/. Where they cannot be written, `say` hears why.
 
     Raises `ValueError` for a folder without a model, pictures that are gone, fewer than two of them, labels that miss
-    files, an unknown feature space or one without its weights.
+    files, a normal class that none of them has, an unknown feature space or one without its weights.
     """
+    check_one_process("evaluate")
     measuring = Measuring(features, weights, labels, tuple(normal))
-    return measure_run(Path(run), images, measuring, {}, limit=limit, seed=seed, reuse=reuse, say=say)
+    kept_in = None if out is None else Path(out)
+    return measure_run(Path(run), images, measuring, {}, limit=limit, seed=seed, reuse=reuse, out=kept_in, say=say)
 
 
 def measure_run(
@@ -86,30 +93,33 @@ def measure_run(
     limit: int | None = None,
     seed: int = 0,
     reuse: bool = False,
+    out: Path | None = None,
     say: Say,
 ) -> Evaluation:
     """What `evaluate_run` does; `known` keeps sets of real pictures from one run of a comparison to the next."""
     started_at = time.monotonic()
     vae = VAE.from_pretrained(run, available("auto"))
     config = config_of(run, vae)
-    prepared, chosen = pictures_of(run, config, images, limit)
+    prepared, chosen = pictures_of(run, config, images, limit, say)
     labels = find_labels(prepared.folder, prepared.names, measuring.labels)
+    check_normal(labels, measuring.normal)
     extractor = None
     if measuring.features != "none":
         extractor = load_extractor(measuring.features, measuring.weights, available("auto"))
     subject = Subject(vae, prepared, HeldOut(prepared.images, chosen), extractor, seed, say, known)
     say(f"{len(chosen):,} pictures, {seen_as(config)}")
 
-    name = "evaluation" if images is None else f"evaluation-{prepared.folder.name}"
+    out = out or run
+    name = "evaluation" if images is None else name_of_other(out, prepared.folder)
     protocol = protocol_of(run, config, subject, labels, measuring.normal)
-    before = measured_before(run / f"{name}.json", protocol) if reuse else None
+    before = measured_before(out / f"{name}.json", protocol) if reuse else None
     if before is not None:
         return before
 
-    with torch.no_grad(), in_precision_of(config):
+    with torch.no_grad(), float32_products(), in_precision_of(config):
         reconstruction, posterior, errors = measure_reconstructions(subject)
         train = train_part(run, config, subject)
-        generation = measure_generations(subject, priors_of(run, config, subject, train), train)
+        generation = measure_generations(subject, priors_of(run, subject, train), train)
     say("diagnosing the latents")
     latents = diagnose(posterior, seed, config.objective)
     result = Evaluation(
@@ -123,13 +133,37 @@ def measure_run(
         not_measured=subject.missing | latents.pop("not_measured"),
         measuring_sec=round(time.monotonic() - started_at, 1),
     )
-    write_evaluation(result, run, name)
+    try:
+        say(f"the numbers are in {write_evaluation(result, out, name)}")
+    except OSError as error:
+        say(f"WARNING: the numbers are not kept: {error}; name another folder with --out")
     return result
 
 
-def pictures_of(run: Path, config: Config, images: str | Path | None, limit: int | None) -> tuple[Prepared, np.ndarray]:
+def check_normal(labels: Labels | None, normal: tuple[str, ...]) -> None:
+    """Raise `ValueError` for a normal class that no picture has: a slip of the pen would cost a whole evaluation."""
+    if normal and labels is None:
+        raise ValueError("normal classes need labels: sort pictures into class folders, or give a CSV (--labels)")
+    known = () if labels is None else labels.decided().classes
+    unknown = sorted(set(normal) - set(known))
+    if unknown:
+        raise ValueError(f"no class {', '.join(unknown)} among the labels; there are {', '.join(known[:20])}")
+
+
+def name_of_other(out: Path, pictures: Path) -> str:
+    """The name of the evaluation on other pictures: that of their folder, and more where another folder has it too."""
+    name = f"evaluation-{pictures.name}"
+    path = out / f"{name}.json"
+    if path.is_file() and json.loads(path.read_text())["protocol"]["pictures"]["folder"] != str(pictures):
+        return f"{name}-{hashlib.sha256(str(pictures).encode()).hexdigest()[:8]}"
+    return name
+
+
+def pictures_of(
+    run: Path, config: Config, images: str | Path | None, limit: int | None, say: Say
+) -> tuple[Prepared, np.ndarray]:
     """The pictures to measure a run with, and the places of those. Raises `ValueError` for fewer than two."""
-    prepared, test = held_out_of(run, config, images)
+    prepared, test = held_out_of(run, config, images, say)
     chosen = test if limit is None else test[evenly(len(test), limit)]
     if len(chosen) < 2:
         raise ValueError(
@@ -151,7 +185,7 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
     return TrainPart(prepared, indices, encode_batches(subject.vae, batches))
 
 
-def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | None) -> dict[str, Prior]:
+def priors_of(run: Path, subject: Subject, train: TrainPart | None) -> dict[str, Prior]:
     """Every prior that the run has by name: N(0, I), and those that are or can be fitted to the train latents."""
     priors: dict[str, Prior] = {}
     for name, row in PRIORS.items():
@@ -160,7 +194,7 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
         elif train is not None:
             subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
             try:
-                priors[name] = run_prior(run, config, subject.vae, name, train.posterior)
+                priors[name] = prior_of(run, subject.vae, name, train.posterior, subject.say)
             except ValueError as error:
                 subject.missing[name] = str(error)
     return priors
@@ -199,7 +233,7 @@ def protocol_of(
             "preparation": "upright, cropped to the middle, Lanczos; for distances, spectra and sharpness 8 bits",
             "crc32": subject.prepared.crc32,
         },
-        "features": None if subject.extractor is None else subject.extractor.protocol(),
+        "features": None if subject.extractor is None else subject.extractor.protocol() | {"neighbours_of": AT_MOST},
         "ms_ssim_scales": ms_ssim_scales(*config.image_size),
         "labels": None if labels is None else {"source": labels.source, "crc32": labels.crc32, "normal": normal},
         "seed": subject.seed,
@@ -225,9 +259,12 @@ def seen_as(config: Config) -> str:
     return f"cropped and resized to {height}x{width} in {kind}: what this model takes"
 
 
-def write_evaluation(result: Evaluation, run: Path, name: str) -> None:
-    """The result as JSON, its tables as Markdown, and the power spectra as a figure."""
-    write_text(result.to_json() + "\n", run / f"{name}.json")
-    write_text(result.markdown() + "\n", run / f"{name}.md")
+def write_evaluation(result: Evaluation, out: Path, name: str) -> Path:
+    """The result as JSON, whose path is returned, its tables as Markdown, and the power spectra as a figure."""
+    mark_as_output(out)
+    path = out / f"{name}.json"
+    write_text(result.to_json() + "\n", path)
+    write_text(result.markdown() + "\n", path.with_suffix(".md"))
     figure = f"power_spectra{name.removeprefix('evaluation')}.png"
-    save_png(power_spectra(result.spectra), run / FIGURES_FOLDER / figure)
+    save_png(power_spectra(result.spectra), out / FIGURES_FOLDER / figure)
+    return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,21 +11,31 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 
-from vaekit.config.settings import Config
-from vaekit.data.cache import Prepared, prepare
+from vaekit.config.settings import Config, deciding
+from vaekit.data.cache import Prepared, open_entry, prepare
 from vaekit.data.loader import HeldOut, Stream, split
 from vaekit.data.sources.folder import resolve_source
 from vaekit.measures.quick import measure
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import load_checkpoint
-from vaekit.runs.folder import FIGURE_IMAGES, default_run, write_run
+from vaekit.runs.folder import FIGURE_IMAGES, default_run, is_run, write_run
+from vaekit.runs.lock import claimed
 from vaekit.runs.log import RunLog
 from vaekit.runs.progress import fraction_done
-from vaekit.runs.resume import check_free, check_resumable, check_same_pictures, resume_command
-from vaekit.system.devices import Fabric, launch, resolve_precision
-from vaekit.system.ranks import from_rank_zero
+from vaekit.runs.resume import check_free, check_resumable, check_same_pictures, over, resume_command
+from vaekit.system.devices import Fabric, float32_products, launch, own_generators, resolve_precision
+from vaekit.system.processors import SPINNING, spins
+from vaekit.system.ranks import (
+    check_alike,
+    from_first_of_machine,
+    is_first_of_machine,
+    is_first_process,
+    object_from_rank_zero,
+)
+from vaekit.system.signals import end_as_asked
 from vaekit.training.loop import train_loop
 from vaekit.training.state import TrainState, build_state, fabric_of
 
@@ -41,45 +53,116 @@ def train(
     """Train a VAE on a folder of pictures and return it (the running average of its weights, in evaluation mode).
 
     Writes the folder `out` (default: runs/<pictures>-<preset>-<size>): model.safetensors, config.json,
-    pictures.json (their folder, and those that could not be read), log.jsonl, figures/*.png, tensorboard/ and
-    checkpoints/. With `resume`, goes on from the newest whole checkpoint of `out`; with `change_settings` even if
-    `config` has other settings than those it began with.
+    pictures.json (their folder, and those that could not be read), trained_on.npy (checksums of those it trained on),
+    log.jsonl, figures/*.png, tensorboard/ and checkpoints/. With `resume`, goes on from the newest whole checkpoint of
+    `out`, or starts the run where there is none yet; with `change_settings` even if `config` has other settings than
+    those it began with. A run that is over is not trained again. Random generators of the caller stay as they are.
 
-    Raises `ValueError` for settings or pictures that cannot work, before anything is written, `NonFiniteLoss` if the
-    training diverges, and `OSError` if the finished run cannot be written; before its end that is only a warning.
+    Ctrl-C and SIGTERM end the training after the current step: it is saved, and `KeyboardInterrupt` or `SystemExit`
+    raised. Raises `ValueError` for settings or pictures that cannot work, before anything is written, and for a run
+    that another process is training; `NonFiniteLoss` if the training diverges, and `OSError` if the finished run cannot
+    be written; before its end that is only a warning.
     """
     config = config.resolved()
     run = Path(out) if out is not None else default_run(config, images)
     folder = resolve_source(str(images))
-    newest, problems = check_resumable(run, config, change_settings) if resume else (None, [])
-    if not resume:
-        check_free(run)
-
+    if is_run(folder):
+        raise ValueError(f"{images} is a run, not pictures; to go on with it: vaekit train --resume {images}")
+    check_apart(run, folder)
+    first = is_first_process()
+    start = starting_point(run, config, resume, change_settings) if first else Start()
     fabric = fabric_of(config)
-    # Before the ranks connect: collectives have a time limit, which a rank could exceed waiting for the pictures.
-    prepared = prepare(folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
-    if resume:
-        check_same_pictures(run, prepared)
-    pictures = split_pictures(prepared, config)
-
+    look = partial(prepare, folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
+    prepared = look() if is_first_of_machine() and "TORCHELASTIC_RUN_ID" not in os.environ else None
+    if prepared is not None and first:
+        check_pictures(start, run, prepared, config)  # before other processes are started
+        if start.over:
+            return finished_model(run, first)
     launch(fabric)
+    with claimed(run, first), own_generators(fabric.device), float32_products(config.precision == "tf32"):
+        prepared = opened(from_first_of_machine(lambda: str((prepared or look()).path)))
+        if first:
+            start = starting_point(run, config, resume, change_settings)  # no other process can change it from here on
+            check_pictures(start, run, prepared, config)
+        start = object_from_rank_zero(start)
+        if start.over:
+            return finished_model(run, first)
+        return train_in(fabric, config, run, folder, split_pictures(prepared, config), start)
+
+
+def train_in(fabric: Fabric, config: Config, run: Path, folder: Path, pictures: TrainingPictures, start: Start) -> VAE:
+    """Train in the folder of a run that no other process writes, from `start`; what `train` returns and raises."""
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     state = build_state(fabric, config)
-    if newest is not None:
-        load_checkpoint(state, newest)
-    if problems:
-        tell(console, f"WARNING: {'; '.join(problems)}; going on from {newest}")
+    if start.newest is not None:
+        load_checkpoint(state, start.newest)
+    step, settings = int(state.counters["step"]), json.dumps(deciding(config))
+    check_alike(step=f"{step:,}", settings=settings, pictures=f"{pictures.prepared.crc32:08x}")
+    if start.problems:
+        tell(console, f"WARNING: {'; '.join(start.problems)}; going on from {start.newest}")
     if fabric.is_global_zero:
-        write_run(run, None if resume else config, folder, prepared)
+        fresh = config if start.newest is None else None
+        write_run(run, fresh, folder, pictures.prepared, pictures.train_indices)
     tell(console, summary(fabric, config, state, pictures, run))
 
-    resumed, over = int(state.counters["step"]), fraction_done(config, state.counters) >= 1
-    with RunLog(run, resumed, console, enabled=fabric.is_global_zero, measure_again=over) as log:
+    again = fraction_done(config, state.counters) >= 1
+    with RunLog(run, step, console, enabled=fabric.is_global_zero, measure_again=again) as log:
         inspect = partial(measure_and_draw, fabric, config, state, pictures.held_out, run, log)
-        finished = train_loop(fabric, config, state, pictures.stream, run, log, inspect)
-    stopped = f"stopped and saved; go on with: {resume_command(run)}"
-    tell(console, f"done: model and figures are in {run}" if finished else stopped)
+        stopped_by = train_loop(fabric, config, state, pictures.stream, run, log, inspect)
+    if stopped_by:
+        tell(console, f"stopped and saved; go on with: {resume_command(run)}")
+        end_as_asked(stopped_by)
+    tell(console, f"done: model and figures are in {run}")
     return state.ema.eval()
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts: from its newest usable checkpoint, with what is wrong with those after it; or anew.
+
+    `over`: there is nothing left to train, measure or draw.
+    """
+
+    newest: Path | None = None
+    problems: tuple[str, ...] = ()
+    over: bool = False
+
+
+def starting_point(run: Path, config: Config, resume: bool, change_settings: bool) -> Start:
+    """Where the run in a folder starts. Raises `ValueError` if it cannot go on, or the folder is taken."""
+    if not resume:
+        check_free(run)
+        return Start()
+    newest, problems = check_resumable(run, config, change_settings)
+    return Start(newest, tuple(problems), newest is not None and over(run, config, newest))
+
+
+def finished_model(run: Path, first: bool) -> VAE:
+    """The model of a run that is over; a command that is repeated, by a scheduler for instance, ends well."""
+    longer = "to train it longer, add --change-settings and more --minutes or --images"
+    tell(Console(stderr=True, quiet=not first), f"{run} is finished; {longer}")
+    return VAE.from_pretrained(run)
+
+
+def check_pictures(start: Start, run: Path, prepared: Prepared, config: Config) -> None:
+    """Raise `ValueError` for too few pictures, or others than a run that goes on began with."""
+    if start.newest is not None:
+        check_same_pictures(run, prepared)
+    split_pictures(prepared, config)
+
+
+def check_apart(run: Path, pictures: Path) -> None:
+    """Raise `ValueError` if a run would be written around the pictures, and so take its own figures for some."""
+    if pictures.resolve().is_relative_to(run.resolve()):
+        raise ValueError(f"the pictures are in {run}, where the run would be written; give another --out")
+
+
+def opened(entry: str) -> Prepared:
+    """The prepared pictures at a place in the cache of this machine."""
+    prepared = open_entry(Path(entry))
+    if prepared is None:
+        raise ValueError(f"the prepared pictures in {entry} are gone; start again, which prepares them anew")
+    return prepared
 
 
 def tell(console: Console, text: str) -> None:
@@ -124,14 +207,17 @@ def preparing(console: Console) -> Callable[[int, int], None]:
 
 
 def summary(fabric: Fabric, config: Config, state: TrainState, pictures: TrainingPictures, run: Path) -> str:
-    """What is about to happen, in three lines, and a fourth where ranks do not compute what one process would."""
+    """What is about to happen, in three lines, and more where the caller should know something."""
     height, width = config.image_size
     parameters = sum(p.numel() for p in state.ema.parameters()) / 1e6
     length = f"{config.minutes:g} min" if config.minutes is not None else f"{config.images:,} images"
     prepared = pictures.prepared
     skipped = f", {len(prepared.skipped)} unreadable (see pictures.json)" if prepared.skipped else ""
     own_share = fabric.world_size > 1 and fabric.device.type != "cuda" and has_batch_norm(config)
-    note = "\nBatchNorm: each process normalises its own share of the batch" if own_share else ""
+    notes = ["BatchNorm: each process normalises its own share of the batch"] if own_share else []
+    if fabric.device.type == "cpu" and torch.get_num_threads() > 1 and spins():
+        notes.append(SPINNING)
+    note = "".join(f"\n{line}" for line in notes)
     precision = resolve_precision(config.device, config.precision)
     return (
         f"{len(prepared):,} pictures at {height}x{width}: {len(pictures.train_indices):,} to train, "
@@ -155,10 +241,8 @@ def measure_and_draw(
     Before the end of the run only some of the test pictures are used. The model runs in the precision of the run: bf16
     moves the PSNR in the fourth digit (docs/log.md) and is several times faster.
     """
-    for buffer in state.ema.buffers():  # ranks on CPUs have BatchNorm statistics of their own
-        from_rank_zero(buffer)
-    batches = (x.to(fabric.device) for x in held_out.batches(TEST_BATCH, None if at_end else FIGURE_IMAGES))
-    with fabric.autocast():
+    batches = held_out.batches(TEST_BATCH, None if at_end else FIGURE_IMAGES)
+    with fabric.autocast(), float32_products():
         measured, judged = measure(
             state.ema, batches, objective=config.objective, rank=fabric.global_rank, world=fabric.world_size
         )
@@ -175,5 +259,5 @@ def measure_and_draw(
     log.say(f"latents: {judged.sentence}" if judged.ok else f"WARNING, latents: {judged.sentence}")
     from vaekit.commands.draw import draw_figures  # here, since matplotlib would delay the first step
 
-    with fabric.autocast():
+    with fabric.autocast(), float32_products():
         draw_figures(state.ema, run, held_out.some(FIGURE_IMAGES), config.seed)

@@ -70,8 +70,10 @@ class Config:
     """auto takes the first there is."""
     devices: int = field(default=1, metadata=FREE)
     """Processes on this machine, one a device; torchrun sets it by itself."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """fp32, or mixed precision: auto is bf16 where the hardware has it; logarithms and variances stay in fp32."""
+    threads: int | None = field(default=None, metadata=FREE)
+    """Threads of each process on CPUs; by default one for each processor that it may use."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """fp32 (tf32: coarser and faster, on CUDA), or mixed: auto is bf16 where the hardware has it."""
     split: float = field(default=0.8, metadata=fixed("test pictures would be some that it has trained on"))
     """Fraction of the pictures of each folder, in the order of names, to train on; the rest is the test set."""
     flip: bool = True
@@ -81,7 +83,7 @@ class Config:
     draws: int = field(default=5, metadata=FREE)
     """How many times over the run to evaluate on test pictures and draw the figures."""
     save_every_minutes: float = field(default=10.0, metadata=FREE)
-    """Minutes between two checkpoints."""
+    """Most minutes between two checkpoints; the first comes after one, and then ten over the run or more."""
     network: Network = field(default_factory=Network, metadata=fixed(SHAPES))
     discriminator: Discriminator = field(default_factory=Discriminator)
     weights: Weights = field(default_factory=Weights)
@@ -90,6 +92,8 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("channels", "images", "batch", "devices", "log_every_steps", "draws"):
             check_at_least(name, getattr(self, name), 1)
+        if self.threads is not None:
+            check_at_least("threads", self.threads, 1)
         if self.minutes is not None:
             check_above_zero("minutes", self.minutes)
         check_above_zero("lr", self.lr)
@@ -200,10 +204,19 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
+def deciding(config: Config) -> dict[str, Any]:
+    """The settings by dotted name that decide what a run computes: all that are not `FREE`."""
+    return {name: value for name, value in flatten(dataclasses.asdict(config)).items() if not is_free(name)}
+
+
+def is_free(name: str) -> bool:
+    """Whether a setting, by its dotted name, does not affect what is computed."""
+    return name in ON_CHANGE and ON_CHANGE[name].free
+
+
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Those of the differences that change what a run computes: the others are `FREE`."""
-    free = {name for name, rule in ON_CHANGE.items() if rule.free}
-    return {name: values for name, values in differences(old, new).items() if name not in free}
+    return {name: values for name, values in differences(old, new).items() if not is_free(name)}
 
 
 def refusal(name: str, value: Any) -> str | None:

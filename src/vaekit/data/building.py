@@ -1,6 +1,5 @@
 """Build an entry of the cache: pictures are decoded in parallel and written in order; a killed build is resumed."""
 
-import fcntl
 import hashlib
 import io
 import json
@@ -12,21 +11,23 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vaekit.data.decoding import UnreadablePicture, read_picture
 from vaekit.system.files import replacing
+from vaekit.system.locks import held
 
 PIXELS_FILE, INDEX_FILE, DONE_FILE = "images.npy", "index.json", "done.json"
 SAVE_EVERY_FILES = 256  # what a killed build loses at most
 KEEP_UNFINISHED_SEC = 7 * 24 * 3600
-SCRATCH_PREFIX = ".building-"
+SCRATCH_PREFIX, LOCKS_FOLDER = ".building-", ".locks"
+CURE = "set VAEKIT_CACHE to a folder on a disk of this machine that you can write to"
 
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
@@ -70,40 +71,18 @@ class Request:
         return header.getvalue()
 
 
-@contextmanager
-def locked(entry: Path, wait: bool = True) -> Iterator[bool]:
+def locked(entry: Path, wait: bool = True) -> AbstractContextManager[bool]:
     """Hold the lock of an entry, once it is free; without `wait`, yield False at once if another process holds it."""
-    path = scratch(entry, ".lock")
-    while True:
-        with open(path, "ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            except OSError as error:
-                cure = "set VAEKIT_CACHE to a folder on a disk of this machine"
-                raise OSError(f"cannot lock {path} ({error.strerror}); {cure}") from error
-            if not is_at(file, path):
-                continue  # its last holder removed it while we waited
-            try:
-                yield True
-            finally:
-                path.unlink()
-            return
+    locks = entry.parent / LOCKS_FOLDER
+    if not locks.is_dir():
+        locks.mkdir(exist_ok=True)
+        shutil.copymode(entry.parent, locks)  # who may write to the cache may lock it
+    return held(locks / entry.name, wait, CURE)
 
 
-def is_at(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is still what stands at `path`."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def scratch(entry: Path, suffix: str = "") -> Path:
-    """Where an entry is built; with ".lock", the file whose lock its builder holds."""
-    return entry.with_name(f"{SCRATCH_PREFIX}{entry.name}{suffix}")
+def scratch(entry: Path) -> Path:
+    """Where an entry is built."""
+    return entry.with_name(f"{SCRATCH_PREFIX}{entry.name}")
 
 
 def build(entry: Path, request: Request, workers: int, progress: Progress | None) -> None:
@@ -235,7 +214,7 @@ def write_bytes(file: FileIO, data: bytes | memoryview, request: Request) -> Non
 def does_not_fit(folder: Path, request: Request, reason: str | None) -> OSError:
     needed, free = request.num_bytes / 2**20, shutil.disk_usage(folder).free / 2**20
     return OSError(
-        f"cannot write_bytes the prepared pictures to {folder} ({reason}): they take {needed:,.1f} MiB and "
+        f"cannot write the prepared pictures to {folder} ({reason}): they take {needed:,.1f} MiB and "
         f"{free:,.1f} MiB are free; make room, or set VAEKIT_CACHE to a folder on a larger disk"
     )
 

@@ -1,16 +1,19 @@
 """Decode every picture once, into one memory-mapped file of pixels that later runs open without decoding."""
 
+import hashlib
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 
-from vaekit.data.building import INDEX_FILE, PIXELS_FILE, Progress, Request, build, locked
+from vaekit.data.building import CURE, INDEX_FILE, PIXELS_FILE, Progress, Request, build, locked
 from vaekit.data.sources.folder import find_pictures
+from vaekit.system.processors import processors
 
 FORMAT_VERSION = 2  # raise it when the same files give other pixels: entries are made anew, fingerprints stay
 
@@ -38,6 +41,18 @@ class Prepared:
     def fingerprint(self) -> str:
         """Name the pictures: a hash of the files (names, sizes, times) and of the height, width and channels."""
         return self.path.name.partition("-")[0]
+
+    @property
+    def names_sha256(self) -> str:
+        """Hash of the names in their order, which decide what is trained on (`loader.split`)."""
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+
+    def checksums(self, indices: Iterable[int] | None = None) -> np.ndarray:
+        """A number for the pixels of each picture, or of those of `indices`: uint64, by which it is known again."""
+        images = np.asarray(self.images)
+        some = range(len(self)) if indices is None else indices
+        digests = [hashlib.blake2b(images[i].data, digest_size=8).digest() for i in some]
+        return np.frombuffer(b"".join(digests), dtype="<u8")
 
     def verify(self) -> bool:
         """Read all pixels and say whether they are still those that were written."""
@@ -77,11 +92,15 @@ def prepare(
     entry = (cache_dir or default_cache_dir()) / f"{request.fingerprint()}-{FORMAT_VERSION}"
     prepared = open_entry(entry)
     if prepared is None:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with locked(entry):
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            lock = locked(entry)
+        except OSError as error:
+            raise OSError(f"no place for prepared pictures: {error}; {CURE}") from error
+        with lock:
             prepared = open_entry(entry)  # made while we waited
             if prepared is None:
-                build(entry, request, workers or os.cpu_count() or 1, progress)
+                build(entry, request, workers or processors(), progress)
                 prepared = open_entry(entry)
                 assert prepared is not None, entry
     return prepared

@@ -1,7 +1,9 @@
 """Which images train and which test, and the order in which they come. N, C, H, W as in `Prepared.images`."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +23,7 @@ def split(names: Sequence[str], train_fraction: float) -> tuple[np.ndarray, np.n
     """
     num_images = len(names)
     if not 0 < train_fraction < 1:
-        raise ValueError(f"train_fraction is {train_fraction}; choose a number between 0 and 1, such as 0.8")
+        raise ValueError(f"split is {train_fraction}; choose a number between 0 and 1, such as 0.8")
     folders: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         folders.setdefault(name.rpartition("/")[0], []).append(i)
@@ -34,8 +36,8 @@ def split(names: Sequence[str], train_fraction: float) -> tuple[np.ndarray, np.n
         num_train = target
     if not 0 < num_train < num_images:
         raise ValueError(
-            f"train_fraction {train_fraction} of {num_images} images leaves {num_train} to train on and "
-            f"{num_images - num_train} to test on; add images or choose another fraction"
+            f"split {train_fraction} of {num_images} pictures leaves {num_train} to train on and "
+            f"{num_images - num_train} to test on; add pictures or choose another split"
         )
     return np.flatnonzero(train), np.flatnonzero(~train)
 
@@ -89,6 +91,26 @@ class Stream:
         return order, generator.integers(2, size=len(order), dtype=bool)
 
 
+class Batches(Sequence[Tensor]):
+    """Images by the batch, each read when it is asked for: (size, C, H, W), float32 in [-1, 1]."""
+
+    def __init__(self, images: np.ndarray, indices: np.ndarray, size: int):
+        self.images, self.indices, self.at_once = images, indices, size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.at_once)
+
+    def size(self, i: int) -> int:
+        """Images in batch i, without reading them."""
+        return min(self.at_once, len(self.indices) - i * self.at_once)
+
+    def __getitem__(self, i: int) -> Tensor:  # type: ignore[override]  # one batch, no slices
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        chosen = self.indices[i * self.at_once : (i + 1) * self.at_once]
+        return to_float(torch.from_numpy(self.images[chosen]))
+
+
 class HeldOut:
     """The images kept from training: in order, never mirrored, float32 in [-1, 1].
 
@@ -99,11 +121,10 @@ class HeldOut:
         self.images = np.asarray(images)
         self.indices = indices
 
-    def batches(self, size: int, limit: int | None = None) -> Iterator[Tensor]:
-        """Yield `limit` images, or all: (size, C, H, W) each, the last batch holds what is left."""
+    def batches(self, size: int, limit: int | None = None) -> Batches:
+        """`limit` images, or all: (size, C, H, W) each, the last batch holds what is left."""
         chosen = self.indices if limit is None else self.indices[evenly(len(self.indices), limit)]
-        for start in range(0, len(chosen), size):
-            yield to_float(torch.from_numpy(self.images[chosen[start : start + size]]))
+        return Batches(self.images, chosen, size)
 
     def some(self, limit: int) -> Tensor:
         """Return `limit` images, or all if they are fewer: (N, C, H, W)."""

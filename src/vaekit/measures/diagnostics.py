@@ -106,15 +106,18 @@ def kl_of_moments(by_entry: Entries) -> Tensor:
 def correlations(posterior: Posterior) -> dict[str, float | None]:
     """`mean` and `largest` |correlation| of two different entries of the aggregate posterior; None where d is one.
 
-    Entries that are independent still show about 0.8 / sqrt(N) on average, by chance, which adds d (d - 1) / (4 N) nats
-    to `kl_full_gaussian`: `by_chance`, where there are many more images than entries.
+    Means that are independent still correlate by about 0.8 / sqrt(N) on average, by chance, which adds to
+    `kl_full_gaussian` the nats `by_chance`: ((sum s)^2 - sum s^2) / (4 N), where s is the share of each entry's
+    variance that its means have. The noise of the posteriors, the rest, is known exactly and correlates with nothing.
+    To second order in the correlations, so for many more images than entries.
     """
     posterior = checked(posterior)
     n, d = posterior.mean.shape
-    by_chance = d * (d - 1) / (4 * n)
+    covariance = torch.cov(posterior.mean.T, correction=0) + posterior.var.mean(0).diag()
+    share = posterior.mean.var(0, correction=0) / covariance.reshape(d, d).diagonal()
+    by_chance = (share.sum().square() - share.square().sum()).item() / (4 * n)
     if d < 2:
         return {"mean": None, "largest": None, "by_chance": by_chance}
-    covariance = torch.cov(posterior.mean.T, correction=0) + posterior.var.mean(0).diag()
     std = covariance.diagonal().sqrt()
     off_diagonal = (covariance / std / std[:, None]).abs().fill_diagonal_(0)
     mean, largest = off_diagonal.sum().item() / (d * (d - 1)), off_diagonal.max().item()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from vaekit.data.loader import Batches
 from vaekit.measures.diagnostics import Verdict, entries, kl_of_moments, std_histogram, verdict
 from vaekit.measures.pictures import l1, laplacian_energy, psnr
 from vaekit.models.posterior import Posterior
@@ -58,7 +59,7 @@ def evaluate(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> dict[str, fl
 
 def measure(
     vae: VAE,
-    batches: Iterable[Tensor],
+    batches: Iterable[Tensor] | Batches,
     seed: int = 0,
     *,
     objective: str | None = None,
@@ -67,21 +68,38 @@ def measure(
 ) -> tuple[dict[str, float], Verdict]:
     """What `evaluate` returns, and a verdict on the latents in words, which names the weights of `objective`.
 
-    With `world` ranks every one of them must call this with the same model and batches; each works on every
+    With `world` ranks every one of them must call this with the same model and batches; each measures every
     `world`-th batch, and all get the numbers of one process.
     """
-    with evaluating(vae):
+    with evaluating(vae) as device:
         rows = [
-            measure_images(vae, x, eps)
-            if i % world == rank
-            else x.new_zeros(len(x), len(PER_IMAGE) + 2 * vae.latent_dim)
-            for i, (x, eps) in enumerate(with_noise(vae, batches, seed))
+            torch.zeros(len(eps), len(PER_IMAGE) + 2 * vae.latent_dim, device=device)
+            if x is None
+            else measure_images(vae, x.to(device), eps.to(device))
+            for x, eps in shared_out(vae, batches, seed, rank, world)
         ]
     if not rows:
         raise ValueError("no pictures to measure; give at least two")
     # Rows of the images of other ranks are zero, so the sum over the ranks is exact.
     by_image = sum_over_ranks(torch.cat(rows)) if world > 1 else torch.cat(rows)
     return summarise(by_image.cpu().double(), objective)  # some devices have no float64
+
+
+def shared_out(
+    vae: VAE, batches: Iterable[Tensor] | Batches, seed: int, rank: int, world: int
+) -> Iterator[tuple[Tensor | None, Tensor]]:
+    """Each batch of this rank with its noise eps (B, d), and for those of other ranks None with theirs.
+
+    Of `Batches` only those of this rank are read.
+    """
+    if not isinstance(batches, Batches):
+        for i, (x, eps) in enumerate(with_noise(vae, batches, seed)):
+            yield x if i % world == rank else None, eps
+        return
+    generator = torch.Generator().manual_seed(seed)
+    for i in range(len(batches)):
+        eps = torch.randn(batches.size(i), vae.latent_dim, generator=generator)
+        yield batches[i] if i % world == rank else None, eps
 
 
 def measure_images(vae: VAE, x: Tensor, eps: Tensor) -> Tensor:

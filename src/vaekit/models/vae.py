@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 DECODED_AT_ONCE = 16  # pictures: 256x256 is costly
 ENCODED_AT_ONCE = 50
+FAR_OUT = 1.5  # pixels beyond this are not in [-1, 1], even after some sharpening
 
 
 class VAE(nn.Module):
@@ -46,35 +48,53 @@ class VAE(nn.Module):
         self.config_json = config_json
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return next(self.parameters()).dtype
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.parameters()).device
 
     def encode(self, x: Tensor) -> Posterior:
-        """x (B, C, H, W) in [-1, 1] -> the posterior of each picture. Raises `ValueError` for another shape."""
-        if x.ndim != 4 or x.shape[1:] != self.image_shape:
-            expected = ", ".join(map(str, self.image_shape))
+        """x (B, C, H, W) in [-1, 1], of any floating type -> the posterior of each picture.
+
+        Raises `ValueError` for another shape, for no picture and for pixels that are whole numbers; warns of pixels
+        that do not look like [-1, 1].
+        """
+        expected = ", ".join(map(str, self.image_shape))
+        if x.ndim != 4 or x.shape[1:] != self.image_shape or not len(x):
             raise ValueError(f"pictures of shape {tuple(x.shape)}; this model takes (B, {expected}) in [-1, 1]")
-        return Posterior(*self.encoder(x))
+        if not x.is_floating_point():
+            raise ValueError(f"pictures of {x.dtype}; this model takes floats in [-1, 1]: give x / 127.5 - 1 for bytes")
+        if not torch.compiler.is_compiling():
+            warn_of_range(x)
+        return Posterior(*self.encoder(x.to(self.dtype)))
 
     def latents_of(self, tensors: Iterable[Tensor]) -> Posterior:
         """What `encode` returns, made of its tensors again."""
         return Posterior(*tensors)
 
     def decode(self, z: Tensor) -> Tensor:
-        """z (B, d) -> x_hat (B, C, H, W), about [-1, 1] but not clamped. Raises `ValueError` for another shape."""
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+        """z (B, d) of any floating type -> x_hat (B, C, H, W), about [-1, 1] but not clamped.
+
+        Raises `ValueError` for another shape, for no latents and for whole numbers.
+        """
+        if z.ndim != 2 or z.shape[1] != self.latent_dim or not len(z):
             raise ValueError(f"latents of shape {tuple(z.shape)}; this model takes (B, {self.latent_dim})")
-        return self.decoder(z)
+        if not z.is_floating_point():
+            raise ValueError(f"latents of {z.dtype}; this model takes floats")
+        return self.decoder(z.to(self.dtype))
 
     def forward(self, x: Tensor, eps: Tensor) -> Pass:
         """One pass of training: x (B, C, H, W) and noise eps (B, d).
 
         Everything a training step needs goes through here, since DistributedDataParallel only sees `forward`.
         """
-        posterior = self.encode(x)
+        posterior = Posterior(*self.encoder(x))
         z = posterior.sample(eps)
-        return Pass(posterior.tensors, z, self.decode(z))
+        return Pass(posterior.tensors, z, self.decoder(z))
 
     @torch.no_grad()
     def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:
@@ -107,8 +127,9 @@ class VAE(nn.Module):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> VAE:
-        """Load what `save_pretrained` or a training run wrote, in evaluation mode.
+        """Load what `save_pretrained` or a training run wrote: in evaluation mode, without gradients.
 
+        To train it on: `vae.train().requires_grad_()`.
         A model whose networks were your own needs them again: `encoder` and `decoder`, whose weights are then loaded.
         Raises `ValueError` if the folder holds no model, one whose weights do not fit its config or these networks, or
         one of networks that are not given.
@@ -134,7 +155,20 @@ class VAE(nn.Module):
             networks = "its config" if encoder is None else "these networks"
             raise ValueError(f"the weights in {path} do not fit {networks}: {error}") from error
         # As in training: the same kernels, so the same pixels to the last bit, and the faster ones.
-        return vae.to(device).to(memory_format=torch.channels_last).eval()
+        return vae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def warn_of_range(x: Tensor) -> None:
+    """Warn if pictures look as if they were in [0, 1] or [0, 255], which gives pictures too, and wrong ones."""
+    lowest, highest = (bound.item() for bound in x.detach().aminmax())
+    if lowest >= 0 and highest > lowest:
+        cure = "2 * x - 1" if highest <= 1 else "x / 127.5 - 1"
+    elif max(-lowest, highest) > FAR_OUT:
+        cure = "x / 127.5 - 1 for bytes, or another scale"
+    else:
+        return
+    text = f"pixels from {lowest:.3g} to {highest:.3g}; this model takes pictures in [-1, 1]: give {cure}"
+    warnings.warn(text, stacklevel=3)
 
 
 @contextmanager

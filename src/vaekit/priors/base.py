@@ -6,14 +6,18 @@ Letters: N latents of d entries.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vaekit.config.variants import PRIORS, FittedBy, code_of
+
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
 class Prior(Protocol):
@@ -49,8 +53,8 @@ def log_standard_normal(z: Tensor) -> Tensor:
 class FittedPrior(Prior, Protocol):
     """A density that was fitted to latents, and can be kept in a file."""
 
-    def save(self, path: str | Path) -> None:
-        """Write it, whole or not at all; `load_prior` reads it."""
+    def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
+        """Write it with the metadata, whole or not at all; `load_prior` reads it."""
 
 
 def fit_prior(name: str, z: Tensor, seed: int) -> FittedPrior:

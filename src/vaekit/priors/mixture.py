@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.priors.base import log_standard_normal
+from vaekit.priors.base import NO_METADATA, log_standard_normal
 from vaekit.system.files import read_tensors, write_tensors
 
 NAME = "gaussian-mixture"  # in the files
@@ -65,10 +65,10 @@ class GaussianMixturePrior:
         parts = [log_normal(z, mean, scale) for mean, scale in zip(self.mean, self.scale, strict=True)]
         return torch.logsumexp(torch.stack(parts, 1) + self.weights.log(), 1)
 
-    def save(self, path: str | Path) -> None:
-        """Write weights, mean and scale as safetensors; a reader sees the old file or the new."""
+    def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
+        """Write weights, mean and scale as safetensors, with metadata; a reader sees the old file or the new."""
         tensors = {"weights": self.weights, "mean": self.mean, "scale": self.scale}
-        write_tensors(tensors, Path(path), {"prior": NAME})
+        write_tensors(tensors, Path(path), {"prior": NAME, **metadata})
 
     @classmethod
     def load(cls, path: str | Path) -> GaussianMixturePrior:
@@ -166,7 +166,7 @@ def fit_by_em(points: np.ndarray, components: int, covariance: str, seed: int) -
     return GaussianMixturePrior(
         weights=torch.from_numpy(mixture.weights_).float(),
         mean=torch.from_numpy(center) + unit * torch.from_numpy(mixture.means_).float(),
-        scale=scale.float() * (unit if covariance == "diag" else unit[:, None]),
+        scale=(scale.float() * (unit if covariance == "diag" else unit[:, None])).contiguous(),  # as from a file
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import math
 import platform
 import statistics
@@ -23,7 +22,7 @@ from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.figures import joint_histograms, latent_rows, sampled, side_by_side, transitions
 from vaekit.reports.mosaic import Pixels, save_png
 from vaekit.reports.tables import ABSENT, GENERATIONS, MEASURES, Table, caveats, number
-from vaekit.system.files import write_text
+from vaekit.system.files import json_text, write_text
 
 FD, KD = ("fd_effnet", "fid"), ("kd_effnet", "kid")
 RECONSTRUCTION = ("l1", "psnr", "ssim", "ms_ssim", "lpips", "laplacian_ratio", "spectrum_db", *FD, *KD)
@@ -122,7 +121,7 @@ def write_report(folder: Path, config: Config, entries: EntriesByModel, figures:
         *(f"<h3>{html.escape(caption)}</h3>\n{inline(path)}" for caption, path in figures.items()),
     ]
     numbers = {model: [{"run": str(entry.run), **entry.measured} for entry in runs] for model, runs in entries.items()}
-    contents = {"md": "\n\n".join(markdown), "html": "\n".join(page), "json": json.dumps(numbers, indent=1)}
+    contents = {"md": "\n\n".join(markdown), "html": "\n".join(page), "json": json_text(numbers, indent=1)}
     for suffix, text in contents.items():
         write_text(text + "\n", folder / f"report.{suffix}")
     return folder / "report.html"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaekit.reports.tables import ABSENT, GENERATIONS, Table, by_measure, caveats
+from vaekit.system.files import json_text
 
 RECONSTRUCTION_HEADINGS = {"sampled": "from sampled z", "mean": "from the mean"}
 PROBED = ("accuracy", "balanced_accuracy", "auroc", "average_precision")
@@ -48,7 +49,7 @@ class Evaluation(dict[str, Any]):
 
     def to_json(self) -> str:
         """The text of evaluation.json; `Evaluation.from_json` is its inverse."""
-        return json.dumps(self, indent=1)
+        return json_text(self, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Evaluation:

@@ -21,17 +21,18 @@ from torch.optim import Optimizer
 
 from vaekit.config.settings import Config, changes
 from vaekit.models.vae import CONFIG_FILE
-from vaekit.system.files import flush, read_tensors, replacing, sha256, write_tensors, write_text
+from vaekit.system.files import flush, read_tensors, replacing, sha256, write_json, write_tensors, write_text
 
 FOLDER = "checkpoints"
 OPTIMIZERS_FILE = "optimizers.pt"
+SCALER = "scaler"  # beside the optimisers, which have names of their own
 STATE_FILE = "state.json"
 SUMS_FILE = "SHA256SUMS"  # what `sha256sum *` prints there; `sha256sum -c SHA256SUMS` checks it by hand
 KEEP = 2
 
 
 class State(Protocol):
-    """What a checkpoint holds: networks and optimisers by name, and plain counters."""
+    """What a checkpoint holds: networks and optimisers by name, the scaler of fp16 losses, and plain counters."""
 
     @property
     def networks(self) -> Mapping[str, nn.Module]: ...
@@ -39,6 +40,7 @@ class State(Protocol):
     @property
     def optimizers(self) -> Mapping[str, Optimizer]: ...
 
+    scaler: torch.amp.GradScaler | None
     counters: dict[str, float]
 
 
@@ -73,10 +75,11 @@ def write_files(state: State, folder: Path, config: Config) -> None:
         write_tensors(network.state_dict(), folder / f"{name}.safetensors")
     # Serialised to memory first: where torch writes a file itself, it hides the reason why the disk refuses.
     optimizers = io.BytesIO()
-    torch.save({name: optimizer.state_dict() for name, optimizer in state.optimizers.items()}, optimizers)
+    states = {name: optimizer.state_dict() for name, optimizer in state.optimizers.items()}
+    torch.save(states if state.scaler is None else states | {SCALER: state.scaler.state_dict()}, optimizers)
     with replacing(folder / OPTIMIZERS_FILE) as unfinished:
         unfinished.write_bytes(optimizers.getbuffer())
-    write_text(json.dumps(state.counters) + "\n", folder / STATE_FILE)
+    write_json(state.counters, folder / STATE_FILE)
     write_text(config.to_json() + "\n", folder / CONFIG_FILE)
     write_text(checksums(folder), folder / SUMS_FILE)
 
@@ -99,6 +102,8 @@ def load_checkpoint(state: State, folder: Path) -> None:
     for name, optimizer in state.optimizers.items():
         settings = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": optimizers[name]["state"], "param_groups": settings})
+    if state.scaler is not None and SCALER in optimizers:  # absent where the run began in another precision
+        state.scaler.load_state_dict(optimizers[SCALER])
     state.counters = saved
 
 

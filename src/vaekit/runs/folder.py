@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import numpy as np
 from vaekit.config.settings import Config
 from vaekit.data.cache import Prepared, prepare
 from vaekit.data.loader import split
-from vaekit.data.sources.folder import resolve_source
+from vaekit.data.sources.folder import OUTPUT_MARK, resolve_source
 from vaekit.models.vae import CONFIG_FILE, VAE
-from vaekit.system.files import remove_unfinished, write_text
+from vaekit.system.files import remove_unfinished, replacing, write_json, write_text
 
 PICTURES_FILE = "pictures.json"
+TRAINED_ON_FILE = "trained_on.npy"
 FIGURES_FOLDER = "figures"
 FIGURE_IMAGES = 400  # the paper's fig. 6 shows 400 test images
 
@@ -29,10 +31,24 @@ class Pictures:
     num_images: int
     skipped: list[tuple[str, str]]
     crc32: int | None = None  # of the pixels; runs of before have none
+    names_sha256: str | None = None  # of the names, which decide what is trained on; runs of before have none
 
     def matches(self, prepared: Prepared) -> bool:
-        """Whether `prepared` holds these pictures: the same files, or the same pixels in other files."""
-        return prepared.fingerprint == self.fingerprint or prepared.crc32 == self.crc32
+        """Whether `prepared` holds these pictures, split alike: the same files, or their pixels by the same names."""
+        same_pixels = prepared.crc32 == self.crc32 and self.names_sha256 in (None, prepared.names_sha256)
+        return prepared.fingerprint == self.fingerprint or same_pixels
+
+
+def mark_as_output(folder: Path) -> None:
+    """Make a folder for what vaekit writes, and mark it: its pictures are never taken for pictures to learn from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / OUTPUT_MARK).exists():
+        write_text("made by vaekit, which does not look for pictures here\n", folder / OUTPUT_MARK)
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder holds a run."""
+    return all((Path(folder) / name).is_file() for name in (CONFIG_FILE, PICTURES_FILE))
 
 
 def default_run(config: Config, images: str | Path, prefix: str = "") -> Path:
@@ -46,7 +62,7 @@ def read_run_config(run: Path) -> Config:
     """The config of a run. Raises `ValueError` if the folder holds no run."""
     path = run / CONFIG_FILE
     if not path.is_file():
-        raise ValueError(f"no run in {run}: {CONFIG_FILE} is missing; leave out --resume to start one")
+        raise ValueError(f"no run in {run}: {CONFIG_FILE} is missing; name the pictures to start one there")
     try:
         return Config.from_json(path.read_text())
     except ValueError as error:
@@ -71,32 +87,67 @@ def read_pictures(run: Path) -> Pictures:
         raise ValueError(f"{path} does not say where the pictures are ({error}); name their folder") from error
 
 
-def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared) -> None:
-    """Write to the folder of a run its config, and where its pictures came from.
+def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared, trained: np.ndarray) -> None:
+    """Write to the folder of a run its config, where its pictures came from, and those of the places `trained`.
 
     `config` is None for a resumed run, which has one: changed settings are written with its next checkpoint.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    mark_as_output(run)
     for place in (run, run / FIGURES_FOLDER):
         remove_unfinished(place)
     if config is not None:
         write_text(config.to_json() + "\n", run / CONFIG_FILE)
     skipped = list(prepared.skipped)
-    pictures = Pictures(str(folder.resolve()), prepared.fingerprint, len(prepared), skipped, prepared.crc32)
-    write_text(json.dumps(asdict(pictures), indent=2) + "\n", run / PICTURES_FILE)
+    identity = (prepared.fingerprint, len(prepared), skipped, prepared.crc32, prepared.names_sha256)
+    write_json(asdict(Pictures(str(folder.resolve()), *identity)), run / PICTURES_FILE)
+    if config is not None or not (run / TRAINED_ON_FILE).exists():
+        with replacing(run / TRAINED_ON_FILE) as unfinished, unfinished.open("wb") as file:
+            np.save(file, np.unique(prepared.checksums(trained)))
 
 
-def held_out_of(run: Path, config: Config, images: str | Path | None = None) -> tuple[Prepared, np.ndarray]:
-    """The pictures to measure a run with, and which of them it has not trained on: all, if they are not its own.
+def held_out_of(
+    run: Path, config: Config, images: str | Path | None = None, say: Callable[[str], object] = lambda line: None
+) -> tuple[Prepared, np.ndarray]:
+    """The pictures to measure a run with, and which of them it has not trained on.
 
-    `images` is their folder, None for the run's own. Raises `ValueError` if those are gone or have changed.
+    `images` is their folder, None for the run's own. Of other pictures those that the run trained on are known one by
+    one, and left out with a line. Raises `ValueError` if its own are gone or have changed, or none is left.
     """
     if images is None:
         prepared = own_pictures(run, config)
     else:
         prepared = prepare(resolve_source(str(images)), *config.image_size, config.channels)
-    own = (run / PICTURES_FILE).is_file() and read_pictures(run).matches(prepared)
-    return prepared, split(prepared.names, config.split)[1] if own else np.arange(len(prepared))
+    if (run / PICTURES_FILE).is_file() and read_pictures(run).matches(prepared):
+        return prepared, split(prepared.names, config.split)[1]
+    seen = np.isin(prepared.checksums(), trained_checksums(run, prepared))
+    if seen.all():
+        raise ValueError(f"{run} trained on all {len(prepared)} pictures in {prepared.folder}; name a folder of others")
+    if seen.any():
+        say(f"{seen.sum():,} of the {len(prepared):,} pictures are left out: {run} trained on them")
+    return prepared, np.flatnonzero(~seen)
+
+
+def trained_checksums(run: Path, prepared: Prepared) -> np.ndarray:
+    """The `Prepared.checksums` of what a run trained on; empty where a run of before kept none.
+
+    Raises `ValueError` if such a run may have trained on `prepared`, which are in its folder.
+    """
+    if (run / TRAINED_ON_FILE).is_file():
+        try:
+            return np.load(run / TRAINED_ON_FILE, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{run / TRAINED_ON_FILE} is damaged: {error}") from error
+    if (run / PICTURES_FILE).is_file() and Path(read_pictures(run).folder) == prepared.folder:
+        raise changed(run, prepared.folder)
+    return np.array([], np.uint64)
+
+
+def changed(run: Path, folder: Path | str) -> ValueError:
+    """The error for pictures of a run that are no longer as they were."""
+    return ValueError(
+        f"the pictures in {folder} are no longer those of {run}: it is not known which of them are its test pictures; "
+        "name a folder, and those that it trained on are left out"
+    )
 
 
 def trained_on(run: Path, config: Config, at_hand: Prepared | None = None) -> tuple[Prepared, np.ndarray]:
@@ -116,8 +167,5 @@ def own_pictures(run: Path, config: Config) -> Prepared:
         raise ValueError(f"the pictures of {run} are no longer in {pictures.folder}; name their folder")
     prepared = prepare(resolve_source(pictures.folder), *config.image_size, config.channels)
     if not pictures.matches(prepared):
-        raise ValueError(
-            f"the pictures in {pictures.folder} are no longer those of {run}: it is not known which of them it "
-            "trained on; name a folder of others"
-        )
+        raise changed(run, pictures.folder)
     return prepared

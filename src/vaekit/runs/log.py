@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from vaekit.system.files import json_text
+
 LOG_FILE = "log.jsonl"
 PLAIN_LINE_EVERY_SEC = 15.0  # where there is no terminal to redraw a bar on
-NOT_SHOWN = ("total", "features", "grad_norm")  # what the bar has no room for
+NOT_SHOWN = ("total", "features", "grad_norm", "discriminator_grad_norm")  # what the bar has no room for
 
 
 class RunLog:
@@ -73,7 +75,7 @@ class RunLog:
         """Append one record, which must hold `step`, to both logs; text goes to the file alone."""
         if not self.enabled:
             return
-        self.unwritten += json.dumps(record).encode() + b"\n"
+        self.unwritten += json_text(record).encode() + b"\n"
         with suppress(OSError):
             self.flush()
         try:

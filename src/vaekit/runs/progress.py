@@ -7,14 +7,16 @@ from collections.abc import Mapping
 
 from vaekit.config.settings import Config
 
+SOON_SEC, TENTH = 60.0, 0.1
+
 Counters = Mapping[str, float]  # step, images_seen and elapsed_sec of a run
 
 
 def fraction_done(config: Config, counters: Counters) -> float:
     """Share of the run that is over, by images or by the clock; schedules are functions of it."""
     if config.minutes is not None:
-        return counters["elapsed_sec"] / (60 * config.minutes)
-    return counters["images_seen"] / config.images
+        return min(1.0, counters["elapsed_sec"] / (60 * config.minutes))
+    return min(1.0, counters["images_seen"] / config.images)
 
 
 class Pace:
@@ -28,19 +30,25 @@ class Pace:
         self.price = price
         self.started_at = time.monotonic() - counters["elapsed_sec"]
         self.saved_at = self.logged_at = counters["elapsed_sec"]
+        self.saved_fraction = fraction_done(config, counters) if counters["step"] else -1.0  # the first is soon due
         self.logged_images = counters["images_seen"]
 
     def clock(self) -> float:
         """Seconds of training up to now."""
         return time.monotonic() - self.started_at
 
-    def save_due(self, now: float) -> bool:
-        """Whether the last checkpoint is older than it may be."""
-        return now - self.saved_at > 60 * self.config.save_every_minutes
+    def save_due(self, now: float, fraction: float) -> bool:
+        """Whether the last checkpoint is older than it may be: in time, or for more than a minute a tenth of the run.
 
-    def saved(self, now: float) -> None:
+        The first comes after a minute: a run of minutes has something to go on from too.
+        """
+        longest = 60 * self.config.save_every_minutes
+        waited = now - self.saved_at
+        return waited > longest or (waited > min(SOON_SEC, longest) and fraction - self.saved_fraction > TENTH)
+
+    def saved(self, now: float, fraction: float) -> None:
         """Count from here to the next checkpoint, whether or not the disk took this one."""
-        self.saved_at = now
+        self.saved_at, self.saved_fraction = now, fraction
 
     def images_per_sec(self, counters: Counters) -> float:
         """Speed since the last call, or since the loop began."""

@@ -10,6 +10,7 @@ from vaekit.data.cache import Prepared
 from vaekit.models.vae import WEIGHTS_FILE
 from vaekit.runs.checkpoint import all_checkpoints, counters, newest_usable
 from vaekit.runs.folder import read_pictures, read_run_config
+from vaekit.runs.log import read_records
 from vaekit.runs.progress import fraction_done
 
 
@@ -21,22 +22,30 @@ def check_free(run: Path) -> None:
 
 def resume_command(run: Path) -> str:
     """What to type to go on with a run."""
-    return f"vaekit train --resume --out {shlex.quote(str(run))}"
+    return f"vaekit train --resume {shlex.quote(str(run))}"
 
 
-def check_resumable(run: Path, config: Config, change_settings: bool = False) -> tuple[Path, list[str]]:
-    """The newest checkpoint of `run` that can be used, and what is wrong with those after it.
+def check_resumable(run: Path, config: Config, change_settings: bool = False) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of `run` that can be used, and what is wrong with those after it; None before the first.
 
-    Raises `ValueError` if there is none, or if the settings are not its own and may not or cannot be changed.
+    Raises `ValueError` if none of them can be used, or if the settings are not its own and may not be changed.
     """
+    if not all_checkpoints(run):
+        check_free(run)
+        return None, []
     saved = read_run_config(run)
     check_settings(run, saved, config, change_settings)
-    if not all_checkpoints(run):
-        raise ValueError(f"{run} ended before its first checkpoint; leave out --resume to start it anew")
     newest, problems = newest_usable(run, saved, config)
     if newest is None:
         raise ValueError(f"no checkpoint to go on from: {'; '.join(problems)}; start anew with another --out")
     return newest, problems
+
+
+def over(run: Path, config: Config, newest: Path) -> bool:
+    """Whether the run came to its end: the model is there, and the log has its last measurement."""
+    done = counters(newest)
+    measured = any(record["step"] == done["step"] and "test/verdict" in record for record in read_records(run))
+    return fraction_done(config, done) >= 1 and measured and (run / WEIGHTS_FILE).is_file()
 
 
 def check_settings(run: Path, saved: Config, config: Config, change_settings: bool = False) -> None:

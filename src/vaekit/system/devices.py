@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+CUDA_ALONE = ("fp16", "tf32")  # losses cannot be scaled elsewhere, and there is no such unit
 BACKENDS = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # for tensors on the CPU and on the GPU
 WATCH_SEC = 1.0
 
@@ -22,15 +28,22 @@ def make_fabric(device: str, devices: int, precision: str, batch_size: int) -> F
 
     `device` is "auto" or the name of one, `devices` the processes on this machine, `precision` as `resolve_precision`
     takes it and `batch_size` the images of a step that the ranks share. `launch` starts the other processes, after the
-    first one has made all checks that need no other process. Raises `ValueError` for a device that is not here and for
-    a batch that cannot be shared evenly.
+    first one has made all checks that need no other process. Raises `ValueError` for devices that are not here, for
+    a batch that cannot be shared evenly, and for several processes in a notebook, which cannot start them.
     """
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     ranks = int(os.environ.get("WORLD_SIZE", devices))
     if batch_size % ranks:
         raise ValueError(f"batch {batch_size} cannot be shared evenly by {ranks} processes")
+    accelerator = available(device)
+    check_count(accelerator, ranks_here)
+    if ranks > 1 and "LOCAL_RANK" not in os.environ and hasattr(sys, "ps1"):
+        raise ValueError(
+            "a notebook or prompt cannot start several processes; train with `vaekit train --devices` or torchrun "
+            "from a terminal, or on one device"
+        )
     return Fabric(
-        accelerator=available(device),
+        accelerator=accelerator,
         devices=ranks_here,
         num_nodes=ranks // ranks_here,
         strategy=DDPStrategy(process_group_backend=BACKENDS) if ranks > 1 else "auto",
@@ -63,6 +76,26 @@ def end_with(launcher: int) -> None:
     threading.Thread(target=watch, daemon=True, name="end-with-launcher").start()
 
 
+def check_count(device: str, count: int) -> None:
+    """Raise `ValueError` if there are fewer than `count` devices of a kind here."""
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device, count)
+    if count > there:
+        have = f"{there} {device} device{'s' if there > 1 else ''}"
+        raise ValueError(f"{have} here, {count} asked for; give --devices {there}, or --device cpu")
+
+
+def limit_threads(limit: int) -> None:
+    """Let torch use at most so many threads in this process, unless OMP_NUM_THREADS says how many."""
+    if "OMP_NUM_THREADS" not in os.environ and limit < torch.get_num_threads():
+        use_threads(limit)
+
+
+def use_threads(threads: int) -> None:
+    """Let torch use so many threads in this process, whatever the environment says; Fabric then leaves them alone."""
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
 def available(device: str) -> str:
     """The device asked for, or the first there is. Raises `ValueError` if it is not there."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -75,11 +108,11 @@ def available(device: str) -> str:
 def resolve_precision(device: str, precision: str) -> str:
     """`precision`, and for "auto" bf16 where the hardware multiplies it, else fp32.
 
-    Raises `ValueError` for a device that is not here, and for fp16 where losses cannot be scaled.
+    Raises `ValueError` for a device that is not here, and for fp16 and tf32 without CUDA.
     """
     device = available(device)
-    if precision == "fp16" and device != "cuda":
-        raise ValueError(f"fp16 needs a CUDA device, this is {device}; choose --precision bf16 or fp32")
+    if precision in CUDA_ALONE and device != "cuda":
+        raise ValueError(f"{precision} needs a CUDA device, this is {device}; choose --precision bf16 or fp32")
     if precision != "auto":
         return precision
     has_bf16 = {
@@ -93,7 +126,35 @@ def resolve_precision(device: str, precision: str) -> str:
 def precision_here(precision: str) -> str:
     """The precision of a run on the first device of this machine, which need not be the one it was trained on.
 
-    fp16 belongs to CUDA; elsewhere such a run takes what `auto` gives.
+    fp16 belongs to CUDA; elsewhere such a run takes what `auto` gives. Nothing is measured or drawn in tf32.
     """
-    elsewhere = precision == "fp16" and available("auto") != "cuda"
+    if precision == "tf32":
+        return "fp32"
+    elsewhere = precision in CUDA_ALONE and available("auto") != "cuda"
     return resolve_precision("auto", "auto" if elsewhere else precision)
+
+
+@contextmanager
+def own_generators(device: torch.device) -> Iterator[None]:
+    """Seed torch's global random generators inside: they belong to the caller, and are as before afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def float32_products(tf32: bool = False) -> Iterator[None]:
+    """Products of float32 matrices and convolutions on CUDA: whole, or with the 10 bits of TF32; as before afterwards.
+
+    torch has convolutions in TF32 unless it is told not to: three digits, in what calls itself fp32.
+    """
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer versions have other names for it
+        before = [place.allow_tf32 for place in places]
+        try:
+            for place in places:
+                place.allow_tf32 = tf32
+            yield
+        finally:
+            for place, allowed in zip(places, before, strict=True):
+                place.allow_tf32 = allowed

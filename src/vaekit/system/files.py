@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,7 +24,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # what this user's files have; some libraries write theirs for the user alone
         yield unfinished
+        unfinished.chmod(mode)
         flush(unfinished)
         unfinished.replace(path)
     finally:
@@ -35,8 +41,10 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk and outlive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file, or the names in a folder, are on the disk and outlive a power cut. Windows has no folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -47,6 +55,27 @@ def write_text(text: str, path: Path) -> None:
     """Write a text file; a reader sees the old file or the new."""
     with replacing(path) as unfinished:
         unfinished.write_text(text)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write a value as readable JSON; a reader sees the old file or the new."""
+    write_text(json_text(value, indent=2) + "\n", path)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON: numbers that are not finite, which JSON does not have, become null."""
+    return json.dumps(finite_or_none(value), indent=indent, allow_nan=False)
+
+
+def finite_or_none(value: Any) -> Any:
+    """The same value with None for every number that is not finite, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite_or_none(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(inner) for inner in value]
+    return value
 
 
 def sha256(path: Path) -> str:
@@ -65,6 +94,15 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str,
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
+
+
+def read_metadata(path: Path) -> dict[str, str] | None:
+    """The metadata of a safetensors file; None if it is missing, damaged or something else."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -10,20 +10,24 @@ from contextlib import contextmanager
 from functools import partial
 
 from vaekit.system.memory import keep_freed_memory
+from vaekit.system.processors import processors
 
 
-def own_process(device: str) -> None:
+def own_process(device: str, ranks: int = 1) -> None:
     """Set up the process of a command that computes on `device` ("auto" or a name): faster, with fewer tracebacks.
+
+    Threads are as many as processors may be used, shared by `ranks` processes on this machine.
 
     Call it before anything imports Lightning Fabric. Raises `ValueError` for a device that is not here.
     """
     with import_blocked("torchmetrics"):
         import lightning_fabric  # noqa: F401  # torchmetrics is a third of the time to the first step
 
-    from vaekit.system.devices import available
+    from vaekit.system.devices import available, limit_threads
 
     if available(device) == "cpu":
         keep_freed_memory()
+    limit_threads(max(1, processors() // ranks))
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the summary of a command says the same
     if getattr(threading.excepthook, "func", None) is not without_tensorboard:
         threading.excepthook = partial(without_tensorboard, threading.excepthook)

@@ -7,11 +7,18 @@ that is exactly the gradient of one process: no extra factor.
 """
 
 import math
-from typing import Any
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+PATIENCE = timedelta(days=30)
+Plain = TypeVar("Plain")  # what pickles
 
 
 class SumOverRanks(torch.autograd.Function):
@@ -51,8 +58,8 @@ def from_rank_zero(x: Tensor) -> None:
         dist.broadcast(x, 0)
 
 
-def agree(clock: float, stop: bool) -> tuple[float, bool]:
-    """Rank 0's clock, and whether *any* rank was asked to stop: both differ between processes, decisions must not.
+def agree(clock: float, stop: int) -> tuple[float, int]:
+    """Rank 0's clock, and the signal that asked *any* rank to stop, or 0: both differ between processes.
 
     Between the CPUs (see `devices.BACKENDS`), so that no process waits for a GPU.
     """
@@ -62,7 +69,62 @@ def agree(clock: float, stop: bool) -> tuple[float, bool]:
     shared = torch.tensor(mine, dtype=torch.float64)
     dist.all_reduce(shared, dist.ReduceOp.MAX)
     clock, asked = shared.tolist()
-    return clock, bool(asked)
+    return clock, int(asked)
+
+
+def object_from_rank_zero(value: Plain) -> Plain:
+    """Rank 0's `value`, which can be pickled, on every rank."""
+    if not is_distributed():
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, 0)
+    return shared[0]
+
+
+def from_first_of_machine(make: Callable[[], Plain]) -> Plain:
+    """What `make` gives the first process of each machine, for all of it; the others wait, for days if need be.
+
+    They wait in a group with a time limit of its own: that of other collectives is minutes, for lost processes.
+    """
+    if not is_distributed():
+        return make()
+    patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
+    here = socket.gethostname()
+    mine = (here, make()) if is_first_of_machine() else None
+    everyone: list[tuple[str, Plain] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine, group=patient)
+    return dict(found for found in everyone if found is not None)[here]
+
+
+def check_alike(**facts: str) -> None:
+    """Raise `ValueError` on every rank where one has another value of a fact than rank 0."""
+    if not is_distributed():
+        return
+    everyone: list[dict[str, str]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(everyone, facts)
+    for rank, theirs in enumerate(everyone):
+        for name, value in theirs.items():
+            if value != everyone[0][name]:
+                raise ValueError(
+                    f"rank {rank} has other {name} than rank 0: {value} instead of {everyone[0][name]}; "
+                    "give all ranks the same command, pictures and run folder"
+                )
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks for all ranks; known before they have met."""
+    return is_first_of_machine() and os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0")) == "0"
+
+
+def is_first_of_machine() -> bool:
+    """Whether this is the first process of its machine; known before the ranks have met."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def check_one_process(command: str) -> None:
+    """Raise `ValueError` for a command that several processes would each do in full, writing the same files."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"{command} works in one process; start it without torchrun")
 
 
 def which_ranks(condition: bool) -> str:

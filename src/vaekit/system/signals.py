@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
+from typing import NoReturn
+
+EXIT_STATUS = 128  # of a process that a signal ended, plus the number of the signal, as shells have it
 
 
 class StopSignals:
-    """While open, the first Ctrl-C or SIGTERM only sets `requested`; a second one interrupts at once."""
+    """While open, the first Ctrl-C or SIGTERM only sets `requested`, its number; a second one interrupts at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = 0
         self.previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -27,5 +30,16 @@ class StopSignals:
 
     def request(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+            end_as_asked(number)
+        self.requested = number
+
+
+def end_as_asked(number: int) -> NoReturn:
+    """Raise what the signal raises in any program: `KeyboardInterrupt` for Ctrl-C, else `SystemExit` with its status.
+
+    A caller's loop over several trainings ends, `train && evaluate` stops there, and a scheduler knows that the job is
+    to be started again.
+    """
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(EXIT_STATUS + number)

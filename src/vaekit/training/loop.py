@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +25,30 @@ from vaekit.runs.checkpoint import latest, save_checkpoint
 from vaekit.runs.log import RunLog
 from vaekit.runs.progress import Pace, fraction_done
 from vaekit.system.devices import Fabric
+from vaekit.system.processors import load
 from vaekit.system.ranks import agree
 from vaekit.system.signals import StopSignals
 from vaekit.training.flops import step_flops
 from vaekit.training.optimizers import set_learning_rates
-from vaekit.training.state import TrainState, update_ema
-from vaekit.training.step import NonFiniteLoss, check_finite, train_step
+from vaekit.training.state import TrainState, settle_batch_norm, update_ema
+from vaekit.training.step import NonFiniteLoss, check_finite, check_weights, split_batch, train_step
+from vaekit.training.threads import ThreadWatch
+
+SETTLE_STEPS = 10  # batches whose statistics the averaged model gets
 
 Inspect = Callable[[bool], None]  # looks at the state of a run, at the end (True) or on the way; all ranks call it
 
 
 def train_loop(
     fabric: Fabric, config: Config, state: TrainState, stream: Stream, run: Path, log: RunLog, inspect: Inspect
-) -> bool:
-    """Step until the run is over (True) or a signal asks to stop (False); either way it is saved."""
+) -> int:
+    """Step until the run is over (0) or a signal asks to stop (its number); either way it is saved."""
     objective = build_objective(config, state.memory)
     counters = state.counters
     pace = Pace(config, counters, price_of_discriminator(config))
     progress = fraction_done(config, counters)
-    stopping = False  # the same on all ranks: a signal that arrives after they agreed counts at the next step
+    stopping = 0  # the signal, the same on all ranks: a signal that arrives after they agreed counts at the next step
+    watch = thread_watch(fabric, config, pace.clock(), log)
     with StopSignals() as stop:
         while progress < 1 and not stopping:
             set_learning_rates(state.optimizers, config, progress)
@@ -53,11 +59,12 @@ def train_loop(
             counters["step"] += 1
             counters["images_seen"] += config.batch
             now, stopping = agree(pace.clock(), stop.requested)
+            watch.look(now)
             counters["elapsed_sec"] = now
             before, progress = progress, fraction_done(config, counters)
 
             logging = counters["step"] % config.log_every_steps == 0 or progress >= 1
-            saving = pace.save_due(now)
+            saving = pace.save_due(now, progress)
             if logging or saving or fabric.device.type == "cpu":  # elsewhere the check waits for the device
                 stop_if_not_finite(state, run)
             if logging:
@@ -65,20 +72,43 @@ def train_loop(
                 record = counters | {name: loss.item() for name, loss in losses.items()} | {"images_per_sec": rate}
                 log.write(record)
                 log.show(progress, record, pace.left_sec(counters, rate), list(losses))
-            if math.floor(progress * config.draws) > math.floor(before * config.draws) and progress < 1:
+            drawing = math.floor(progress * config.draws) > math.floor(before * config.draws) and progress < 1
+            if drawing or saving:
+                settle_averaged(fabric, config, state, stream)
+            if drawing:
                 with warn_on_oserror(log):
                     inspect(False)
             if saving:
-                pace.saved(now)
+                pace.saved(now, progress)
+                check_before_save(state, run)
                 with warn_on_oserror(log):
                     save_run(fabric, state, run, config, log)
+    watch.end()
+    settle_averaged(fabric, config, state, stream)
     stop_if_not_finite(state, run)
+    check_before_save(state, run)
     save_run(fabric, state, run, config, log)
     if progress < 1:
-        return False
+        return stopping
     inspect(True)
     log.sync()
-    return True
+    return 0
+
+
+def thread_watch(fabric: Fabric, config: Config, now: float, log: RunLog) -> ThreadWatch:
+    """Watches for other programs that keep processors busy; only a run that depends on the clock changes its threads.
+
+    Others are told, once: sums over other numbers of threads differ in their last bits.
+    """
+    most = torch.get_num_threads() if fabric.device.type == "cpu" and fabric.world_size == 1 else 1
+
+    @cache  # so that each is said once
+    def tell(threads: int) -> None:
+        if threads < most:
+            log.say(f"other programs keep processors busy; --resume --threads {threads} may be faster")
+
+    changes = config.minutes is not None and config.threads is None
+    return ThreadWatch(most, torch.set_num_threads if changes else tell, load, now)
 
 
 def price_of_discriminator(config: Config) -> float:
@@ -114,23 +144,54 @@ def next_step(
     )
 
 
-def next_batch(fabric: Fabric, config: Config, stream: Stream, counters: dict[str, float]) -> tuple[Tensor, Tensor]:
+def settle_averaged(fabric: Fabric, config: Config, state: TrainState, stream: Stream) -> None:
+    """Give the averaged model BatchNorm statistics of its own, before it is measured and saved.
+
+    From the first pictures of the run, in parts as the training step has them; each rank takes all of them, and so has
+    the statistics of one process.
+    """
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(SETTLE_STEPS):
+            position: dict[str, float] = {"step": step, "images_seen": step * config.batch}
+            x, eps = next_batch(fabric, config, stream, position, rank=0, world=1)
+            for chunk in split_batch(len(x), config.micro_batch):
+                yield x[chunk], eps[chunk]
+
+    with fabric.autocast():
+        settle_batch_norm(state.ema, batches())
+
+
+def next_batch(
+    fabric: Fabric,
+    config: Config,
+    stream: Stream,
+    counters: dict[str, float],
+    rank: int | None = None,
+    world: int | None = None,
+) -> tuple[Tensor, Tensor]:
     """This rank's share of the step's pictures x (B, C, H, W) in [-1, 1] and noise eps (B, d).
 
     The noise is drawn for the global batch on the CPU, so it is the same on any number and kind of devices.
     """
+    rank = fabric.global_rank if rank is None else rank
+    world = world or fabric.world_size
     seed = np.random.SeedSequence([config.seed, int(counters["step"])]).generate_state(2)
-    torch.manual_seed(int(seed[0]) + fabric.global_rank)  # dropout
+    torch.manual_seed(int(seed[0]) + rank)  # dropout
     noise = torch.Generator().manual_seed(int(seed[1]))
     eps = torch.randn(config.batch, config.latent_dim, generator=noise)
-    pictures = stream.batch(int(counters["images_seen"]), config.batch, fabric.global_rank, fabric.world_size)
+    pictures = stream.batch(int(counters["images_seen"]), config.batch, rank, world)
     x = to_float(to_device(pictures, fabric.device)).contiguous(memory_format=torch.channels_last)
-    return x, to_device(eps.chunk(fabric.world_size)[fabric.global_rank], fabric.device)
+    return x, to_device(eps.chunk(world)[rank], fabric.device)
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """`x` on the device, without waiting for it: a copy to CUDA is only asynchronous from pinned memory."""
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+    """`x` on the device, on CUDA without waiting for it.
+
+    Only pinned memory is kept until it is copied: elsewhere `non_blocking` would read memory that is free again
+    (https://github.com/pytorch/pytorch/issues/189690).
+    """
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def save_run(fabric: Fabric, state: TrainState, run: Path, config: Config, log: RunLog) -> None:
@@ -151,12 +212,23 @@ def save_run(fabric: Fabric, state: TrainState, run: Path, config: Config, log: 
 
 
 def stop_if_not_finite(state: TrainState, run: Path) -> None:
-    """Raise `NonFiniteLoss` if a loss was not finite, and name the last good checkpoint."""
-    try:
+    """Raise `NonFiniteLoss` if a loss or gradient was not finite, and name the last good checkpoint."""
+    with last_good_named(run, "stopped before the update"):
         check_finite(state)
+
+
+def check_before_save(state: TrainState, run: Path) -> None:
+    """Raise `NonFiniteLoss` if a weight is not finite, and name the last good checkpoint."""
+    with last_good_named(run, "not saved"):
+        check_weights(state)
+
+
+@contextmanager
+def last_good_named(run: Path, done: str) -> Iterator[None]:
+    """Add to a `NonFiniteLoss` what was done, where to go on from, and what to try."""
+    try:
+        yield
     except NonFiniteLoss as error:
         newest = latest(run)
         kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been saved yet"
-        raise NonFiniteLoss(
-            f"{error}; stopped before the update, {kept}. Try a lower --lr, or --precision fp32"
-        ) from error
+        raise NonFiniteLoss(f"{error}; {done}, {kept}. Try a lower --lr, or --precision fp32") from error

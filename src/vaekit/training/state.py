@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from vaekit.config.settings import Config
 from vaekit.models.build import build_discriminator
 from vaekit.models.vae import VAE, build_vae
-from vaekit.networks.norms import synchronise_batch_norm
+from vaekit.networks.norms import BATCHNORM_MOMENTUM, synchronise_batch_norm
 from vaekit.objectives.moments import MomentsMemory
-from vaekit.system.devices import Fabric, make_fabric
+from vaekit.system.devices import Fabric, make_fabric, use_threads
 from vaekit.training.optimizers import discriminator_optimizer, vae_optimizer
 
 NORM_RATE = 0.01  # weight of a new norm in its running average, which spans a hundred steps
@@ -54,14 +54,15 @@ class TrainState:
     """Everything that changes during a run.
 
     `vae`, `discriminator` and the optimisers are Fabric's wrappers: call the wrapped networks; `.module` is the network
-    itself. Without a discriminator, it and its optimiser are None; without `moments_memory`, so is `memory`.
-    `unchecked` are the steps that `check_finite` has not seen yet.
+    itself. `scaler` scales the losses of fp16 runs. Without a discriminator, it and its optimiser are None; without
+    `moments_memory`, so is `memory`. `unchecked` are the steps that `check_finite` has not seen yet.
     """
 
     vae: Any
     vae_optimizer: Any
     ema: VAE
     usual_norm: UsualNorm
+    scaler: torch.amp.GradScaler | None = None
     discriminator: Any = None
     discriminator_optimizer: Any = None
     memory: MomentsMemory | None = None
@@ -86,7 +87,9 @@ class TrainState:
 
 
 def fabric_of(config: Config) -> Fabric:
-    """The devices, ranks and precision that a config asks for; see `make_fabric`."""
+    """The devices, threads, ranks and precision that a config asks for; see `make_fabric`."""
+    if config.threads is not None:
+        use_threads(config.threads)
     return make_fabric(config.device, config.devices, config.precision, config.batch)
 
 
@@ -108,6 +111,7 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
         vae.decoder.compile(mode=config.compile)
     wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
     state = TrainState(wrapped, wrapped_optimizer, ema, UsualNorm().to(fabric.device))
+    state.scaler = getattr(fabric.strategy.precision, "scaler", None)
     if config.moments_memory:
         state.memory = MomentsMemory(config.moments_memory, config.latent_dim).to(fabric.device)
     if config.gan:
@@ -121,8 +125,30 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
 
 @torch.no_grad()
 def update_ema(ema: VAE, vae: VAE, decay: float, step: int) -> None:
-    """Update the running average of the weights, with a lower decay early in the run. Buffers are copied."""
+    """Update the running average of the weights, with a lower decay early in the run.
+
+    The statistics of live BatchNorm are those of other weights; `settle_batch_norm` takes those of the averaged ones.
+    """
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(ema.parameters()), list(vae.parameters()), 1 - decay)
-    for averaged, current in zip(ema.buffers(), vae.buffers(), strict=True):
-        averaged.copy_(current)
+
+
+@torch.no_grad()
+def settle_batch_norm(ema: VAE, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Take the statistics of live BatchNorm anew, as means over batches of pictures and noise, as `forward` takes them.
+
+    Without live BatchNorm nothing happens. As `torch.optim.swa_utils.update_bn`, for weights that were averaged over
+    steps (Izmailov et al., 2018).
+    """
+    layers = [layer for layer in ema.modules() if type(layer) is nn.BatchNorm2d]
+    if not layers:
+        return
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # all batches count alike
+        layer.train()
+    for x, eps in batches:
+        ema(x, eps)
+    for layer in layers:
+        layer.momentum = BATCHNORM_MOMENTUM
+        layer.eval()

@@ -19,10 +19,13 @@ from vaekit.training.adversarial import Judge, backward_discriminator, judge_thr
 from vaekit.training.state import Step, TrainState
 
 TINY = 1e-30
+GRAD_NORM = "grad_norm"
+FOLLOWING = ("total", GRAD_NORM, f"discriminator_{GRAD_NORM}")
+LEAST_SCALE = 2.0**-24  # of fp16 losses; it begins at 2^16
 
 
 class NonFiniteLoss(ArithmeticError):
-    """A loss term became infinite or not a number; no such step changed a weight."""
+    """A loss term or a gradient became infinite or not a number; no such step changed a weight."""
 
 
 def train_step(
@@ -41,8 +44,8 @@ def train_step(
     x (B, C, H, W) in [-1, 1] and the noise eps (B, d) are this rank's share of the step; `adversarial` brings in the
     discriminator. The author's code takes both gradients before both updates; that is the same step, since the
     discriminator sees the reconstructions made before the update either way. `clip` bounds the VAE's gradient, see
-    `clip_gradient`. A step with a loss that is not finite changes no weight; `check_finite` says so. Nothing here
-    waits for the device.
+    `clip_gradient`. A step with a loss or a gradient that is not finite changes no weight; `check_finite` says so.
+    Nothing here waits for the device.
     """
     chunks = split_batch(len(x), micro_batch)
     features = objective.compares_features
@@ -52,33 +55,34 @@ def train_step(
     state.vae_optimizer.zero_grad()
     losses, x_hat = backward(fabric, state.vae, objective, x, eps, chunks, judge)
     terms = {"total": losses.total, **losses.terms}
+    terms[GRAD_NORM] = gradient_norm(state, state.vae, state.vae_optimizer)
     if clip is not None:
-        terms["grad_norm"] = clip_gradient(fabric, state, clip)
-    update(state.vae_optimizer, all_finite(losses.total, terms.get("grad_norm")))  # phi, theta
+        clip_gradient(state, terms[GRAD_NORM], clip)
+    update(state.vae_optimizer, all_finite(losses.total, terms[GRAD_NORM]))  # phi, theta
 
     if adversarial:
         state.discriminator_optimizer.zero_grad()
         judged = backward_discriminator(fabric, state.discriminator, x, x_hat, chunks)
-        update(state.discriminator_optimizer, all_finite(judged.total))  # gamma
-        terms |= judged.terms
+        norm = gradient_norm(state, state.discriminator, state.discriminator_optimizer)
+        update(state.discriminator_optimizer, all_finite(judged.total, norm))  # gamma
+        terms |= {**judged.terms, f"discriminator_{GRAD_NORM}": norm}
     terms = {name: term.detach() for name, term in terms.items()}  # or each keeps the graph of its step in memory
-    checked = {name: term for name, term in terms.items() if name != "grad_norm" or not scales_losses(fabric)}
+    # The scale of fp16 losses grows until gradients overflow; such steps are skipped by design.
+    checked = {name: term for name, term in terms.items() if state.scaler is None or not name.endswith(GRAD_NORM)}
     state.unchecked.append(Step(int(state.counters["step"]) + 1, checked, x_hat.isfinite().all()))
     return terms
 
 
-def scales_losses(fabric: Fabric) -> bool:
-    """Whether fp16 losses are scaled: the scale grows until gradients overflow; such steps are skipped by design."""
-    return getattr(fabric.strategy.precision, "scaler", None) is not None
-
-
-def all_finite(*losses: Tensor | None) -> Tensor:
+def all_finite(*scalars: Tensor) -> Tensor:
     """Whether all of some scalars are finite, on their device."""
-    return torch.stack([loss.detach().float() for loss in losses if loss is not None]).isfinite().all()
+    return torch.stack([scalar.detach().float() for scalar in scalars]).isfinite().all()
 
 
 def update(optimizer: Any, sound: Tensor) -> None:
-    """One step of an optimiser if `sound`; a fused one decides on the device, as it does for a scaler of losses."""
+    """One step of an optimiser if `sound`; a fused one decides on the device, as it does for a scaler of losses.
+
+    Where losses are scaled, the scaler decides by the gradients alone, which are not finite if the loss is not.
+    """
     inner = optimizer.optimizer
     if inner.defaults["fused"]:
         inner.found_inf = (~sound).float()
@@ -122,7 +126,7 @@ def backward_in_chunks(
     passes, and its running statistics move twice a step.
     """
     with torch.no_grad(), fabric.autocast():
-        encoded = [vae.module.encode(x[chunk]).tensors for chunk in chunks]
+        encoded = [vae.module.latents_of(vae.module.encoder(x[chunk])).tensors for chunk in chunks]
     leaves = [torch.cat(parts).requires_grad_() for parts in zip(*encoded, strict=True)]
     latents = vae.module.latents_of(leaves)
     z = latents.sample(eps)
@@ -160,26 +164,34 @@ def statistics_of(
     totals: dict[str, Tensor] = {}
     for chunk in chunks:
         with fabric.autocast():
-            x_hat = vae.module.decode(z[chunk])
+            x_hat = vae.module.decoder(z[chunk])
         for name, mean in objective.statistics(x[chunk], x_hat).items():
             totals[name] = totals.get(name, 0.0) + len(x_hat) / len(x) * mean
     return totals
 
 
-def clip_gradient(fabric: Fabric, state: TrainState, clip: float) -> Tensor:
-    """Scale the VAE's gradient down to `clip` times its usual norm, where it is larger; returns its norm before, ().
+def gradient_norm(state: TrainState, network: Any, optimizer: Any) -> Tensor:
+    """The norm of the gradient of all weights of a network, (); where losses are scaled, the scale is taken out."""
+    if state.scaler is not None:
+        state.scaler.unscale_(optimizer.optimizer)
+    return nn.utils.get_total_norm(gradients_of(network))
+
+
+def gradients_of(network: Any) -> list[Tensor]:
+    """The gradients of the weights of a network."""
+    return [p.grad for p in network.module.parameters() if p.grad is not None]
+
+
+def clip_gradient(state: TrainState, norm: Tensor, clip: float) -> None:
+    """Scale the VAE's gradient, whose norm () is known, down to `clip` times its usual norm where it is larger.
 
     A single outlier otherwise moves every weight by up to 1 / sqrt(1 - beta2) times the learning rate, 10 times at
     0.99, and a network without normalisation does not always recover. The usual norm is a running average, so that
     the bound needs no knowledge of the scale of the loss.
     """
-    fabric.strategy.precision.unscale_gradients(state.vae_optimizer.optimizer)
-    gradients = [p.grad for p in state.vae.module.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
     bound = clip * state.usual_norm.value
-    torch._foreach_mul_(gradients, (bound / (norm + TINY)).clamp(max=1.0))
+    torch._foreach_mul_(gradients_of(state.vae), (bound / (norm + TINY)).clamp(max=1.0))
     state.usual_norm.update(torch.minimum(norm, bound))
-    return norm
 
 
 def split_batch(size: int, micro_batch: int | None) -> list[slice]:
@@ -190,7 +202,7 @@ def split_batch(size: int, micro_batch: int | None) -> list[slice]:
 
 
 def check_finite(state: TrainState) -> None:
-    """Raise `NonFiniteLoss` if a step since the last call had a loss that is not finite: number, terms and ranks.
+    """Raise `NonFiniteLoss` if a step since the last call had a loss or gradient that is not finite: its terms, ranks.
 
     Every rank holds the same losses, and so all of them stop. Waits for the device.
     """
@@ -198,6 +210,21 @@ def check_finite(state: TrainState) -> None:
     for step in steps:
         bad = [f"{name} = {term.item()}" for name, term in step.terms.items() if not term.isfinite()]
         if bad:
-            named = ", ".join(bad[1:] or bad)  # the total, which comes first, says nothing where a term is bad
+            named = ", ".join(telling(bad))
             where = which_ranks(not bool(step.own_finite))
             raise NonFiniteLoss(f"step {step.number}: {named} {where}".strip())
+    if steps and state.scaler is not None and state.scaler.get_scale() < LEAST_SCALE:
+        raise NonFiniteLoss(f"step {steps[-1].number}: the gradients overflow in fp16 at every scale of the loss")
+
+
+def telling(bad: list[str]) -> list[str]:
+    """Of terms that are not finite those that say something: the total and the gradients follow from the others."""
+    return [term for term in bad if not term.startswith(FOLLOWING)] or bad
+
+
+def check_weights(state: TrainState) -> None:
+    """Raise `NonFiniteLoss` if a network holds a number that is not finite: it must not be saved as a good one."""
+    for name, network in state.networks.items():
+        numbers = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+        if name != "usual_norm" and not nn.utils.get_total_norm(numbers).isfinite():
+            raise NonFiniteLoss(f"step {int(state.counters['step'])}: the weights of {name} are not finite")

@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+OUTPUT_MARK = ".vaekit"  # lies in the folders that vaekit writes
 ELPV = "elpv"  # 2,624 grey photographs of solar cells, from the package elpv-dataset
 
 
@@ -25,7 +27,8 @@ def resolve_source(name: str) -> Path:
 def find_pictures(folder: Path) -> list[Path]:
     """Return every picture below a folder, in the order of the paths relative to it.
 
-    Hidden files and folders are left out. Links to folders are followed, but each real folder is read once,
+    Hidden files and folders are left out, and folders below that vaekit wrote: a run among its own pictures must not
+    learn from its figures. Links to folders are followed, but each real folder is read once,
     so a loop of links ends. Raises ValueError if the folder does not exist, is a file, cannot be read or
     holds no picture.
     """
@@ -41,12 +44,20 @@ def find_pictures(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        if Path(parent) != folder and is_output(files):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         candidates = (Path(parent, name) for name in files if not name.startswith("."))
         pictures += [path for path in candidates if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not pictures:
         raise ValueError(f"{folder} holds no picture; the files read are those ending in {', '.join(SUFFIXES)}")
     return sorted(pictures, key=Path.as_posix)  # all below one folder: the order of the relative paths too
+
+
+def is_output(files: Collection[str]) -> bool:
+    """Whether a folder with these files was written by vaekit; runs of before have no mark."""
+    return OUTPUT_MARK in files or {"config.json", "pictures.json"} <= set(files)
 
 
 def refuse(error: OSError) -> None:
