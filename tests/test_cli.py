@@ -163,8 +163,9 @@ def test_a_run_around_its_own_pictures_is_refused(photos, tmp_path, capsys):
     pictures = tmp_path / "pictures"
     shutil.copytree(photos, pictures)
     for out in (pictures, tmp_path):
-        assert run(["train", str(pictures), *TINY, "--out", str(out)]) == 2
-        assert "where the run would be written; give another --out" in capsys.readouterr().err
+        for command in (["train"], ["compare", "--models", "standard", "--features", "none"]):
+            assert run([command[0], str(pictures), *command[1:], *TINY, "--out", str(out)]) == 2
+            assert "where the results would be written; give another --out" in capsys.readouterr().err
 
 
 def test_a_run_among_its_own_pictures_does_not_become_one_of_them(photos, tmp_path, monkeypatch, capsys):
@@ -184,6 +185,12 @@ def test_a_run_among_its_own_pictures_does_not_become_one_of_them(photos, tmp_pa
     assert run(["compare", ".", *TINY, "--models", "standard", "--features", "none"]) == 0
     assert run(["prepare", ".", "--size", "16"]) == 0
     assert "20 pictures" in capsys.readouterr().out
+    assert run(["evaluate", str(folder), "--features", "none", "--out", "."]) == 0
+    assert run(["evaluate", str(folder), "--features", "none"]) == 0
+    (folder / "pictures.json").unlink()
+    for results in (folder, Path("runs/compare-pictures-fast-16")):
+        assert run(["train", str(results), *TINY, "--out", "runs/x"]) == 2
+        assert "is a run, not pictures" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

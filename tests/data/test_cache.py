@@ -368,7 +368,7 @@ def test_a_killed_build_goes_on_from_what_it_saved(processes, tmp_path, cache):
     assert (resumed.images == undisturbed.images).all()
     assert (resumed.names, resumed.skipped) == (undisturbed.names, undisturbed.skipped)
     assert resumed.verify()
-    assert {path.name for path in resumed.path.iterdir()} == {"images.npy", "index.json"}
+    assert {path.name for path in resumed.path.iterdir()} == {"images.npy", "index.json", "checksums.npy"}
 
 
 def test_what_a_killed_builder_left_goes_after_a_week_but_not_what_a_living_one_makes(
@@ -432,6 +432,16 @@ def test_who_may_write_to_the_cache_may_lock_it(folder, cache):
     cache.mkdir(exist_ok=True)
     cache.chmod(0o1777)
     grey(folder, cache)
-    assert (cache / ".locks").stat().st_mode == cache.stat().st_mode
+    assert (cache / ".locks").stat().st_mode & 0o7777 == 0o777
     (lock,) = (cache / ".locks").iterdir()
     assert lock.stat().st_mode & 0o666 == 0o666
+
+
+def test_checksums_tell_pictures_apart_and_are_kept(folder, cache):
+    prepared = grey(folder, cache)
+    assert len(set(prepared.checksums.tolist())) == len({image.tobytes() for image in prepared.images})
+    (prepared.path / "checksums.npy").write_bytes(b"damaged")
+    again = grey(folder, cache)
+    assert np.array_equal(again.checksums, prepared.checksums)
+    kept = np.load(prepared.path / "checksums.npy")
+    assert np.array_equal(kept, prepared.checksums)

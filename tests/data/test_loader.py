@@ -55,7 +55,7 @@ def test_folders_of_single_pictures_are_parted_as_one_folder_would_be():
 
 @pytest.mark.parametrize(("num_images", "fraction"), [(1, 0.8), (1, 0.2), (4, 0.2), (0, 0.5)])
 def test_an_empty_part_is_refused_with_the_numbers(num_images, fraction):
-    with pytest.raises(ValueError, match=f"of {num_images} images leaves .* add images or choose another"):
+    with pytest.raises(ValueError, match=f"of {num_images} pictures leaves .* add pictures or choose another"):
         split(paths({"photos": num_images}), fraction)
 
 

@@ -123,6 +123,11 @@ def test_pixels_that_may_be_in_minus_one_to_one_bring_none(tiny, x, recwarn):
     assert not recwarn.list
 
 
+def test_pixels_without_values_are_encoded_and_cannot_be_warned_of(tiny):
+    vae = build_vae(tiny)
+    assert vae.to("meta").encode(torch.zeros(2, 3, 16, 16, device="meta")).mean.shape == (2, 16)
+
+
 def test_a_model_that_was_saved_comes_without_gradients_until_it_is_asked_to_train(tiny, generator, tmp_path):
     build_vae(tiny).save_pretrained(tmp_path)
     vae = VAE.from_pretrained(tmp_path)

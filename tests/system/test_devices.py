@@ -1,5 +1,7 @@
 """Devices and processes that there are not, and flags of torch that belong to the caller."""
 
+import os
+import subprocess
 import sys
 from contextlib import suppress
 
@@ -12,20 +14,48 @@ from vaekit.commands.draw import draw_run
 from vaekit.commands.evaluate import evaluate_run
 from vaekit.commands.sample import sample_run
 from vaekit.config.presets import preset
-from vaekit.system.devices import float32_products, make_fabric, precision_here, resolve_precision, use_threads
+from vaekit.system.devices import make_fabric, own_threads, precision_here, resolve_precision
 
-PLACES = (torch.backends.cuda.matmul, torch.backends.cudnn)
-
-
-@pytest.mark.parametrize("tf32", [True, False])
-def test_the_digits_of_float32_are_as_before_afterwards_also_after_an_error(tf32):
-    with float32_products():  # which puts back what this test sets
-        for place, value in zip(PLACES, (True, False), strict=True):
-            place.allow_tf32 = value
-        with suppress(KeyboardInterrupt), float32_products(tf32):
-            assert [place.allow_tf32 for place in PLACES] == [tf32, tf32]
+DIGITS = """
+import torch, warnings
+from vaekit.system.devices import float32_products
+{before}
+def read(get):
+    try:
+        return get()
+    except RuntimeError:  # set by the new name, and so not to be read by the old one
+        return "unreadable"
+def now():
+    new = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+    values = [read(torch.get_float32_matmul_precision), read(lambda: torch.backends.cudnn.allow_tf32)]
+    places = [torch.backends.cuda.matmul, torch.backends.cudnn.conv] if new else []
+    return values + [place.fp32_precision.replace("none", "ieee") for place in places]  # as good as nothing said
+WHOLE, COARSE = ("highest", False, "ieee", "unreadable"), ("high", True, "tf32", "unreadable")
+before = now()
+for tf32 in (True, False):
+    try:
+        with float32_products(tf32), warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            warnings.warn("heard")
+            assert set(now()) <= set(COARSE if tf32 else WHOLE), (now(), tf32)
+            assert any(str(warning.message) == "heard" for warning in heard)
             raise KeyboardInterrupt
-        assert [place.allow_tf32 for place in PLACES] == [True, False]
+    except KeyboardInterrupt:
+        assert now() == before, (now(), before)
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "torch.set_float32_matmul_precision('medium')",
+        "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+    ],
+)
+def test_the_digits_of_float32_are_as_before_afterwards_also_after_an_error(before):
+    """In a process of its own, since torch remembers by which of its two names a setting was made."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", DIGITS.format(before=before)], check=True)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])
@@ -62,15 +92,22 @@ def test_a_notebook_is_told_where_several_processes_can_be_started(monkeypatch):
 )
 def test_commands_that_each_rank_would_do_in_full_are_refused_under_torchrun(monkeypatch, command):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="works in one process; start it without torchrun"):
+    with pytest.raises(ValueError, match="works in one process, and this is one of several"):
         command()
 
 
-def test_threads_that_were_asked_for_are_used_and_left_alone_by_fabric(monkeypatch):
+@pytest.mark.parametrize("told", [None, "5"])
+def test_threads_that_were_asked_for_are_used_and_those_of_the_caller_come_back(monkeypatch, told):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
     before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    try:
-        use_threads(2)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    with suppress(KeyboardInterrupt), own_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        assert os.environ["OMP_NUM_THREADS"] == str(before + 1)  # which Fabric and other ranks keep to
+        raise KeyboardInterrupt
+    assert (torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")) == (before, told)
+    with own_threads(None):
+        assert torch.get_num_threads() == before
+        torch.set_num_threads(before + 1)  # as a run does beside busy programs
+    assert torch.get_num_threads() == before

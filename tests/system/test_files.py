@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import re
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +26,16 @@ def test_every_file_has_the_mode_that_the_umask_gives(tmp_path, umask):
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o666 & ~umask}
+
+
+def test_text_is_the_same_bytes_on_every_system():
+    """Windows has an encoding of its own, and other ends of lines: a checkpoint would not have its own checksums."""
+    for path in (Path(__file__).parents[2] / "src").rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        calls = re.findall(r"\.(?:read_text|write_text)\((?:[^()]|\([^()]*\))*\)", source)
+        for call in calls:
+            assert "encoding=" in call, (path, call)
+            assert "newline=" in call or "write_text" not in call, (path, call)
 
 
 def test_numbers_that_are_not_finite_are_null_at_any_depth():

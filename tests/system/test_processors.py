@@ -46,7 +46,7 @@ def test_processors_are_those_of_the_affinity_within_what_any_cgroup_above_grant
 
 
 def test_the_cgroups_of_a_process_are_its_own_and_all_above(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.Path, "read_text", lambda path: "4:cpu,cpuacct:/a/b\n0::/c\n")
+    monkeypatch.setattr(module.Path, "read_text", lambda path, encoding: "4:cpu,cpuacct:/a/b\n0::/c\n")
     found = cgroups(tmp_path)
     assert [tmp_path / "cpu,cpuacct" / "a" / "b", tmp_path / "cpu,cpuacct" / "a", tmp_path / "cpu,cpuacct"] == found[:3]
     assert found[3:] == [tmp_path / "c", tmp_path]

@@ -31,7 +31,7 @@ from vaekit.networks.norms import synchronise_batch_norm
 from vaekit.objectives.build import build_objective
 from vaekit.runs.log import read_records
 from vaekit.system.devices import launch
-from vaekit.system.ranks import agree, from_rank_zero, which_ranks
+from vaekit.system.ranks import agree, object_from_rank_zero, which_ranks
 from vaekit.training import loop as training
 from vaekit.training.state import build_state
 from vaekit.training.step import NonFiniteLoss, check_finite, train_step
@@ -314,7 +314,17 @@ def on_machines_of_their_own(rank, world, config, photos, folder):
         LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", GROUP_RANK=str(rank), TORCHELASTIC_RUN_ID="test", RANK=str(rank)
     )
     socket.gethostname = lambda: f"machine-{rank}"
-    for settings, pictures in ((config, copy), (dataclasses.replace(config, lr=0.5) if last else config, photos)):
+    flat = shutil.copytree(photos, folder / f"flat-{rank}")
+    if last:  # the same pixels in the same order, by other names
+        for path in flat.iterdir():
+            path.rename(path.with_stem("renamed-" + path.stem))
+    others = [
+        (config, copy),
+        (config, flat),
+        (dataclasses.replace(config, gan=False) if last else config, photos),
+        (dataclasses.replace(config, lr=0.5) if last else config, photos),
+    ]
+    for settings, pictures in others:
         with pytest.raises(ValueError, match="rank") as caught:
             commands.train(settings, pictures, folder / f"refused-{len(told)}")
         told.append(str(caught.value))
@@ -330,7 +340,7 @@ def test_ranks_go_on_from_what_the_first_one_has_and_are_refused_if_they_see_oth
         on_machines_of_their_own, 2, folder, run_config, photos, folder
     )
     assert told == also_told
-    for line, name in zip(told, ("pictures", "settings"), strict=True):
+    for line, name in zip(told, ("pictures", "pictures", "settings", "settings"), strict=True):
         assert f"rank 1 has other {name} than rank 0" in line
     assert_equal(other_weights, weights)
     assert_same_curve(folder / "begun-on-0", folder / "whole-1")
@@ -424,12 +434,10 @@ def test_batch_norm_over_ranks_keeps_names_settings_and_values_and_leaves_frozen
 
 def agreed(rank, world):
     """What ranks agree on if their clocks differ, the last is asked to stop, and all but the first have a fault."""
-    holds = torch.tensor([float(rank), 7.0])
-    from_rank_zero(holds)
-    return [*agree(10.0 + rank, rank == world - 1), which_ranks(rank > 0), holds]
+    stop = 15 if rank == world - 1 else 0
+    return [*agree(10.0 + rank, stop), which_ranks(rank > 0), object_from_rank_zero((rank, "plain"))]
 
 
 def test_ranks_agree_on_the_first_clock_and_on_the_wish_of_any_of_them_to_stop(tmp_path):
     for clock, stop, faulty, holds in run_ranks(agreed, 3, tmp_path):
-        assert (clock, stop, faulty) == (10.0, True, "on ranks 1, 2")
-        assert holds.tolist() == [0.0, 7.0]
+        assert (clock, stop, faulty, holds) == (10.0, 15, "on ranks 1, 2", (0, "plain"))

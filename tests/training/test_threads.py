@@ -11,7 +11,7 @@ class Machine:
     def __init__(self, processors):
         self.processors, self.others, self.now, self.threads = processors, 0.0, 0.0, processors
         self.by_all = self.by_us = 0.0
-        self.watch = ThreadWatch(processors, self.use, lambda: (self.by_all, self.by_us), self.now)
+        self.watch = ThreadWatch(processors, processors, self.use, lambda: (self.by_all, self.by_us), self.now)
         self.changes = []
 
     def use(self, threads):
@@ -38,9 +38,6 @@ def test_threads_are_the_processors_that_others_leave_free_and_all_again_when_th
     assert machine.train(20, others=0) == processors
     assert machine.train(20 * WINDOW_SEC, others) == threads
     assert machine.train(20 * WINDOW_SEC, others=0) == processors
-    machine.train(20 * WINDOW_SEC, others)
-    machine.watch.end()
-    assert machine.threads == processors
 
 
 def test_a_program_that_is_busy_for_a_moment_changes_nothing():
@@ -51,9 +48,20 @@ def test_a_program_that_is_busy_for_a_moment_changes_nothing():
     assert machine.changes == []
 
 
+def test_where_there_are_fewer_threads_than_processors_the_others_are_free_for_other_programs():
+    """A quota of a container, or OMP_NUM_THREADS."""
+    used, taken = [], [0.0, 0.0]
+    watch = ThreadWatch(4, 16, used.append, lambda: (taken[0], taken[1]), 0.0)
+    for busy, expected in ((8, []), (14, [2]), (0, [2, 4])):
+        for _ in range(5):
+            taken = [taken[0] + (busy + 4) * WINDOW_SEC, taken[1] + 4 * WINDOW_SEC]
+            watch.look(watch.looked_at + WINDOW_SEC)
+        assert used == expected
+
+
 def test_a_machine_that_tells_nothing_keeps_all_its_threads():
     used = []
-    watch = ThreadWatch(4, used.append, lambda: (0.0, 0.0), 0.0)
+    watch = ThreadWatch(4, 4, used.append, lambda: (0.0, 0.0), 0.0)
     for now in range(1000):
         watch.look(float(now))
     assert used == []

@@ -15,7 +15,7 @@ from vaekit.config.settings import Config
 from vaekit.data.loader import Stream
 from vaekit.objectives.build import build_objective
 from vaekit.runs.log import duration
-from vaekit.system.devices import Fabric, float32_products, launch, own_generators, resolve_precision
+from vaekit.system.devices import Fabric, float32_products, launch, own_generators, own_threads, resolve_precision
 from vaekit.system.ranks import check_one_process
 from vaekit.training.flops import step_flops
 from vaekit.training.loop import next_step
@@ -42,7 +42,7 @@ def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
     config = config.resolved()
     fabric = fabric_of(config)
     launch(fabric)
-    with own_generators(fabric.device), float32_products(config.precision == "tf32"):
+    with own_threads(config.threads), own_generators(), float32_products(config.precision == "tf32"):
         return bench_on(fabric, config, seconds)
 
 

@@ -26,6 +26,7 @@ from vaekit.runs.folder import (
     FIGURE_IMAGES,
     FIGURES_FOLDER,
     PICTURES_FILE,
+    check_apart,
     config_of,
     default_run,
     held_out_of,
@@ -72,6 +73,7 @@ def compare(
         raise ValueError(f"{seeds} seeds; ask for one or more")
     config = config.resolved()
     folder = Path(out) if out is not None else default_run(config, images, prefix="compare-")
+    check_apart(folder, resolve_source(str(images)))
     plan = planned(config, folder, models, seeds)
     measuring = Measuring(features, weights, labels, tuple(normal))
     check_measurable(config, images, plan, measuring)

@@ -10,7 +10,7 @@ from torch import Tensor
 from vaekit.data.loader import HeldOut
 from vaekit.models.vae import VAE
 from vaekit.reports.figures import draw_all
-from vaekit.runs.folder import FIGURE_IMAGES, FIGURES_FOLDER, config_of, held_out_of
+from vaekit.runs.folder import FIGURE_IMAGES, FIGURES_FOLDER, config_of, held_out_of, place_of_other
 from vaekit.runs.log import read_records
 from vaekit.system.devices import float32_products
 from vaekit.system.ranks import check_one_process
@@ -30,11 +30,14 @@ def draw_run(
     vae = VAE.from_pretrained(run)
     config = config_of(run, vae)
     prepared, test = held_out_of(run, config, images, say)
-    folder = FIGURES_FOLDER if images is None else f"{FIGURES_FOLDER}-{prepared.folder.name}"
+    folder = run / FIGURES_FOLDER
+    if images is not None:
+        folder = place_of_other(run / f"{FIGURES_FOLDER}-{prepared.folder.name}", prepared.folder)
+    x = HeldOut(prepared.images, test).some(FIGURE_IMAGES)
     with float32_products():
-        return draw_figures(vae, run, HeldOut(prepared.images, test).some(FIGURE_IMAGES), config.seed, folder)
+        return draw_all(vae, x, read_records(run), folder, seed=config.seed)
 
 
-def draw_figures(vae: VAE, run: Path, x: Tensor, seed: int, folder: str = FIGURES_FOLDER) -> list[Path]:
+def draw_figures(vae: VAE, run: Path, x: Tensor, seed: int) -> list[Path]:
     """Draw every figure of a run from its VAE, test pictures x (N, C, H, W) in [-1, 1] and its log."""
-    return draw_all(vae, x, read_records(run), run / folder, seed=seed)
+    return draw_all(vae, x, read_records(run), run / FIGURES_FOLDER, seed=seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,7 +39,7 @@ from vaekit.priors.base import Prior
 from vaekit.reports.charts import power_spectra
 from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.mosaic import save_png
-from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, trained_on
+from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, short_hash, trained_on
 from vaekit.runs.log import read_records
 from vaekit.runs.prior import prior_of
 from vaekit.system.devices import available, float32_products, precision_here
@@ -154,8 +153,10 @@ def name_of_other(out: Path, pictures: Path) -> str:
     """The name of the evaluation on other pictures: that of their folder, and more where another folder has it too."""
     name = f"evaluation-{pictures.name}"
     path = out / f"{name}.json"
-    if path.is_file() and json.loads(path.read_text())["protocol"]["pictures"]["folder"] != str(pictures):
-        return f"{name}-{hashlib.sha256(str(pictures).encode()).hexdigest()[:8]}"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["protocol"]["pictures"]["folder"] != str(
+        pictures
+    ):
+        return f"{name}-{short_hash(pictures)}"
     return name
 
 
@@ -204,7 +205,7 @@ def measured_before(path: Path, asked: Mapping[str, Any]) -> Evaluation | None:
     """What is in `path`, if it was measured by this very protocol."""
     if not path.is_file():
         return None
-    result = json.loads(path.read_text())
+    result = json.loads(path.read_text(encoding="utf-8"))
     return Evaluation(**result) if result["protocol"] == json.loads(json.dumps(asked)) else None
 
 
@@ -261,7 +262,7 @@ def seen_as(config: Config) -> str:
 
 def write_evaluation(result: Evaluation, out: Path, name: str) -> Path:
     """The result as JSON, whose path is returned, its tables as Markdown, and the power spectra as a figure."""
-    mark_as_output(out)
+    mark_as_output(out / FIGURES_FOLDER)
     path = out / f"{name}.json"
     write_text(result.to_json() + "\n", path)
     write_text(result.markdown() + "\n", path.with_suffix(".md"))

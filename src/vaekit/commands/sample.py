@@ -41,8 +41,8 @@ def sample_run(
     if out is not None:
         check_empty(Path(out))
     vae = VAE.from_pretrained(run, available("auto"))
-    z = prior_of(run, vae, prior, say=say).sample(num_images, torch.Generator().manual_seed(seed))
     with float32_products():
+        z = prior_of(run, vae, prior, say=say).sample(num_images, torch.Generator().manual_seed(seed))
         if out is None:
             return save_png(square(vae, z), run / FIGURES_FOLDER / f"samples-{prior}.png")
         mark_as_output(Path(out))

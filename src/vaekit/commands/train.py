@@ -21,12 +21,12 @@ from vaekit.data.sources.folder import resolve_source
 from vaekit.measures.quick import measure
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import load_checkpoint
-from vaekit.runs.folder import FIGURE_IMAGES, default_run, is_run, write_run
+from vaekit.runs.folder import FIGURE_IMAGES, check_apart, default_run, holds_results, write_run
 from vaekit.runs.lock import claimed
 from vaekit.runs.log import RunLog
 from vaekit.runs.progress import fraction_done
 from vaekit.runs.resume import check_free, check_resumable, check_same_pictures, over, resume_command
-from vaekit.system.devices import Fabric, float32_products, launch, own_generators, resolve_precision
+from vaekit.system.devices import Fabric, float32_products, launch, own_generators, own_threads, resolve_precision
 from vaekit.system.processors import SPINNING, spins
 from vaekit.system.ranks import (
     check_alike,
@@ -66,12 +66,18 @@ def train(
     config = config.resolved()
     run = Path(out) if out is not None else default_run(config, images)
     folder = resolve_source(str(images))
-    if is_run(folder):
+    if holds_results(folder):
         raise ValueError(f"{images} is a run, not pictures; to go on with it: vaekit train --resume {images}")
     check_apart(run, folder)
+    choose = partial(starting_point, run, config, resume, change_settings)
+    start = choose() if is_first_process() else Start()
+    with own_threads(config.threads), own_generators(), float32_products(config.precision == "tf32"):
+        return train_on(fabric_of(config), config, run, folder, start, choose)
+
+
+def train_on(fabric: Fabric, config: Config, run: Path, folder: Path, start: Start, choose: Callable[[], Start]) -> VAE:
+    """Train on devices that are not launched yet; what `train` returns and raises. `choose` gives `start` again."""
     first = is_first_process()
-    start = starting_point(run, config, resume, change_settings) if first else Start()
-    fabric = fabric_of(config)
     look = partial(prepare, folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
     prepared = look() if is_first_of_machine() and "TORCHELASTIC_RUN_ID" not in os.environ else None
     if prepared is not None and first:
@@ -79,10 +85,12 @@ def train(
         if start.over:
             return finished_model(run, first)
     launch(fabric)
-    with claimed(run, first), own_generators(fabric.device), float32_products(config.precision == "tf32"):
+    with claimed(run, first):
         prepared = opened(from_first_of_machine(lambda: str((prepared or look()).path)))
+        identity = f"{prepared.crc32:08x} {prepared.names_sha256[:8]}"
+        check_alike(pictures=identity, settings=json.dumps(deciding(config)))
         if first:
-            start = starting_point(run, config, resume, change_settings)  # no other process can change it from here on
+            start = choose()  # no other process can change the folder from here on
             check_pictures(start, run, prepared, config)
         start = object_from_rank_zero(start)
         if start.over:
@@ -96,8 +104,8 @@ def train_in(fabric: Fabric, config: Config, run: Path, folder: Path, pictures: 
     state = build_state(fabric, config)
     if start.newest is not None:
         load_checkpoint(state, start.newest)
-    step, settings = int(state.counters["step"]), json.dumps(deciding(config))
-    check_alike(step=f"{step:,}", settings=settings, pictures=f"{pictures.prepared.crc32:08x}")
+    step = int(state.counters["step"])
+    check_alike(step=f"{step:,}")
     if start.problems:
         tell(console, f"WARNING: {'; '.join(start.problems)}; going on from {start.newest}")
     if fabric.is_global_zero:
@@ -149,12 +157,6 @@ def check_pictures(start: Start, run: Path, prepared: Prepared, config: Config) 
     if start.newest is not None:
         check_same_pictures(run, prepared)
     split_pictures(prepared, config)
-
-
-def check_apart(run: Path, pictures: Path) -> None:
-    """Raise `ValueError` if a run would be written around the pictures, and so take its own figures for some."""
-    if pictures.resolve().is_relative_to(run.resolve()):
-        raise ValueError(f"the pictures are in {run}, where the run would be written; give another --out")
 
 
 def opened(entry: str) -> Prepared:

@@ -76,7 +76,7 @@ def locked(entry: Path, wait: bool = True) -> AbstractContextManager[bool]:
     locks = entry.parent / LOCKS_FOLDER
     if not locks.is_dir():
         locks.mkdir(exist_ok=True)
-        shutil.copymode(entry.parent, locks)  # who may write to the cache may lock it
+        locks.chmod(entry.parent.stat().st_mode & 0o777)  # who may write to the cache may lock it, sticky or not
     return held(locks / entry.name, wait, CURE)
 
 

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import platformdirs
 
 from vaekit.data.building import CURE, INDEX_FILE, PIXELS_FILE, Progress, Request, build, locked
 from vaekit.data.sources.folder import find_pictures
+from vaekit.system.files import replacing
 from vaekit.system.processors import processors
 
+CHECKSUMS_FILE = "checksums.npy"
 FORMAT_VERSION = 2  # raise it when the same files give other pixels: entries are made anew, fingerprints stay
 
 
@@ -47,12 +50,20 @@ class Prepared:
         """Hash of the names in their order, which decide what is trained on (`loader.split`)."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
-    def checksums(self, indices: Iterable[int] | None = None) -> np.ndarray:
-        """A number for the pixels of each picture, or of those of `indices`: uint64, by which it is known again."""
+    @cached_property
+    def checksums(self) -> np.ndarray:
+        """A number for the pixels of each picture, uint64 (N,), by which it is known again; kept in the entry."""
+        path = self.path / CHECKSUMS_FILE
+        with suppress(OSError, ValueError, EOFError):
+            kept = np.load(path, allow_pickle=False)
+            if kept.shape == (len(self),):
+                return kept
         images = np.asarray(self.images)
-        some = range(len(self)) if indices is None else indices
-        digests = [hashlib.blake2b(images[i].data, digest_size=8).digest() for i in some]
-        return np.frombuffer(b"".join(digests), dtype="<u8")
+        digests = [hashlib.blake2b(image.data, digest_size=8).digest() for image in images]
+        found = np.frombuffer(b"".join(digests), dtype="<u8")
+        with suppress(OSError), replacing(path) as unfinished, unfinished.open("wb") as file:
+            np.save(file, found)
+        return found
 
     def verify(self) -> bool:
         """Read all pixels and say whether they are still those that were written."""
@@ -103,6 +114,7 @@ def prepare(
                 build(entry, request, workers or processors(), progress)
                 prepared = open_entry(entry)
                 assert prepared is not None, entry
+                _ = prepared.checksums  # now that the pixels are in memory
     return prepared
 
 

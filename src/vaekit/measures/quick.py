@@ -12,6 +12,7 @@ from vaekit.measures.diagnostics import Verdict, entries, kl_of_moments, std_his
 from vaekit.measures.pictures import l1, laplacian_energy, psnr
 from vaekit.models.posterior import Posterior
 from vaekit.models.vae import ENCODED_AT_ONCE, VAE, evaluating
+from vaekit.system.devices import float32_products
 from vaekit.system.ranks import sum_over_ranks
 
 BATCH = ENCODED_AT_ONCE  # of what is measured
@@ -71,7 +72,7 @@ def measure(
     With `world` ranks every one of them must call this with the same model and batches; each measures every
     `world`-th batch, and all get the numbers of one process.
     """
-    with evaluating(vae) as device:
+    with evaluating(vae) as device, float32_products():
         rows = [
             torch.zeros(len(eps), len(PER_IMAGE) + 2 * vae.latent_dim, device=device)
             if x is None

@@ -160,7 +160,10 @@ class VAE(nn.Module):
 
 def warn_of_range(x: Tensor) -> None:
     """Warn if pictures look as if they were in [0, 1] or [0, 255], which gives pictures too, and wrong ones."""
-    lowest, highest = (bound.item() for bound in x.detach().aminmax())
+    try:
+        lowest, highest = torch.stack(x.detach().aminmax()).tolist()
+    except RuntimeError:  # tensors without values: of torch.vmap, of the device meta
+        return
     if lowest >= 0 and highest > lowest:
         cure = "2 * x - 1" if highest <= 1 else "x / 127.5 - 1"
     elif max(-lowest, highest) > FAR_OUT:
@@ -168,7 +171,7 @@ def warn_of_range(x: Tensor) -> None:
     else:
         return
     text = f"pixels from {lowest:.3g} to {highest:.3g}; this model takes pictures in [-1, 1]: give {cure}"
-    warnings.warn(text, stacklevel=3)
+    warnings.warn(text, stacklevel=3)  # of whoever called `encode`
 
 
 @contextmanager

@@ -131,14 +131,14 @@ def checksums(folder: Path) -> str:
 def counters(folder: Path) -> dict[str, float]:
     """Step, images seen and seconds of a checkpoint. Raises `ValueError` if the folder is no whole checkpoint."""
     try:
-        return json.loads((folder / STATE_FILE).read_text())
+        return json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} is not a whole checkpoint: {error}") from error
 
 
 def read_checkpoint_config(folder: Path) -> Config:
     """The settings that a whole checkpoint was computed with."""
-    return Config.from_json((folder / CONFIG_FILE).read_text())
+    return Config.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
 
 
 def newest_usable(run: Path, *configs: Config) -> tuple[Path | None, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -51,6 +52,33 @@ def is_run(folder: str | Path) -> bool:
     return all((Path(folder) / name).is_file() for name in (CONFIG_FILE, PICTURES_FILE))
 
 
+def holds_results(folder: str | Path) -> bool:
+    """Whether a folder holds a run, what is left of one, or a comparison: its pictures are figures."""
+    written = (Path(folder) / name for name in (CONFIG_FILE, "checkpoints", FIGURES_FOLDER))
+    return is_run(folder) or ((Path(folder) / OUTPUT_MARK).exists() and any(path.exists() for path in written))
+
+
+def check_apart(out: Path, pictures: Path) -> None:
+    """Raise `ValueError` if results would be written around the pictures: their figures would be taken for some."""
+    if pictures.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"the pictures are in {out}, where the results would be written; give another --out")
+
+
+def place_of_other(place: Path, pictures: Path) -> Path:
+    """A marked folder for what is made of the pictures of another folder; one of the same name has its own place."""
+    mark = f"made by vaekit from {pictures}\n"
+    if (place / OUTPUT_MARK).is_file() and (place / OUTPUT_MARK).read_text(encoding="utf-8") != mark:
+        place = place.with_name(f"{place.name}-{short_hash(pictures)}")
+    place.mkdir(parents=True, exist_ok=True)
+    write_text(mark, place / OUTPUT_MARK)
+    return place
+
+
+def short_hash(pictures: Path) -> str:
+    """Eight digits that tell a folder from others of its name."""
+    return hashlib.sha256(str(pictures).encode()).hexdigest()[:8]
+
+
 def default_run(config: Config, images: str | Path, prefix: str = "") -> Path:
     """runs/<prefix><pictures>-<preset>-<size>."""
     height, width = config.image_size
@@ -64,7 +92,7 @@ def read_run_config(run: Path) -> Config:
     if not path.is_file():
         raise ValueError(f"no run in {run}: {CONFIG_FILE} is missing; name the pictures to start one there")
     try:
-        return Config.from_json(path.read_text())
+        return Config.from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -82,7 +110,7 @@ def read_pictures(run: Path) -> Pictures:
     if not path.is_file():
         raise ValueError(f"no {PICTURES_FILE} in {run}; name the folder of pictures")
     try:
-        return Pictures(**json.loads(path.read_text()))
+        return Pictures(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} does not say where the pictures are ({error}); name their folder") from error
 
@@ -102,7 +130,7 @@ def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared
     write_json(asdict(Pictures(str(folder.resolve()), *identity)), run / PICTURES_FILE)
     if config is not None or not (run / TRAINED_ON_FILE).exists():
         with replacing(run / TRAINED_ON_FILE) as unfinished, unfinished.open("wb") as file:
-            np.save(file, np.unique(prepared.checksums(trained)))
+            np.save(file, np.unique(prepared.checksums[trained]))
 
 
 def held_out_of(
@@ -119,7 +147,7 @@ def held_out_of(
         prepared = prepare(resolve_source(str(images)), *config.image_size, config.channels)
     if (run / PICTURES_FILE).is_file() and read_pictures(run).matches(prepared):
         return prepared, split(prepared.names, config.split)[1]
-    seen = np.isin(prepared.checksums(), trained_checksums(run, prepared))
+    seen = np.isin(prepared.checksums, trained_checksums(run, prepared, say))
     if seen.all():
         raise ValueError(f"{run} trained on all {len(prepared)} pictures in {prepared.folder}; name a folder of others")
     if seen.any():
@@ -127,7 +155,7 @@ def held_out_of(
     return prepared, np.flatnonzero(~seen)
 
 
-def trained_checksums(run: Path, prepared: Prepared) -> np.ndarray:
+def trained_checksums(run: Path, prepared: Prepared, say: Callable[[str], object]) -> np.ndarray:
     """The `Prepared.checksums` of what a run trained on; empty where a run of before kept none.
 
     Raises `ValueError` if such a run may have trained on `prepared`, which are in its folder.
@@ -139,6 +167,9 @@ def trained_checksums(run: Path, prepared: Prepared) -> np.ndarray:
             raise ValueError(f"{run / TRAINED_ON_FILE} is damaged: {error}") from error
     if (run / PICTURES_FILE).is_file() and Path(read_pictures(run).folder) == prepared.folder:
         raise changed(run, prepared.folder)
+    say(
+        f"WARNING: {run} does not say what it trained on; if these are some of those pictures, the numbers are too good"
+    )
     return np.array([], np.uint64)
 
 

@@ -31,7 +31,8 @@ def check_resumable(run: Path, config: Config, change_settings: bool = False) ->
     Raises `ValueError` if none of them can be used, or if the settings are not its own and may not be changed.
     """
     if not all_checkpoints(run):
-        check_free(run)
+        if (run / WEIGHTS_FILE).exists():
+            raise ValueError(f"{run} holds a model and no checkpoint to go on from; give another --out")
         return None, []
     saved = read_run_config(run)
     check_settings(run, saved, config, change_settings)

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -87,13 +86,8 @@ def check_count(device: str, count: int) -> None:
 def limit_threads(limit: int) -> None:
     """Let torch use at most so many threads in this process, unless OMP_NUM_THREADS says how many."""
     if "OMP_NUM_THREADS" not in os.environ and limit < torch.get_num_threads():
-        use_threads(limit)
-
-
-def use_threads(threads: int) -> None:
-    """Let torch use so many threads in this process, whatever the environment says; Fabric then leaves them alone."""
-    torch.set_num_threads(threads)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(limit)
+        os.environ["OMP_NUM_THREADS"] = str(limit)  # Fabric, and the processes that it starts, keep to it
 
 
 def available(device: str) -> str:
@@ -135,10 +129,36 @@ def precision_here(precision: str) -> str:
 
 
 @contextmanager
-def own_generators(device: torch.device) -> Iterator[None]:
+def own_generators() -> Iterator[None]:
     """Seed torch's global random generators inside: they belong to the caller, and are as before afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    with torch.random.fork_rng(gpus):
+        try:
+            yield
+        finally:
+            if mps is not None:
+                torch.mps.set_rng_state(mps)
+
+
+@contextmanager
+def own_threads(threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads in this process and those that it starts; None leaves all to the caller.
+
+    Their number is as before afterwards, also where it was changed inside.
+    """
+    before, told = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # Fabric, and the processes that it starts, keep to it
         yield
+    finally:
+        torch.set_num_threads(before)
+        if told is not None:
+            os.environ["OMP_NUM_THREADS"] = told
+        else:
+            os.environ.pop("OMP_NUM_THREADS", None)
 
 
 @contextmanager
@@ -147,14 +167,46 @@ def float32_products(tf32: bool = False) -> Iterator[None]:
 
     torch has convolutions in TF32 unless it is told not to: three digits, in what calls itself fp32.
     """
-    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # newer versions have other names for it
-        before = [place.allow_tf32 for place in places]
-        try:
-            for place in places:
-                place.allow_tf32 = tf32
-            yield
-        finally:
-            for place, allowed in zip(places, before, strict=True):
-                place.allow_tf32 = allowed
+    settings = [matrix_digits(), convolution_digits()]
+    before = [getattr(place, name) for place, name, _ in settings]
+    try:
+        for place, name, values in settings:
+            setattr(place, name, values[tf32])
+        yield
+    finally:
+        for (place, name, _), value in zip(settings, before, strict=True):
+            setattr(place, name, value)
+
+
+NEW_NAMES = ("ieee", "tf32")  # of torch 2.9 and later; torch refuses to read what was set by the other name
+
+
+class MatrixPrecision:
+    """`torch.get_float32_matmul_precision` and its setter as an attribute."""
+
+    @property
+    def value(self) -> str:
+        return torch.get_float32_matmul_precision()
+
+    @value.setter
+    def value(self, precision: str) -> None:
+        torch.set_float32_matmul_precision(precision)
+
+
+def matrix_digits() -> tuple[Any, str, tuple[Any, Any]]:
+    """Where the digits of products of matrices are set, by which name, and the values for whole ones and for TF32."""
+    try:
+        torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return torch.backends.cuda.matmul, "fp32_precision", NEW_NAMES
+    return MatrixPrecision(), "value", ("highest", "high")
+
+
+def convolution_digits() -> tuple[Any, str, tuple[Any, Any]]:
+    """The same of convolutions."""
+    cudnn: Any = torch.backends.cudnn
+    try:
+        _ = cudnn.allow_tf32
+    except RuntimeError:
+        return cudnn.conv, "fp32_precision", NEW_NAMES
+    return cudnn, "allow_tf32", (False, True)

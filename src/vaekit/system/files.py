@@ -52,9 +52,9 @@ def flush(path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file; a reader sees the old file or the new."""
+    """Write a text file, the same bytes on every system; a reader sees the old file or the new."""
     with replacing(path) as unfinished:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(value: Any, path: Path) -> None:

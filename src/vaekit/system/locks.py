@@ -23,8 +23,10 @@ def held(path: Path, wait: bool = True, cure: str = "") -> Iterator[bool]:
     except Timeout:
         yield False
         return
-    except OSError as error:
-        raise OSError(f"cannot lock {path} ({error.strerror or error}){cure and '; ' + cure}") from error
+    except (OSError, NotImplementedError) as error:
+        raise OSError(
+            f"cannot lock {path} ({getattr(error, 'strerror', None) or error}){cure and '; ' + cure}"
+        ) from error
     try:
         yield True
     finally:

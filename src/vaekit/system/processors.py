@@ -41,8 +41,12 @@ def processors() -> int:
     A container with a quota of 1.5 processors counts as 2: a thread more than the quota waits, and a thread less
     wastes a part of it.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min([allowed, *map(quota, cgroups(CGROUPS))])))
+    return max(1, math.ceil(min([affinity(), *map(quota, cgroups(CGROUPS))])))
+
+
+def affinity() -> int:
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load() -> tuple[float, float]:
@@ -60,7 +64,7 @@ def load() -> tuple[float, float]:
 def cgroups(root: Path) -> list[Path]:
     """The folders of this process's cgroups and of those above them, versions 1 and 2; none where there are none."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     folders = []
@@ -74,10 +78,12 @@ def cgroups(root: Path) -> list[Path]:
 def quota(cgroup: Path) -> float:
     """Processors that one cgroup grants; infinite if it does not say."""
     try:
-        granted, period = (cgroup / "cpu.max").read_text().split()  # version 2
+        granted, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()  # version 2
     except (OSError, ValueError):
         try:
-            granted, period = ((cgroup / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            granted, period = (
+                (cgroup / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period")
+            )
         except OSError:
             return math.inf
     return int(granted) / int(period) if granted.strip() not in ("max", "-1") else math.inf

@@ -52,12 +52,6 @@ def mean_over_images(x: Tensor) -> Tensor:
     return total / count
 
 
-def from_rank_zero(x: Tensor) -> None:
-    """Overwrite `x` with rank 0's, in place."""
-    if is_distributed():
-        dist.broadcast(x, 0)
-
-
 def agree(clock: float, stop: int) -> tuple[float, int]:
     """Rank 0's clock, and the signal that asked *any* rank to stop, or 0: both differ between processes.
 
@@ -124,7 +118,10 @@ def is_first_of_machine() -> bool:
 def check_one_process(command: str) -> None:
     """Raise `ValueError` for a command that several processes would each do in full, writing the same files."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(f"{command} works in one process; start it without torchrun")
+        raise ValueError(
+            f"{command} works in one process, and this is one of several; start it without torchrun, and not in the "
+            "program of a training on several devices"
+        )
 
 
 def which_ranks(condition: bool) -> str:

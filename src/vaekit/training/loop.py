@@ -7,6 +7,7 @@ resumed run needs no state of random generators, and ranks take their share of t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -25,7 +26,7 @@ from vaekit.runs.checkpoint import latest, save_checkpoint
 from vaekit.runs.log import RunLog
 from vaekit.runs.progress import Pace, fraction_done
 from vaekit.system.devices import Fabric
-from vaekit.system.processors import load
+from vaekit.system.processors import affinity, load
 from vaekit.system.ranks import agree
 from vaekit.system.signals import StopSignals
 from vaekit.training.flops import step_flops
@@ -59,7 +60,8 @@ def train_loop(
             counters["step"] += 1
             counters["images_seen"] += config.batch
             now, stopping = agree(pace.clock(), stop.requested)
-            watch.look(now)
+            if watch is not None:
+                watch.look(now)
             counters["elapsed_sec"] = now
             before, progress = progress, fraction_done(config, counters)
 
@@ -83,7 +85,6 @@ def train_loop(
                 check_before_save(state, run)
                 with warn_on_oserror(log):
                     save_run(fabric, state, run, config, log)
-    watch.end()
     settle_averaged(fabric, config, state, stream)
     stop_if_not_finite(state, run)
     check_before_save(state, run)
@@ -95,20 +96,29 @@ def train_loop(
     return 0
 
 
-def thread_watch(fabric: Fabric, config: Config, now: float, log: RunLog) -> ThreadWatch:
-    """Watches for other programs that keep processors busy; only a run that depends on the clock changes its threads.
+def thread_watch(fabric: Fabric, config: Config, now: float, log: RunLog) -> ThreadWatch | None:
+    """Watches, on a CPU, for other programs that keep processors busy; None where there are no threads to take away.
 
-    Others are told, once: sums over other numbers of threads differ in their last bits.
+    Only a run that depends on the clock changes its threads: sums over other numbers of threads differ in their last
+    bits. Others are told, and so are those whose user has set the number, or whose networks would be compiled again.
     """
-    most = torch.get_num_threads() if fabric.device.type == "cpu" and fabric.world_size == 1 else 1
+    most = torch.get_num_threads()
+    if fabric.device.type != "cpu" or fabric.world_size > 1 or most == 1:
+        return None
+    changes = config.minutes is not None and config.compile == "no" and "OMP_NUM_THREADS" not in os.environ
 
     @cache  # so that each is said once
     def tell(threads: int) -> None:
+        what = f"{threads} of {most} threads are used meanwhile" if changes else f"--threads {threads} may be faster"
         if threads < most:
-            log.say(f"other programs keep processors busy; --resume --threads {threads} may be faster")
+            log.say(f"other programs keep processors busy; {what}")
 
-    changes = config.minutes is not None and config.threads is None
-    return ThreadWatch(most, torch.set_num_threads if changes else tell, load, now)
+    def use(threads: int) -> None:
+        if changes:
+            torch.set_num_threads(threads)
+        tell(threads)
+
+    return ThreadWatch(most, affinity(), use, load, now)
 
 
 def price_of_discriminator(config: Config) -> float:
@@ -155,7 +165,7 @@ def settle_averaged(fabric: Fabric, config: Config, state: TrainState, stream: S
         for step in range(SETTLE_STEPS):
             position: dict[str, float] = {"step": step, "images_seen": step * config.batch}
             x, eps = next_batch(fabric, config, stream, position, rank=0, world=1)
-            for chunk in split_batch(len(x), config.micro_batch):
+            for chunk in split_batch(len(x), config.micro_batch or math.ceil(len(x) / fabric.world_size)):
                 yield x[chunk], eps[chunk]
 
     with fabric.autocast():

@@ -16,7 +16,7 @@ from vaekit.models.build import build_discriminator
 from vaekit.models.vae import VAE, build_vae
 from vaekit.networks.norms import BATCHNORM_MOMENTUM, synchronise_batch_norm
 from vaekit.objectives.moments import MomentsMemory
-from vaekit.system.devices import Fabric, make_fabric, use_threads
+from vaekit.system.devices import Fabric, make_fabric
 from vaekit.training.optimizers import discriminator_optimizer, vae_optimizer
 
 NORM_RATE = 0.01  # weight of a new norm in its running average, which spans a hundred steps
@@ -87,9 +87,7 @@ class TrainState:
 
 
 def fabric_of(config: Config) -> Fabric:
-    """The devices, threads, ranks and precision that a config asks for; see `make_fabric`."""
-    if config.threads is not None:
-        use_threads(config.threads)
+    """The devices, ranks and precision that a config asks for; see `make_fabric`."""
     return make_fabric(config.device, config.devices, config.precision, config.batch)
 
 

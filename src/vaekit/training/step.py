@@ -191,7 +191,7 @@ def clip_gradient(state: TrainState, norm: Tensor, clip: float) -> None:
     """
     bound = clip * state.usual_norm.value
     torch._foreach_mul_(gradients_of(state.vae), (bound / (norm + TINY)).clamp(max=1.0))
-    state.usual_norm.update(torch.minimum(norm, bound))
+    state.usual_norm.update(torch.where(norm.isfinite(), torch.minimum(norm, bound), norm))
 
 
 def split_batch(size: int, micro_batch: int | None) -> list[slice]:

@@ -14,15 +14,21 @@ WINDOW_SEC = 2.0  # that the load is measured over
 class ThreadWatch:
     """Sets the threads of this process to the processors that other programs leave free, one at least.
 
-    `most` is how many threads there are, `use` sets how many are used, and `load` gives the processor seconds that all
-    programs and this one have taken so far (`processors.load`). Sums over other numbers of threads differ in their last
-    bits, so `use` is for runs that depend on the clock in any case.
+    `most` is how many threads there are, on so many `processors`; `use` sets how many are used, and `load` gives the
+    processor seconds that all programs and this one have taken so far (`processors.load`). Sums over other numbers of
+    threads differ in their last bits, so `use` is for runs that depend on the clock in any case.
     """
 
     def __init__(
-        self, most: int, use: Callable[[int], object], load: Callable[[], tuple[float, float]], now: float
+        self,
+        most: int,
+        processors: int,
+        use: Callable[[int], object],
+        load: Callable[[], tuple[float, float]],
+        now: float,
     ) -> None:
-        self.most, self.count, self.wanted, self.use, self.load = most, most, most, use, load
+        self.most, self.processors, self.use, self.load = most, processors, use, load
+        self.count = self.wanted = most
         self.looked_at, self.taken = now, load()
 
     def look(self, now: float) -> None:
@@ -37,12 +43,6 @@ class ThreadWatch:
             self.count = self.wanted
             self.use(self.count)
 
-    def end(self) -> None:
-        """Give all threads back."""
-        if self.count != self.most:
-            self.count = self.most
-            self.use(self.most)
-
     def free(self, others: float) -> int:
         """Processors that are free beside those that `others` keep busy."""
-        return max(1, min(self.most, round(self.most - others)))
+        return max(1, min(self.most, round(self.processors - others)))
