@@ -248,7 +248,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_is_not_usual(fabric
     train_step(fabric, state, objective, *batch(tiny, generator), adversarial=False, clip=3.0)
     assert not changed(before, state.vae)
     assert state.usual_norm.value == usual
-    with pytest.raises(NonFiniteLoss, match="grad_norm = (nan|inf)"):
+    with pytest.raises(NonFiniteLoss, match=r"grad_norm = (nan|inf)"):
         check_finite(state)
 
 
