@@ -187,10 +187,33 @@ def test_a_run_among_its_own_pictures_does_not_become_one_of_them(photos, tmp_pa
     assert "20 pictures" in capsys.readouterr().out
     assert run(["evaluate", str(folder), "--features", "none", "--out", "."]) == 0
     assert run(["evaluate", str(folder), "--features", "none"]) == 0
-    (folder / "pictures.json").unlink()
-    for results in (folder, Path("runs/compare-pictures-fast-16")):
-        assert run(["train", str(results), *TINY, "--out", "runs/x"]) == 2
-        assert "is a run, not pictures" in capsys.readouterr().err
+    comparison = "runs/compare-pictures-fast-16"
+    assert run(["train", str(folder), *TINY, "--out", "runs/x"]) == 2
+    assert "is a run, not pictures" in capsys.readouterr().err
+    for command in (["train", comparison, *TINY], ["prepare", comparison], ["evaluate", str(folder), comparison]):
+        assert run(command) == 2
+        assert "holds results of vaekit, whose pictures are figures" in capsys.readouterr().err
+    assert run(["train", ".", *TINY, "--resume", "--out", comparison]) == 2
+    assert "holds a comparison; give another --out" in capsys.readouterr().err
+    assert run(["compare", ".", *TINY, "--models", "standard", "--out", str(folder)]) == 2
+    assert "holds a run; give the comparison another --out" in capsys.readouterr().err
+    assert run(["compare", ".", *TINY, "--models", "standard", "--lr", "0.1"]) == 2
+    assert "or give the comparison another --out" in capsys.readouterr().err
+
+
+def test_pictures_that_were_moved_are_asked_for_with_the_command_to_type(photos, tmp_path, capsys):
+    pictures, out = shutil.copytree(photos, tmp_path / "pictures"), str(tmp_path / "run")
+    assert run(["train", str(pictures), *TINY, "--out", out]) == 0
+    moved = shutil.move(pictures, tmp_path / "moved")
+    assert run(["train", "--resume", out]) == 2
+    assert f"say where: vaekit train FOLDER --resume --out {out}" in capsys.readouterr().err
+    assert run(["train", str(moved), "--resume", "--out", out]) == 0
+
+
+def test_a_pipe_that_is_closed_is_no_error():
+    command = f"{sys.executable} -m vaekit train --help | head -1"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert "Errno" not in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,9 @@ class Train:
         pictures = self.pictures
         if pictures is None and self.resume:
             pictures = read_pictures(self.folder()).folder
+            if not Path(pictures).is_dir():
+                where = f"vaekit train FOLDER --resume --out {self.folder()}"
+                raise ValueError(f"the pictures of {self.folder()} are no longer in {pictures}; say where: {where}")
         if pictures is None:
             raise ValueError(
                 "no pictures: give a folder, as in `vaekit train photos/`, or `vaekit train elpv` for the demo data"
@@ -214,6 +218,9 @@ def run(arguments: list[str]) -> int:
     try:
         command = parse(arguments)
         command.run()
+    except BrokenPipeError:  # `vaekit ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (ValueError, OSError) as error:
         report(error)
         return USER_ERROR

@@ -143,8 +143,7 @@ def test_a_run_whose_pictures_have_changed_is_not_measured_on_those_it_may_have_
     assert "it is not known which of them are its test pictures" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("out", [None, "elsewhere"])
-def test_numbers_are_not_lost_because_they_cannot_be_kept(run, tmp_path, monkeypatch, out):
+def test_numbers_are_not_lost_because_they_cannot_be_kept(run, tmp_path, monkeypatch):
     """A run of a colleague's on a mount that can only be read, and a disk that is full."""
 
     def refuse(*arguments):
@@ -154,11 +153,18 @@ def test_numbers_are_not_lost_because_they_cannot_be_kept(run, tmp_path, monkeyp
         monkeypatch.setattr(f"vaekit.{module}.write_text", refuse)
     monkeypatch.setattr("vaekit.priors.mixture.write_tensors", refuse)
     lines = []
-    result = evaluate_run(run, features="none", say=lines.append, out=out and tmp_path / out)
+    result = evaluate_run(run, features="none", say=lines.append)
     assert result.generation.keys() == {"normal", "gaussian-mixture", "train"}
     assert any("the prior is not kept" in line for line in lines)
     assert "the numbers are not kept" in lines[-1]
     assert "--out" in lines[-1]
+
+
+def test_a_place_for_the_results_that_cannot_be_written_is_told_before_anything_is_measured(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("vaekit.commands.evaluate.measure_reconstructions", pytest.fail)
+    with pytest.raises(OSError, match="file"):
+        evaluate_run(run, features="none", out=tmp_path / "file" / "results")
 
 
 def test_results_go_where_they_are_asked_to(run, tmp_path, capsys):
@@ -219,7 +225,7 @@ def test_mistakes_are_one_clear_line(run, folder, tmp_path, capsys):
     for arguments, message in {
         (str(tmp_path / "nothing"),): "no model in",
         (str(run), str(tmp_path / "nowhere")): "there is no folder",
-        (str(run), "--limit", "1"): "variances need two or more",
+        (str(run), "--limit", "1"): "two or more are needed; name a folder with more, or raise --limit",
         (str(run), "--labels", str(tmp_path / "few.csv")): "has no label for 38 of 40 pictures",
         (str(run), "--features", "inception", "--weights", str(tmp_path / "none.pth")): inception,
     }.items():

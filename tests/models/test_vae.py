@@ -1,5 +1,6 @@
 """The VAE without a run: networks of the user's own, one pass of training, batched encoding and decoding."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -86,7 +87,8 @@ def test_a_model_of_any_type_takes_pictures_and_latents_of_any_type(tiny, genera
     ("x", "message"),
     [
         (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), r"torch.uint8; .* floats in \[-1, 1\]: give x / 127.5 - 1"),
-        (torch.zeros(0, 3, 16, 16), r"shape \(0, 3, 16, 16\); this model takes \(B, 3, 16, 16\)"),
+        (torch.zeros(0, 3, 16, 16), r"no picture: .* this model takes \(B, 3, 16, 16\)"),
+        (np.zeros((2, 3, 16, 16), np.float32), r"pictures as ndarray; this model takes a torch.Tensor"),
         (torch.zeros(3, 16, 16), r"shape \(3, 16, 16\)"),
     ],
 )
@@ -98,7 +100,7 @@ def test_pictures_that_a_model_cannot_take_are_refused(tiny, x, message):
 @pytest.mark.parametrize(
     ("z", "message"),
     [
-        (torch.zeros(0, 16), r"shape \(0, 16\); this model takes \(B, 16\)"),
+        (torch.zeros(0, 16), r"no latents: a tensor of shape \(0, 16\)"),
         (torch.zeros(2, 15), r"shape \(2, 15\); this model takes \(B, 16\)"),
         (torch.zeros(2, 16, dtype=torch.int64), r"torch.int64; this model takes floats"),
     ],

@@ -96,12 +96,18 @@ def test_commands_that_each_rank_would_do_in_full_are_refused_under_torchrun(mon
         command()
 
 
+def test_more_threads_than_processors_are_refused():
+    with pytest.raises(ValueError, match=r"100000 threads on .* give --threads"), own_threads(100_000):
+        pass
+
+
 @pytest.mark.parametrize("told", [None, "5"])
 def test_threads_that_were_asked_for_are_used_and_those_of_the_caller_come_back(monkeypatch, told):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if told is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", told)
     before = torch.get_num_threads()
+    monkeypatch.setattr(os, "cpu_count", lambda: before + 1)
     with suppress(KeyboardInterrupt), own_threads(before + 1):
         assert torch.get_num_threads() == before + 1
         assert os.environ["OMP_NUM_THREADS"] == str(before + 1)  # which Fabric and other ranks keep to

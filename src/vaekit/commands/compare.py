@@ -30,6 +30,7 @@ from vaekit.runs.folder import (
     config_of,
     default_run,
     held_out_of,
+    is_run,
     mark_as_output,
 )
 from vaekit.runs.log import read_records
@@ -74,6 +75,8 @@ def compare(
     config = config.resolved()
     folder = Path(out) if out is not None else default_run(config, images, prefix="compare-")
     check_apart(folder, resolve_source(str(images)))
+    if is_run(folder):
+        raise ValueError(f"{folder} holds a run; give the comparison another --out")
     plan = planned(config, folder, models, seeds)
     measuring = Measuring(features, weights, labels, tuple(normal))
     check_measurable(config, images, plan, measuring)

@@ -108,6 +108,8 @@ def measure_run(
     subject = Subject(vae, prepared, HeldOut(prepared.images, chosen), extractor, seed, say, known)
     say(f"{len(chosen):,} pictures, {seen_as(config)}")
 
+    if out is not None:
+        mark_as_output(out / FIGURES_FOLDER)  # which fails now where it cannot be written, and not after all measures
     out = out or run
     name = "evaluation" if images is None else name_of_other(out, prepared.folder)
     protocol = protocol_of(run, config, subject, labels, measuring.normal)
@@ -128,7 +130,7 @@ def measure_run(
         latents=latents,
         usefulness=usefulness_of(subject, train, posterior, errors, labels, measuring.normal),
         spectra={kind: pictures.spectrum.tolist() for kind, pictures in subject.sets.items()},
-        warnings=[*few_images(len(chosen)), *latents["verdict"]["warnings"]],
+        warnings=[*(few_images(len(chosen)) if extractor else []), *latents["verdict"]["warnings"]],
         not_measured=subject.missing | latents.pop("not_measured"),
         measuring_sec=round(time.monotonic() - started_at, 1),
     )
@@ -147,6 +149,8 @@ def check_normal(labels: Labels | None, normal: tuple[str, ...]) -> None:
     unknown = sorted(set(normal) - set(known))
     if unknown:
         raise ValueError(f"no class {', '.join(unknown)} among the labels; there are {', '.join(known[:20])}")
+    if normal and not set(known) - set(normal):
+        raise ValueError("all classes are normal; leave out those that are anomalies")
 
 
 def name_of_other(out: Path, pictures: Path) -> str:
@@ -168,7 +172,8 @@ def pictures_of(
     chosen = test if limit is None else test[evenly(len(test), limit)]
     if len(chosen) < 2:
         raise ValueError(
-            f"{len(chosen)} pictures to measure {run} with: variances need two or more; name a folder with more"
+            f"too few pictures to measure {run} with, {len(chosen)}: two or more are needed; name a folder with more"
+            + (", or raise --limit" if limit is not None else "")
         )
     return prepared, chosen
 

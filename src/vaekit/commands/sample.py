@@ -44,7 +44,10 @@ def sample_run(
     with float32_products():
         z = prior_of(run, vae, prior, say=say).sample(num_images, torch.Generator().manual_seed(seed))
         if out is None:
-            return save_png(square(vae, z), run / FIGURES_FOLDER / f"samples-{prior}.png")
+            try:
+                return save_png(square(vae, z), run / FIGURES_FOLDER / f"samples-{prior}.png")
+            except OSError as error:
+                raise OSError(f"{error}; give a folder for single pictures with --out") from error
         mark_as_output(Path(out))
         for i, picture in enumerate(decoded(vae, z)):
             save_png(picture, Path(out) / f"{i:06d}.png")

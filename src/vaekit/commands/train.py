@@ -21,7 +21,7 @@ from vaekit.data.sources.folder import resolve_source
 from vaekit.measures.quick import measure
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoint import load_checkpoint
-from vaekit.runs.folder import FIGURE_IMAGES, check_apart, default_run, holds_results, write_run
+from vaekit.runs.folder import FIGURE_IMAGES, check_apart, default_run, is_run, write_run
 from vaekit.runs.lock import claimed
 from vaekit.runs.log import RunLog
 from vaekit.runs.progress import fraction_done
@@ -66,7 +66,7 @@ def train(
     config = config.resolved()
     run = Path(out) if out is not None else default_run(config, images)
     folder = resolve_source(str(images))
-    if holds_results(folder):
+    if is_run(folder):
         raise ValueError(f"{images} is a run, not pictures; to go on with it: vaekit train --resume {images}")
     check_apart(run, folder)
     choose = partial(starting_point, run, config, resume, change_settings)

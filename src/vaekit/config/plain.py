@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ def check_at_least(name: str, value: float, lowest: float) -> None:
 
 
 def check_above_zero(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} is {value}; it must be above zero")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}; it must be above zero, and finite")
 
 
 def check_between(name: str, value: float, lowest: float, highest: float) -> None:

@@ -64,7 +64,11 @@ class VAE(nn.Module):
         that do not look like [-1, 1].
         """
         expected = ", ".join(map(str, self.image_shape))
-        if x.ndim != 4 or x.shape[1:] != self.image_shape or not len(x):
+        if not isinstance(x, Tensor):
+            raise ValueError(f"pictures as {type(x).__name__}; this model takes a torch.Tensor (B, {expected})")
+        if not x.numel():
+            raise ValueError(f"no picture: a tensor of shape {tuple(x.shape)}; this model takes (B, {expected})")
+        if x.ndim != 4 or x.shape[1:] != self.image_shape:
             raise ValueError(f"pictures of shape {tuple(x.shape)}; this model takes (B, {expected}) in [-1, 1]")
         if not x.is_floating_point():
             raise ValueError(f"pictures of {x.dtype}; this model takes floats in [-1, 1]: give x / 127.5 - 1 for bytes")
@@ -81,7 +85,9 @@ class VAE(nn.Module):
 
         Raises `ValueError` for another shape, for no latents and for whole numbers.
         """
-        if z.ndim != 2 or z.shape[1] != self.latent_dim or not len(z):
+        if not z.numel():
+            raise ValueError(f"no latents: a tensor of shape {tuple(z.shape)}; give one or more")
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"latents of shape {tuple(z.shape)}; this model takes (B, {self.latent_dim})")
         if not z.is_floating_point():
             raise ValueError(f"latents of {z.dtype}; this model takes floats")
@@ -135,6 +141,8 @@ class VAE(nn.Module):
         one of networks that are not given.
         """
         path = Path(folder) / WEIGHTS_FILE
+        if Path(folder).is_file():
+            raise ValueError(f"{folder} is a file; give the folder of the run that it lies in")
         if not path.is_file():
             raise ValueError(f"no model in {folder}: {WEIGHTS_FILE} is missing; give the folder of a finished run")
         weights, metadata = read_tensors(path)

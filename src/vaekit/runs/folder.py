@@ -52,14 +52,10 @@ def is_run(folder: str | Path) -> bool:
     return all((Path(folder) / name).is_file() for name in (CONFIG_FILE, PICTURES_FILE))
 
 
-def holds_results(folder: str | Path) -> bool:
-    """Whether a folder holds a run, what is left of one, or a comparison: its pictures are figures."""
-    written = (Path(folder) / name for name in (CONFIG_FILE, "checkpoints", FIGURES_FOLDER))
-    return is_run(folder) or ((Path(folder) / OUTPUT_MARK).exists() and any(path.exists() for path in written))
-
-
 def check_apart(out: Path, pictures: Path) -> None:
     """Raise `ValueError` if results would be written around the pictures: their figures would be taken for some."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give the folder that the results are to go to")
     if pictures.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"the pictures are in {out}, where the results would be written; give another --out")
 
@@ -177,7 +173,7 @@ def changed(run: Path, folder: Path | str) -> ValueError:
     """The error for pictures of a run that are no longer as they were."""
     return ValueError(
         f"the pictures in {folder} are no longer those of {run}: it is not known which of them are its test pictures; "
-        "name a folder, and those that it trained on are left out"
+        "bring them back as they were, or, to measure and draw, name a folder: what it trained on is left out"
     )
 
 

@@ -13,11 +13,21 @@ from vaekit.runs.folder import read_pictures, read_run_config
 from vaekit.runs.log import read_records
 from vaekit.runs.progress import fraction_done
 
+REPORT_FILE = "report.json"  # of a comparison
+CHANGE = "have them from here on with --resume --change-settings"
+
 
 def check_free(run: Path) -> None:
     """Raise `ValueError` if `run` holds a run that saved something."""
+    check_no_comparison(run)
     if all_checkpoints(run) or (run / WEIGHTS_FILE).exists():
         raise ValueError(f"{run} already holds a run; add --resume to go on with it, or give another --out")
+
+
+def check_no_comparison(run: Path) -> None:
+    """Raise `ValueError` if a comparison lies in a folder: its report and figures have the names of a run's."""
+    if (run / REPORT_FILE).exists():
+        raise ValueError(f"{run} holds a comparison; give another --out, or one of the runs in it")
 
 
 def resume_command(run: Path) -> str:
@@ -30,6 +40,7 @@ def check_resumable(run: Path, config: Config, change_settings: bool = False) ->
 
     Raises `ValueError` if none of them can be used, or if the settings are not its own and may not be changed.
     """
+    check_no_comparison(run)
     if not all_checkpoints(run):
         if (run / WEIGHTS_FILE).exists():
             raise ValueError(f"{run} holds a model and no checkpoint to go on from; give another --out")
@@ -49,7 +60,7 @@ def over(run: Path, config: Config, newest: Path) -> bool:
     return fraction_done(config, done) >= 1 and measured and (run / WEIGHTS_FILE).is_file()
 
 
-def check_settings(run: Path, saved: Config, config: Config, change_settings: bool = False) -> None:
+def check_settings(run: Path, saved: Config, config: Config, change_settings: bool = False, cure: str = CHANGE) -> None:
     """Raise `ValueError` if settings that decide what is computed differ from those of the run, by name.
 
     With `change_settings`, raise only for those that a run cannot change: the others apply from here on.
@@ -57,10 +68,7 @@ def check_settings(run: Path, saved: Config, config: Config, change_settings: bo
     changed = changes(saved, config)
     if changed and not change_settings:
         listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
-        raise ValueError(
-            f"{run} began with other settings: {listed}; leave these out to go on as it began, "
-            "or have them from here on with --resume --change-settings"
-        )
+        raise ValueError(f"{run} began with other settings: {listed}; leave these out to go on as it began, or {cure}")
     for name, (old, new) in changed.items():
         reason = refusal(name, new)
         if reason is not None:
@@ -71,7 +79,7 @@ def finished(run: Path, config: Config) -> bool:
     """Whether `run` holds a run with these settings that came to its end. Raises `ValueError` for other settings."""
     if not all_checkpoints(run):
         return False
-    check_settings(run, read_run_config(run), config)
+    check_settings(run, read_run_config(run), config, cure="give the comparison another --out")
     newest, _ = newest_usable(run, config)
     return newest is not None and fraction_done(config, counters(newest)) >= 1
 

@@ -145,9 +145,13 @@ def own_generators() -> Iterator[None]:
 def own_threads(threads: int | None) -> Iterator[None]:
     """Let torch use so many threads in this process and those that it starts; None leaves all to the caller.
 
-    Their number is as before afterwards, also where it was changed inside.
+    Their number is as before afterwards, also where it was changed inside. Raises `ValueError` for more than there are
+    processors.
     """
     before, told = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    there = os.cpu_count() or 1
+    if threads is not None and threads > there:
+        raise ValueError(f"{threads} threads on {there} processors only wait for each other; give --threads {there}")
     try:
         if threads is not None:
             torch.set_num_threads(threads)

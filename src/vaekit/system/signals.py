@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -11,11 +12,15 @@ EXIT_STATUS = 128  # of a process that a signal ended, plus the number of the si
 
 
 class StopSignals:
-    """While open, the first Ctrl-C or SIGTERM only sets `requested`, its number; a second one interrupts at once."""
+    """While open, the first Ctrl-C or SIGTERM only sets `requested`, its number; a second one interrupts at once.
+
+    `tell` hears of the first one.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], object] = lambda line: None) -> None:
+        self.tell = tell
         self.requested = 0
         self.previous: dict[int, object] = {}
 
@@ -32,6 +37,7 @@ class StopSignals:
         if self.requested:
             end_as_asked(number)
         self.requested = number
+        self.tell("stopping after this step, and saving; once more stops at once and saves nothing")
 
 
 def end_as_asked(number: int) -> NoReturn:

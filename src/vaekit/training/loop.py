@@ -50,7 +50,7 @@ def train_loop(
     progress = fraction_done(config, counters)
     stopping = 0  # the signal, the same on all ranks: a signal that arrives after they agreed counts at the next step
     watch = thread_watch(fabric, config, pace.clock(), log)
-    with StopSignals() as stop:
+    with StopSignals(log.say) as stop:
         while progress < 1 and not stopping:
             set_learning_rates(state.optimizers, config, progress)
             adversarial = config.gan and progress >= config.discriminator.start

@@ -36,6 +36,8 @@ def find_pictures(folder: Path) -> list[Path]:
         raise ValueError(f"there is no folder {folder}; give the path of a folder of pictures")
     if not folder.is_dir():
         raise ValueError(f"{folder} is a file; give the folder that holds the pictures")
+    if holds_results(folder):
+        raise ValueError(f"{folder} holds results of vaekit, whose pictures are figures; give a folder of pictures")
     pictures = []
     seen = set()
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
@@ -53,6 +55,14 @@ def find_pictures(folder: Path) -> list[Path]:
     if not pictures:
         raise ValueError(f"{folder} holds no picture; the files read are those ending in {', '.join(SUFFIXES)}")
     return sorted(pictures, key=Path.as_posix)  # all below one folder: the order of the relative paths too
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a folder holds a run, what is left of one, or a comparison; samples alone are pictures."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return is_output(names) and bool(names & {"config.json", "checkpoints", "figures", "report.json"})
 
 
 def is_output(files: Collection[str]) -> bool:
