@@ -68,3 +68,10 @@ def test_where_there_can_be_no_lock_the_cure_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot lock .*; do this"), held(tmp_path / "file" / "lock", cure="do this"):
         pass
+
+
+def test_a_file_that_cannot_be_written_is_named_as_the_user_knows_it(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(OSError, match=r"evaluation\.json") as caught:
+        write_json({}, tmp_path / "file" / "evaluation.json")
+    assert "unfinished" not in str(caught.value)

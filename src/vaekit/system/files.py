@@ -24,10 +24,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        try:
-            unfinished.touch()
-        except OSError as error:  # with the name that the user knows
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        unfinished.touch()
+    except OSError as error:  # with the name that the user knows
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    try:
         mode = unfinished.stat().st_mode  # what this user's files have; some libraries write theirs for the user alone
         yield unfinished
         unfinished.chmod(mode)
