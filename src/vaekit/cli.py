@@ -97,11 +97,13 @@ class Figures:
     """Folder of the run."""
     pictures: tyro.conf.Positional[str | None] = None
     """Folder of pictures to draw from instead of the run's own."""
+    out: Path | None = None
+    """Folder for the figures; by default they go into the run."""
 
     def run(self) -> None:
         from vaekit.commands.draw import draw_run
 
-        for path in draw_run(self.run_folder, self.pictures, say=progress):
+        for path in draw_run(self.run_folder, self.pictures, self.out, say=progress):
             print(path)  # noqa: T201
 
 

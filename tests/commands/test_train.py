@@ -351,6 +351,8 @@ def test_figures_can_be_drawn_from_other_pictures(tiny, photos, tmp_path):
     own = (tmp_path / "run" / "figures" / "reconstructions.png").read_bytes()
     draw_run(tmp_path / "run", other)
     assert (tmp_path / "run" / "figures" / "reconstructions.png").read_bytes() == own
+    (elsewhere,) = {path.parent for path in draw_run(tmp_path / "run", out=tmp_path / "elsewhere")}
+    assert (elsewhere / "reconstructions.png").read_bytes() == own
     pixels = np.asarray(Image.open(tmp_path / "run" / "figures-other" / "reconstructions.png"))
     for colour in ((255, 0, 0), (0, 0, 255)):
         assert (pixels == colour).all(-1).any()
