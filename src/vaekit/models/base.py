@@ -30,11 +30,11 @@ class Pass(NamedTuple):
 class Model(Protocol):
     """What the training step needs of a model, beside its `forward`, which returns a `Pass`."""
 
-    def encode(self, x: Tensor) -> Latents:
-        """x (B, C, H, W) in [-1, 1] -> the latents of each image."""
+    def encode_unchecked(self, x: Tensor) -> Latents:
+        """x (B, C, H, W) in [-1, 1] -> the latents of each image, without waiting for the device."""
 
     def latents_of(self, tensors: Iterable[Tensor]) -> Latents:
-        """What `encode` returned, made of its tensors again."""
+        """What `encode_unchecked` returned, made of its tensors again."""
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, d) -> x_hat (B, C, H, W)."""

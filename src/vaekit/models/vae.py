@@ -74,7 +74,11 @@ class VAE(nn.Module):
             raise ValueError(f"pictures of {x.dtype}; this model takes floats in [-1, 1]: give x / 127.5 - 1 for bytes")
         if not torch.compiler.is_compiling():
             warn_of_range(x)
-        return Posterior(*self.encoder(x.to(self.dtype)))
+        return self.encode_unchecked(x.to(self.dtype))
+
+    def encode_unchecked(self, x: Tensor) -> Posterior:
+        """What `encode` returns, for training: to look at the pixels is to wait for the device."""
+        return Posterior(*self.encoder(x))
 
     def latents_of(self, tensors: Iterable[Tensor]) -> Posterior:
         """What `encode` returns, made of its tensors again."""
@@ -98,9 +102,9 @@ class VAE(nn.Module):
 
         Everything a training step needs goes through here, since DistributedDataParallel only sees `forward`.
         """
-        posterior = Posterior(*self.encoder(x))
+        posterior = self.encode_unchecked(x)
         z = posterior.sample(eps)
-        return Pass(posterior.tensors, z, self.decoder(z))
+        return Pass(posterior.tensors, z, self.decode(z))
 
     @torch.no_grad()
     def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:

@@ -82,12 +82,10 @@ def train_loop(
                     inspect(False)
             if saving:
                 pace.saved(now, progress)
-                check_before_save(state, run)
                 with warn_on_oserror(log):
                     save_run(fabric, state, run, config, log)
     settle_averaged(fabric, config, state, stream)
     stop_if_not_finite(state, run)
-    check_before_save(state, run)
     save_run(fabric, state, run, config, log)
     if progress < 1:
         return stopping
@@ -208,8 +206,10 @@ def save_run(fabric: Fabric, state: TrainState, run: Path, config: Config, log: 
     """Write a checkpoint, and the averaged model where `VAE.from_pretrained` finds it; only rank 0 writes.
 
     The log is written first: a resumed run must find every record up to its checkpoint. The config of the run is
-    written after the checkpoint with the same settings. Raises `OSError` on a full disk.
+    written after the checkpoint with the same settings. Raises `NonFiniteLoss` on every rank for a weight that is not
+    finite, and `OSError` on a full disk.
     """
+    check_before_save(state, run)
     if not fabric.is_global_zero:
         return
     try:

@@ -126,7 +126,7 @@ def backward_in_chunks(
     passes, and its running statistics move twice a step.
     """
     with torch.no_grad(), fabric.autocast():
-        encoded = [vae.module.latents_of(vae.module.encoder(x[chunk])).tensors for chunk in chunks]
+        encoded = [vae.module.encode_unchecked(x[chunk]).tensors for chunk in chunks]
     leaves = [torch.cat(parts).requires_grad_() for parts in zip(*encoded, strict=True)]
     latents = vae.module.latents_of(leaves)
     z = latents.sample(eps)
@@ -164,7 +164,7 @@ def statistics_of(
     totals: dict[str, Tensor] = {}
     for chunk in chunks:
         with fabric.autocast():
-            x_hat = vae.module.decoder(z[chunk])
+            x_hat = vae.module.decode(z[chunk])
         for name, mean in objective.statistics(x[chunk], x_hat).items():
             totals[name] = totals.get(name, 0.0) + len(x_hat) / len(x) * mean
     return totals
