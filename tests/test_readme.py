@@ -32,7 +32,7 @@ def commands(page, program):
 def here(photos, tmp_path, monkeypatch):
     """A current folder that holds photos/."""
     shutil.copytree(photos, tmp_path / "photos")
-    lines = [f"{path.name},{'even' if i % 2 else 'odd'}" for i, path in enumerate(sorted(photos.iterdir()))]
+    lines = [f"{path.name},{'smiling' if i % 2 else 'neutral'}" for i, path in enumerate(sorted(photos.iterdir()))]
     (tmp_path / "photos" / "labels.csv").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
 
@@ -46,7 +46,12 @@ def test_there_are_two_commands_for_a_fresh_machine_and_make_knows_them():
 def test_every_command_stands_in_the_guide_and_the_main_ones_in_the_readme():
     main = {"train", "sample", "evaluate", "compare"}
     assert {command[1] for command in commands(README, "vaekit")} == main
-    assert {command[1] for command in commands(PAGES[1], "vaekit")} == main | {"prepare", "bench", "figures"}
+    assert {command[1] for command in commands(PAGES[1], "vaekit")} == main | {
+        "prepare",
+        "bench",
+        "figures",
+        "fit-prior",
+    }
 
 
 def test_the_pages_link_only_to_what_is_there():
@@ -64,8 +69,8 @@ def test_the_commands_of_both_pages_run_one_after_another(here):
             arguments += ["--seconds", "0.01"]
         if arguments[0] in ("train", "compare", "bench") and not {"--dry-run", "--resume"} & set(arguments):
             arguments += SMALL
-            if "--minutes" in arguments:
-                arguments += ["--minutes", "0.02"]
+        if "--minutes" in arguments:
+            arguments += ["--minutes", "0.02"]
         assert run(arguments) == 0, arguments
 
 
@@ -83,5 +88,5 @@ def test_the_python_of_a_page_runs(here, page):
         )
         vaekit.train(small, "photos", "runs/faces")
         names = {"x": torch.zeros(2, 3, 16, 16)}
-        block = block.replace('vaekit.preset("released", size=64)', "small")
+        block = block.replace("minutes=5", "minutes=0.02").replace('vaekit.preset("released", size=64)', "small")
         exec(block, names | {"small": small})

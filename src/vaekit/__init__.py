@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vaekit.commands.compare import compare
     from vaekit.commands.draw import draw_run
     from vaekit.commands.evaluate import evaluate_run
+    from vaekit.commands.fit_prior import fit_prior_run
     from vaekit.commands.sample import sample_run
     from vaekit.commands.train import train
     from vaekit.config.presets import preset
@@ -52,6 +53,7 @@ HOMES = {
     "draw_run": "commands.draw",
     "evaluate": "measures.quick",
     "evaluate_run": "commands.evaluate",
+    "fit_prior_run": "commands.fit_prior",
     "kl_gaussians": "models.posterior",
     "kl_global": "objectives.moments",
     "preset": "config.presets",
@@ -80,6 +82,7 @@ __all__ = [
     "draw_run",
     "evaluate",
     "evaluate_run",
+    "fit_prior_run",
     "kl_gaussians",
     "kl_global",
     "preset",

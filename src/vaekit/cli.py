@@ -12,10 +12,11 @@ from typing import Annotated, Any, Union, cast
 
 import tyro
 
+from vaekit.config.drawing import Drawing
 from vaekit.config.measuring import Measuring
 from vaekit.config.presets import PRESETS, preset
 from vaekit.config.settings import Config
-from vaekit.config.variants import MODELS, ModelNames, PriorName
+from vaekit.config.variants import MODELS, FittedName, ModelNames
 from vaekit.system.process import own_process
 
 DONE, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit status
@@ -140,7 +141,7 @@ class Sample:
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run."""
-    prior: PriorName = "normal"
+    drawing: Annotated[Drawing, tyro.conf.arg(name="")] = field(default_factory=Drawing)
     count: int = 64
     """How many."""
     seed: int = 0
@@ -152,15 +153,33 @@ class Sample:
         own_process("auto")
         from vaekit.commands.sample import sample_run
 
-        print(sample_run(self.run_folder, self.prior, self.count, self.seed, self.out, progress))  # noqa: T201
+        drawing = dataclasses.asdict(self.drawing)
+        chosen: dict[str, Any] = {"num_images": self.count, "seed": self.seed, "out": self.out}
+        print(sample_run(self.run_folder, say=progress, **chosen, **drawing))  # noqa: T201
+
+
+@dataclass(frozen=True)
+class FitPrior:
+    """Fit a density to the latents of a finished run, to draw new pictures from: again, longer, or for an old run."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    kind: FittedName = "flow"
+    minutes: float | None = None
+    """How long to fit a flow; by default about a tenth of the time that the training took."""
+
+    def run(self) -> None:
+        own_process("auto")
+        from vaekit.commands.fit_prior import fit_prior_run
+
+        print(fit_prior_run(self.run_folder, self.kind, self.minutes, progress))  # noqa: T201
 
 
 @dataclass(frozen=True)
 class Compare:
     """Train several objectives alike, with and without discriminator, and put them side by side in a report.
 
-    Takes all settings of train; what a model sets itself (objective, moments, gan) is overridden. The same command
-    goes on where it was interrupted.
+    Takes all settings of train; what a model sets itself is overridden. The same command goes on where it stopped.
     """
 
     pictures: tyro.conf.Positional[str]
@@ -234,7 +253,7 @@ def run(arguments: list[str]) -> int:
     return DONE
 
 
-Command = Train | Prepare | Bench | Evaluate | Sample | Compare | Figures
+Command = Train | Prepare | Bench | Evaluate | Sample | FitPrior | Compare | Figures
 
 
 def parse(arguments: list[str]) -> Command:
@@ -258,8 +277,8 @@ def parse_over(default: Train, arguments: list[str]) -> Command:
     train = Annotated[Train, tyro.conf.subcommand("train", default=default)]
     compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=default.config))]
     bench = Annotated[Bench, tyro.conf.subcommand("bench", default=Bench(config=default.config))]
-    kinds = (Evaluate, Sample, Figures, Prepare)
-    others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
+    kinds = {"evaluate": Evaluate, "sample": Sample, "fit-prior": FitPrior, "figures": Figures, "prepare": Prepare}
+    others = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in kinds.items()]
     return tyro.cli(Union[train, others[0], compare, *others[1:], bench], prog="vaekit", args=arguments)  # type: ignore
 
 

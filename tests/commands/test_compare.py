@@ -35,10 +35,10 @@ def test_the_report_has_every_model_with_its_spread_and_its_figures(report):
         assert f"- beta, seed-{seed}: " in markdown
     assert "biased upwards" not in markdown  # no distance was measured
     figures = re.findall(r"!\[.*?\]\((figures/.*?\.png)\)", markdown)
-    assert len(figures) == 7
+    assert len(figures) == 9
     assert all((folder / figure).is_file() for figure in figures)
     page = report.read_text()
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 9
     assert "http" not in page
     numbers = json.loads((folder / "report.json").read_text())
     assert {model: len(runs) for model, runs in numbers.items()} == dict.fromkeys(MODELS, 2)

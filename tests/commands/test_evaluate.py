@@ -12,7 +12,7 @@ from PIL import Image
 
 from vaekit import evaluate_run, sample_run, train
 from vaekit.cli import run as command
-from vaekit.commands.evaluate import PROTOCOL_VERSION
+from vaekit.commands.protocol import PROTOCOL_VERSION
 from vaekit.config.settings import Config
 from vaekit.data.cache import prepare
 from vaekit.data.loader import HeldOut, split

@@ -118,6 +118,7 @@ FREE_SETTINGS = {
     "threads",
     "log_every_steps",
     "draws",
+    "prior",
     "save_every_minutes",
 }
 REFUSED = {  # by how their names begin

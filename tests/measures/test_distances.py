@@ -8,6 +8,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg import sqrtm
 from scipy.ndimage import convolve
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -21,6 +22,7 @@ from vaekit.measures.distances import (
     laplacian_level,
     precision_recall_density_coverage,
     sliced_distance,
+    sliced_feature_distance,
     sliced_wasserstein,
 )
 
@@ -131,6 +133,27 @@ def neighbours_by_loops(real, fake, k):
         "density": sum(map(sum, inside)) / (k * len(fake)),
         "coverage": sum(map(any, inside)) / len(real),
     }
+
+
+def test_the_sliced_distance_of_one_feature_is_scipys_squared_wasserstein_2_distance(generator):
+    x, y = torch.randn(40, 1, generator=generator), 1 + 2 * torch.rand(40, 1, generator=generator)
+    pairs = linear_sum_assignment(torch.cdist(x, y).square())
+    expected = torch.cdist(x, y).square()[pairs].mean().item()
+    assert sliced_feature_distance(x, y) == pytest.approx(expected)
+    assert sliced_feature_distance(x, y.repeat(3, 1)) == pytest.approx(expected, rel=0.05)  # by quantiles
+
+
+def test_the_sliced_distance_of_a_shift_is_its_squared_length(generator):
+    x, shift = torch.randn(50, 30, generator=generator), torch.randn(30, generator=generator)
+    assert sliced_feature_distance(x, x + shift) == pytest.approx(shift.square().sum().item(), rel=0.1)
+    assert sliced_feature_distance(x, x) == 0
+
+
+def test_the_sliced_distance_sees_what_two_moments_do_not(generator):
+    x = torch.randn(2000, 4, generator=generator)
+    y = torch.randn(2000, 4, generator=generator).sign()
+    assert frechet_distance(x, y) < 0.1
+    assert sliced_feature_distance(x, y) > 10 * sliced_feature_distance(x, torch.randn(2000, 4, generator=generator))
 
 
 def test_precision_recall_density_coverage_are_those_of_loops(generator, monkeypatch):

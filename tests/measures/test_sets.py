@@ -47,7 +47,7 @@ def test_what_needs_more_pictures_is_named_with_the_reason(pictures):
 
 
 def test_distances_are_named_after_their_features():
-    assert measure_names(load_extractor("efficientnet-lite0")) == ("fd_effnet", "kd_effnet")
+    assert measure_names(load_extractor("efficientnet-lite0")) == ("fd_effnet", "kd_effnet", "sd_effnet")
 
 
 def test_pictures_that_are_not_finite_are_refused(pictures):

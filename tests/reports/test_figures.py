@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from vaekit.models.posterior import Posterior
+from vaekit.priors.base import StandardNormal
 from vaekit.reports import figures
 
 
@@ -20,6 +21,7 @@ class PixelVAE(nn.Module):
         super().__init__()
         self.shape, self.std = shape, std
         self.latent_dim = latent_dim or math.prod(shape)
+        self.prior = StandardNormal(self.latent_dim)
         self.weight = nn.Parameter(torch.eye(self.latent_dim, math.prod(shape)))
         self.dropout = nn.Dropout(0.5)
 
@@ -192,7 +194,7 @@ def test_transitions_put_the_models_of_a_pair_below_each_other():
     assert tops == sorted(set(tops))
 
 
-def test_samples_are_decoded_standard_normals():
+def test_samples_are_decoded_draws_of_the_models_prior():
     drawn = figures.samples(PixelVAE((1, 8, 8)), n=64)[::2, ::2, 0]  # a value in [-1, 1] is drawn as it is
     inside = ((drawn > 0) & (drawn < 255)).mean()
     assert inside == pytest.approx(math.erf(1 / math.sqrt(2)), abs=0.03)

@@ -12,6 +12,8 @@ from vaekit.commands.train import train
 from vaekit.config.presets import preset
 from vaekit.data.loader import Stream
 from vaekit.objectives.build import build_objective
+from vaekit.priors.base import Latents
+from vaekit.priors.flow_fit import BATCH, Length, fit_flow
 from vaekit.runs.checkpoint import latest, load_checkpoint
 from vaekit.runs.log import read_records
 from vaekit.system.devices import float32_products, launch
@@ -118,6 +120,18 @@ def test_a_step_does_not_wait_for_cuda():
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+def test_a_flow_is_fitted_and_drawn_on_the_gpu_from_noise_of_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(400, 32, generator=generator)
+    latents = Latents(means, torch.full_like(means, 0.1), positions=16)
+    here, there = (fit_flow(latents, length=Length(5 * BATCH), device=device) for device in ("cpu", "cuda"))
+    draws = [prior.sample(8, torch.Generator().manual_seed(1)) for prior in (here, there)]
+    torch.testing.assert_close(*draws, atol=2e-2, rtol=0)
+    assert there.device.type == "cuda"
+    torch.testing.assert_close(there.log_prob(means[:4]), here.log_prob(means[:4]), atol=0.1, rtol=1e-3)
 
 
 @needs_cuda

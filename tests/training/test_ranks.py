@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -24,12 +25,17 @@ from vaekit.cli import run as run_command
 from vaekit.commands import train as commands
 from vaekit.config.presets import model_config
 from vaekit.config.variants import COMPARED
+from vaekit.data.cache import prepare
+from vaekit.data.loader import Batches
 from vaekit.measures.quick import measure
 from vaekit.models.build import build_discriminator
 from vaekit.models.vae import build_vae
 from vaekit.networks.norms import synchronise_batch_norm
 from vaekit.objectives.build import build_objective
+from vaekit.priors.base import Latents
+from vaekit.priors.flow_fit import BATCH, Length, fit_flow
 from vaekit.runs.log import read_records
+from vaekit.runs.prior import encoded
 from vaekit.system.devices import launch
 from vaekit.system.ranks import agree, object_from_rank_zero, which_ranks
 from vaekit.training import loop as training
@@ -408,6 +414,39 @@ def measured(rank, world, config):
 def test_ranks_that_share_the_test_pictures_measure_exactly_what_one_process_does(tiny, tmp_path, world):
     for together, alone in run_ranks(measured, world, tmp_path, tiny):
         assert together == alone
+
+
+def flow_of_ranks(rank, world):
+    """The weights of a flow after a few steps, and how many images each rank encoded."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(200, 4, generator=generator).sign() + 0.1 * torch.randn(200, 4, generator=generator)
+    labels = (means[:, 0] > 0).long()
+    latents = Latents(means, torch.full_like(means, 0.1), 2, classes=("a", "b"), labels=labels)
+    prior = fit_flow(latents, length=Length(12 * BATCH), width=32, depth=2)
+    return prior.network.state_dict() | {"loss": torch.tensor(prior.held_out_loss)}
+
+
+def test_ranks_fit_the_flow_of_one_process(tmp_path):
+    first, second = run_ranks(flow_of_ranks, 2, tmp_path)
+    alone = flow_of_ranks(0, 1)
+    for name, weight in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], weight, atol=2e-4, rtol=1e-3)
+
+
+def encoded_by_ranks(rank, world, config, photos):
+    vae = build_vae(config).eval()
+    batches = Batches(prepare(photos, *config.image_size, config.channels).images, np.arange(17), 3)
+    return [encoded(vae, batches, mirrored).mean for mirrored in (False, True)]
+
+
+def test_ranks_share_the_encoding_and_all_have_all_of_it_in_order(tiny, photos, tmp_path):
+    first, second = run_ranks(encoded_by_ranks, 2, tmp_path, tiny.resolved(), photos)
+    alone = encoded_by_ranks(0, 1, tiny.resolved(), photos)
+    for one, other, whole in zip(first, second, alone, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, whole)
+    assert not torch.equal(*alone)  # mirrored pictures have other latents
 
 
 def test_batch_norm_over_ranks_keeps_names_settings_and_values_and_leaves_frozen_ones_alone(tiny, generator):

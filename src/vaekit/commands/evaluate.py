@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from vaekit.commands.protocol import measured_before, protocol_of
 from vaekit.config.measuring import Features, Measuring
 from vaekit.config.settings import Config
 from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels, find_labels
 from vaekit.data.loader import HeldOut, evenly
+from vaekit.measures.copying import nearest, small_of
 from vaekit.measures.diagnostics import diagnose
-from vaekit.measures.distances import AT_MOST
 from vaekit.measures.features import load_extractor
 from vaekit.measures.full import (
     KnownSets,
@@ -32,21 +32,20 @@ from vaekit.measures.full import (
     measure_reconstructions,
     usefulness_of,
 )
-from vaekit.measures.pictures import ms_ssim_scales
 from vaekit.measures.quick import BATCH
-from vaekit.models.vae import VAE, WEIGHTS_FILE, encode_batches
-from vaekit.priors.base import Prior
+from vaekit.models.base import Density
+from vaekit.models.vae import VAE, encode_batches
 from vaekit.reports.charts import power_spectra
 from vaekit.reports.evaluation import Evaluation
-from vaekit.reports.mosaic import save_png
+from vaekit.reports.figures import decoded
+from vaekit.reports.mosaic import Pixels, labelled, save_png, to_rgb
 from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, short_hash, trained_on
-from vaekit.runs.log import read_records
-from vaekit.runs.prior import prior_of
+from vaekit.runs.prior import latents_from, prior_of
 from vaekit.system.devices import available, float32_products, precision_here
-from vaekit.system.files import sha256, write_text
+from vaekit.system.files import write_text
 from vaekit.system.ranks import check_one_process
 
-PROTOCOL_VERSION = 2  # raise it when a measure would give another number
+COLUMNS = 8  # of samples_nearest.png
 
 
 def evaluate_run(
@@ -102,10 +101,10 @@ def measure_run(
     prepared, chosen = pictures_of(run, config, images, limit, say)
     labels = find_labels(prepared.folder, prepared.names, measuring.labels)
     check_normal(labels, measuring.normal)
-    extractor = None
-    if measuring.features != "none":
-        extractor = load_extractor(measuring.features, measuring.weights, available("auto"))
+    wanted = measuring.features != "none"
+    extractor = load_extractor(measuring.features, measuring.weights, available("auto")) if wanted else None
     subject = Subject(vae, prepared, HeldOut(prepared.images, chosen), extractor, seed, say, known)
+    subject.warnings += few_images(len(chosen)) if extractor else []
     say(f"{len(chosen):,} pictures, {seen_as(config)}")
 
     if out is not None:
@@ -120,7 +119,7 @@ def measure_run(
     with torch.no_grad(), float32_products(), in_precision_of(config):
         reconstruction, posterior, errors = measure_reconstructions(subject)
         train = train_part(run, config, subject)
-        generation = measure_generations(subject, priors_of(run, subject, train), train)
+        generation = measure_generations(subject, priors_of(run, config, subject, train), train)
     say("diagnosing the latents")
     latents = diagnose(posterior, seed, config.objective)
     result = Evaluation(
@@ -130,11 +129,15 @@ def measure_run(
         latents=latents,
         usefulness=usefulness_of(subject, train, posterior, errors, labels, measuring.normal),
         spectra={kind: pictures.spectrum.tolist() for kind, pictures in subject.sets.items()},
-        warnings=[*(few_images(len(chosen)) if extractor else []), *latents["verdict"]["warnings"]],
+        warnings=[*subject.warnings, *latents["verdict"]["warnings"]],
         not_measured=subject.missing | latents.pop("not_measured"),
         measuring_sec=round(time.monotonic() - started_at, 1),
     )
     try:
+        if train is not None:
+            save_png(
+                nearest_of(subject, train), out / FIGURES_FOLDER / f"samples_nearest{name[len('evaluation') :]}.png"
+            )
         say(f"the numbers are in {write_evaluation(result, out, name)}")
     except OSError as error:
         say(f"WARNING: the numbers are not kept: {error}; name another folder with --out")
@@ -183,70 +186,41 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
     try:
         prepared, indices = trained_on(run, config, subject.prepared)
     except ValueError as error:
-        fitted = [name for name, row in PRIORS.items() if row.fitted is not None]
-        subject.missing[", ".join([*fitted, "train"])] = str(error)
+        absent = [name for name in PRIORS if name not in subject.vae.priors]
+        subject.missing[", ".join([*absent, "posteriors", "train"])] = str(error)
         return None
     subject.say(f"encoding {len(indices):,} train pictures")
     batches = HeldOut(prepared.images, indices).batches(BATCH)
     return TrainPart(prepared, indices, encode_batches(subject.vae, batches))
 
 
-def priors_of(run: Path, subject: Subject, train: TrainPart | None) -> dict[str, Prior]:
-    """Every prior that the run has by name: N(0, I), and those that are or can be fitted to the train latents."""
-    priors: dict[str, Prior] = {}
+def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | None) -> dict[str, Density]:
+    """Every prior of the run by name: those that it has, and those that are fitted in seconds to the train latents."""
+    priors: dict[str, Density] = {}
     for name, row in PRIORS.items():
-        if row.fitted is None:
-            priors[name] = prior_of(run, subject.vae, name)
-        elif train is not None:
-            subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
-            try:
-                priors[name] = prior_of(run, subject.vae, name, train.posterior, subject.say)
-            except ValueError as error:
-                subject.missing[name] = str(error)
+        if name not in subject.vae.priors and row.fitted is not None:
+            if train is None:
+                continue
+            if not row.fitted.takes_minutes:
+                subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
+        try:
+            known = None if train is None else partial(latents_from, train.posterior, config)
+            priors[name] = prior_of(run, subject.vae, name, known, subject.say)
+        except ValueError as error:
+            subject.missing[name] = str(error)
     return priors
 
 
-def measured_before(path: Path, asked: Mapping[str, Any]) -> Evaluation | None:
-    """What is in `path`, if it was measured by this very protocol."""
-    if not path.is_file():
-        return None
-    result = json.loads(path.read_text(encoding="utf-8"))
-    return Evaluation(**result) if result["protocol"] == json.loads(json.dumps(asked)) else None
-
-
-def protocol_of(
-    run: Path, config: Config, subject: Subject, labels: Labels | None, normal: tuple[str, ...]
-) -> dict[str, Any]:
-    """What has to be known to get the same numbers again."""
-    last = next((record for record in reversed(read_records(run)) if "images_seen" in record), {})
-    return {
-        "version": PROTOCOL_VERSION,
-        "model": {
-            "sha256": sha256(run / WEIGHTS_FILE),
-            "preset": config.preset,
-            "objective": config.objective,
-            "moments": config.moments,
-            "gan": config.gan,
-            "seed": config.seed,
-            "images_seen": last.get("images_seen"),
-            "train_sec": last.get("elapsed_sec"),
-        },
-        "pictures": {
-            "folder": str(subject.prepared.folder),
-            "num_images": len(subject.test.indices),
-            "of": len(subject.prepared),
-            "image_shape": list(config.image_shape),
-            "preparation": "upright, cropped to the middle, Lanczos; for distances, spectra and sharpness 8 bits",
-            "crc32": subject.prepared.crc32,
-        },
-        "features": None if subject.extractor is None else subject.extractor.protocol() | {"neighbours_of": AT_MOST},
-        "ms_ssim_scales": ms_ssim_scales(*config.image_size),
-        "labels": None if labels is None else {"source": labels.source, "crc32": labels.crc32, "normal": normal},
-        "seed": subject.seed,
-        "precision": precision_here(config.precision),
-        "device": subject.vae.device.type,
-        "versions": {name: version(name) for name in ("vaekit", "torch", "torchmetrics", "scikit-learn")},
-    }
+def nearest_of(subject: Subject, train: TrainPart) -> Pixels:
+    """Samples of the model's prior, those that are nearest to one train picture, above that picture."""
+    samples = subject.sets[subject.vae.prior_name]
+    of_all = small_of(train.prepared.images, train.indices)
+    places, ratios = nearest(samples.small, of_all)
+    z = subject.vae.prior.sample(len(places), torch.Generator().manual_seed(subject.seed))
+    chosen = ratios.argsort()[:COLUMNS]
+    below = HeldOut(train.prepared.images, train.indices[places[chosen].numpy()]).some(COLUMNS)
+    tiles = np.concatenate([decoded(subject.vae, z[chosen]), to_rgb(below)])
+    return labelled(tiles, rows=("sample", "nearest train picture"))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""New pictures from a finished run: from N(0, I), or from a density fitted to the latents of its train pictures."""
+"""New pictures from a finished run: from the best density of its latents, or from another one by name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from vaekit.config.presets import folder_name
 from vaekit.config.variants import PRIORS
 from vaekit.models.vae import VAE
 from vaekit.reports.figures import decoded, square
@@ -19,33 +20,42 @@ from vaekit.system.ranks import check_one_process
 
 def sample_run(
     run: str | Path,
-    prior: str = "normal",
+    prior: str | None = None,
     num_images: int = 64,
     seed: int = 0,
     out: str | Path | None = None,
+    *,
+    temperature: float = 1.0,
+    label: str | None = None,
+    guidance: float | None = None,
     say: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Draw `num_images` new pictures from a finished run and return where they are.
 
-    `prior` is "normal", N(0, I), or "gaussian-mixture", fitted to the latents of the train pictures when it is first
-    asked for, and kept in the run. Without `out` they go into one PNG in the run's figures; with it, one by one into
-    that folder, which must be empty or not there. Raises `ValueError` for an unknown prior, a folder without a model,
-    train pictures that are gone, and an `out` that holds files.
+    `prior` is one of the table, by default the best that the run has: "normal" is N(0, I); "gaussian" and
+    "gaussian-mixture" are fitted to the latents of the train pictures when they are first asked for, and kept in the
+    run; a "flow" is fitted at the end of a training, or by `fit_prior_run`. A `temperature` below 1 gives safer and
+    less varied pictures. A flow that was fitted with labels draws those of a `label`, and with a `guidance` above 1
+    more typical ones. Without `out` they go into one PNG in the run's figures; with it, one by one into that folder,
+    which must be empty or not there. Raises `ValueError` for an unknown prior or label, a folder without a model, a
+    prior that is not there and cannot be fitted, and an `out` that holds files.
     """
     check_one_process("sample")
-    if prior not in PRIORS:
+    if prior is not None and prior not in PRIORS:
         raise ValueError(f"unknown prior {prior!r}; choose one of {', '.join(PRIORS)}")
-    if num_images < 1:
-        raise ValueError(f"{num_images} samples; ask for one or more")
     run = Path(run)
     if out is not None:
         check_empty(Path(out))
     vae = VAE.from_pretrained(run, available("auto"))
     with float32_products():
-        z = prior_of(run, vae, prior, say=say).sample(num_images, torch.Generator().manual_seed(seed))
+        name = prior or vae.prior_name
+        prior_of(run, vae, name, say=say)
+        generator = torch.Generator().manual_seed(seed)
+        z = vae.draw(num_images, generator, name, temperature, label=label, guidance=guidance)
         if out is None:
+            figure = f"samples-{name}.png" if label is None else f"samples-{name}-{folder_name(label)}.png"
             try:
-                return save_png(square(vae, z), run / FIGURES_FOLDER / f"samples-{prior}.png")
+                return save_png(square(vae, z), run / FIGURES_FOLDER / figure)
             except OSError as error:
                 raise OSError(f"{error}; give a folder for single pictures with --out") from error
         mark_as_output(Path(out))

@@ -115,7 +115,12 @@ def train_in(fabric: Fabric, config: Config, run: Path, folder: Path, pictures: 
 
     again = fraction_done(config, state.counters) >= 1
     with RunLog(run, step, console, enabled=fabric.is_global_zero, measure_again=again) as log:
-        inspect = partial(measure_and_draw, fabric, config, state, pictures.held_out, run, log)
+
+        def inspect(at_end: bool) -> None:
+            if at_end:
+                fit_the_prior(config, state, pictures, run, log)
+            measure_and_draw(fabric, config, state, pictures.held_out, run, log, at_end)
+
         stopped_by = train_loop(fabric, config, state, pictures.stream, run, log, inspect)
     if stopped_by:
         tell(console, f"stopped and saved; go on with: {resume_command(run)}")
@@ -233,6 +238,15 @@ def summary(fabric: Fabric, config: Config, state: TrainState, pictures: Trainin
 def has_batch_norm(config: Config) -> bool:
     """Whether a network has live BatchNorm, which mixes the images of a batch."""
     return "batch" in (config.network.norm, config.discriminator.norm if config.gan else None)
+
+
+def fit_the_prior(config: Config, state: TrainState, pictures: TrainingPictures, run: Path, log: RunLog) -> None:
+    """Fit what new pictures are drawn from, to the averaged model of a finished training; all ranks call it."""
+    from vaekit.commands.fit_prior import Subject, fit_and_keep  # here, since it would delay the first step
+
+    subject = Subject(run, state.ema, config, pictures.prepared, pictures.train_indices, pictures.test_indices)
+    with float32_products():
+        fit_and_keep(subject, config.prior, state.counters["images_seen"], None, log.say)
 
 
 def measure_and_draw(

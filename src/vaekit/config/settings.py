@@ -24,7 +24,7 @@ from vaekit.config.plain import (
     metadata_by_name,
     nearest_multiple,
 )
-from vaekit.config.variants import OBJECTIVES, ObjectiveName
+from vaekit.config.variants import OBJECTIVES, FittedName, ObjectiveName
 
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
 LATENT_DIM = 512  # about this many latent entries, where their number is not given
@@ -64,6 +64,7 @@ class Config:
     """Estimator of the batch variance in KL_G: the paper's, the published code's, the noise-free one."""
     moments_memory: int = field(default=0, metadata=fixed("its checkpoints do not remember that many steps"))
     """Earlier steps whose moments KL_G sees beside those of this one, for batches of very few images."""
+    prior: FittedName = field(default="flow", metadata=FREE)
     gan: bool = field(default=True, metadata=fixed("its checkpoints hold no discriminator", True))
     """Train against a PatchGAN discriminator."""
     device: Literal["auto", "cuda", "mps", "cpu"] = field(default="auto", metadata=FREE)

@@ -65,14 +65,15 @@ class FittedBy:
     """How a prior is fitted to latents, and kept."""
 
     what: str  # what is fitted, in a sentence
-    fit: str  # function of vaekit.priors, (z (N, d), seed=...) -> a prior that can save itself
+    fit: str  # function of vaekit.priors, (Latents, seed=...) -> a prior that can save itself
     load: str  # class of vaekit.priors with a method `load`
     file: str  # where a run keeps it
+    takes_minutes: bool = False  # then it is fitted at the end of a training or by `fit-prior`, and nowhere else
 
 
 @dataclass(frozen=True)
 class PriorRow:
-    """One density of the latents to sample from."""
+    """One density of the latents to sample from; in `PRIORS` each is better than those before it."""
 
     summary: str  # for --help
     short: str  # in the heading of a column: z ~ ...
@@ -82,18 +83,43 @@ class PriorRow:
 
 PRIORS: Mapping[str, PriorRow] = {
     "normal": PriorRow(summary="N(0, I)", short="N(0, I)", title="N(0, I)"),
+    "gaussian": PriorRow(
+        summary="one Gaussian with the mean and covariance of the latents of the train pictures",
+        short="fitted Gaussian",
+        title="the Gaussian with the moments of the latents of train pictures",
+        fitted=FittedBy(
+            what="a Gaussian",
+            fit="gaussian:fit_gaussian",
+            load="gaussian:GaussianPrior",
+            file="prior-gaussian.safetensors",
+        ),
+    ),
     "gaussian-mixture": PriorRow(
-        summary="fitted to the latents of the train pictures, which are closer to theirs",
+        summary="several Gaussians",
         short="fitted mixture",
         title="a mixture of Gaussians fitted to the latents of train pictures",
         fitted=FittedBy(
             what="a mixture of Gaussians",
-            fit="mixture:fit_gaussian_mixture",
+            fit="mixture:fit_mixture",
             load="mixture:GaussianMixturePrior",
             file="prior.safetensors",
         ),
     ),
+    "flow": PriorRow(
+        summary="a flow of the latents, learned by a small network",
+        short="flow",
+        title="a flow fitted to the latents of train pictures",
+        fitted=FittedBy(
+            what="a flow",
+            fit="flow_fit:fit_flow",
+            load="flow:FlowPrior",
+            file="prior-flow.safetensors",
+            takes_minutes=True,
+        ),
+    ),
 }
+WEIGHTS = "weights_sha256"  # in the metadata of a fitted prior: the weights whose latents it was fitted to
+COPIES = "copies"  # there too: whether its draws repeat training pictures
 
 GAN = "+gan"
 # A model of a comparison: its name -> the settings that make it, over those of all.
@@ -109,6 +135,7 @@ MODELS = tuple(
 if TYPE_CHECKING:
     ObjectiveName = str
     PriorName = str
+    FittedName = str
     ModelNames = tuple[str, ...]
 else:  # the choices of the command line and their help
     ObjectiveName = Annotated[
@@ -116,6 +143,11 @@ else:  # the choices of the command line and their help
     ]
     PriorName = Annotated[
         Literal[tuple(PRIORS)], Doc("; ".join(f"{name}: {row.summary}" for name, row in PRIORS.items()) + ".")
+    ]
+    FITTED = {name: row.summary for name, row in PRIORS.items() if row.fitted}
+    FittedName = Annotated[
+        Literal[tuple(FITTED)],
+        Doc(f"What new pictures are drawn from. {'; '.join(f'{name}: {what}' for name, what in FITTED.items())}."),
     ]
     *FIRST, LAST = COMPARED
     ModelNames = Annotated[

@@ -56,6 +56,25 @@ def factor_of(cov: Tensor) -> Tensor:
     return vectors * torch.where(values > noise, values, 0).sqrt()
 
 
+def sliced_feature_distance(real: Tensor, fake: Tensor, directions: int = 1000, seed: int = 0) -> float:
+    """Sliced Wasserstein distance of features, (N, F) and (M, F), squared and times F (as MIND; Berthet et al., 2026).
+
+    The mean over random unit directions of the squared Wasserstein-2 distance of the projections. Times F, a shift of
+    the mean counts as in the Frechet distance. No covariance is estimated, so 1,000 to 2,000 pictures are enough to
+    tell models apart. Sets of different sizes are compared by their quantiles. Directions are drawn from `seed`.
+    Raises `ValueError` as `frechet_distance` does.
+    """
+    check_features(real, fake, least=2)
+    num_features = real.shape[1]
+    axes = torch.randn(num_features, directions, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    axes /= axes.norm(dim=0)
+    sides = [(features.cpu().double() @ axes).sort(0).values for features in (real, fake)]
+    if len(real) != len(fake):
+        ranks = torch.linspace(0, 1, max(len(real), len(fake)), dtype=torch.float64)
+        sides = [side.quantile(ranks, dim=0) for side in sides]
+    return num_features * (sides[0] - sides[1]).square().mean().item()
+
+
 def kernel_distance(
     real: Tensor, fake: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:

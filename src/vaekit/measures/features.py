@@ -43,12 +43,13 @@ class Extractor:
     Every picture is first rounded to the 256 levels that a saved one has, so that originals, which come from files,
     and reconstructions are treated alike; grey ones are repeated into three channels. It computes in float32 even
     under autocast: bf16 is twice as fast on some CPUs, but moves small Frechet distances by 2 %.
-    `distance_name` and `kernel_name` are the names of distances in this space.
+    `distance_name`, `kernel_name` and `sliced_name` are the names of distances in this space.
     """
 
     name: str
     distance_name: str
     kernel_name: str
+    sliced_name: str
     num_features: int
     weights_sha256: str
     preparation: str
@@ -110,6 +111,7 @@ def efficientnet_lite0(weights: Path | None, device: torch.device) -> Extractor:
         name="efficientnet-lite0",
         distance_name="FD-EffNet",
         kernel_name="KD-EffNet",
+        sliced_name="SD-EffNet",
         num_features=1280,
         weights_sha256=sha256(path),
         preparation=f"8 bits, antialiased bicubic to {SIDE}x{SIDE}, (pixel - 127) / 128, mean over the last map",
@@ -157,6 +159,7 @@ def inception(weights: Path | None, device: torch.device) -> Extractor:
         name="inception",
         distance_name="FID",
         kernel_name="KID",
+        sliced_name="MIND",
         num_features=2048,
         weights_sha256=sha256(path),
         # Without antialias=False torchmetrics resizes differently, and its number differs from the FID.

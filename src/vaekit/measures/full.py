@@ -8,25 +8,30 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels
 from vaekit.data.loader import HeldOut, evenly
+from vaekit.measures.copying import copying, small_of
 from vaekit.measures.features import LPIPS_SMALLEST, Extractor, load_lpips
 from vaekit.measures.pictures import l1, ms_ssim, ms_ssim_scales, psnr, ssim
 from vaekit.measures.probes import usefulness
 from vaekit.measures.quick import BATCH, reconstruct
 from vaekit.measures.sets import Collector, PictureSet, collect, compare_sets
+from vaekit.models.base import Density
 from vaekit.models.posterior import Posterior, gathered
 from vaekit.models.vae import VAE, decode_batches
-from vaekit.priors.base import Prior
 
 FEW_IMAGES = 2048  # fewer bias distances upwards too much to be compared with those of other sets
+POSTERIORS = "posteriors"  # beside the priors
+TRAIN_COMPARED = 20_000  # train pictures that samples are compared with for copies
 RECONSTRUCTIONS = ("sampled", "mean")  # the latents that are decoded
 NO_INDICES = np.array([], dtype=int)
 
@@ -38,7 +43,8 @@ KnownSets = dict[tuple[Any, ...], PictureSet]  # sets of real pictures that seve
 class Subject:
     """A model, its pictures and what to measure with.
 
-    `sets` collects the sets of pictures that were measured, `missing` the reasons for measures that were not taken.
+    `sets` collects the sets of pictures that were measured, `missing` the reasons for measures that were not taken,
+    `warnings` what a reader of the numbers must know.
     """
 
     vae: VAE
@@ -50,6 +56,7 @@ class Subject:
     known: KnownSets
     sets: dict[str, PictureSet] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def against_test(self, name: str, pictures: PictureSet) -> dict[str, float]:
         """Keep a set of pictures and return how far it is from the test pictures."""
@@ -125,20 +132,55 @@ class TrainPart:
 
 
 def measure_generations(
-    subject: Subject, priors: Mapping[str, Prior], train: TrainPart | None
+    subject: Subject, priors: Mapping[str, Density], train: TrainPart | None
 ) -> dict[str, dict[str, float]]:
-    """How far samples from each prior, as many as the test pictures, and train pictures are from the test pictures."""
+    """How far samples from each prior, as many as the test pictures, and train pictures are from the test pictures.
+
+    `posteriors` is what a perfect prior would give: latents of train pictures, decoded.
+    """
     num_images = len(subject.test.indices)
     measured = {}
-    for name, prior in priors.items():
-        subject.say(f"drawing {num_images:,} samples from the prior {name}")
-        z = prior.sample(num_images, torch.Generator().manual_seed(subject.seed))
+
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(subject.seed)
+
+    latents = {name: partial(prior.sample, num_images, generator()) for name, prior in priors.items()}
+    if train is not None:
+        some = evenly(len(train.indices), num_images)
+        latents[POSTERIORS] = partial(train.posterior[some].sample, generator=generator())
+    for name, draw in latents.items():
+        subject.say(f"drawing {num_images:,} samples: {name}")
+        z = draw()
         x_hat = decode_batches(subject.vae, z, BATCH)
         measured[name] = subject.against_test(name, collect(x_hat, num_images, subject.extractor))
     if train is not None:
         some = train.indices[evenly(len(train.indices), num_images)]
         measured["train"] = subject.against_test("train", subject.real_set(train.prepared, some))
+        for name in latents:
+            measured[name] |= copied(subject, name, train)
     return measured
+
+
+def copied(subject: Subject, name: str, train: TrainPart) -> dict[str, float]:
+    """The share of a set of samples that is very near to one train picture, where it is 2 % of the reconstructions.
+
+    By pixels of at most 20,000 train pictures, by features of those of the row `train`.
+    """
+    samples, usual, reference = subject.sets[name], subject.sets["sampled"], subject.sets["train"]
+    of_all = small_of(train.prepared.images, train.indices[evenly(len(train.indices), TRAIN_COMPARED)])
+    spaces = {"copied_pixels": (samples.small, usual.small, of_all)}
+    if samples.features is not None and usual.features is not None and reference.features is not None:
+        spaces["copied_features"] = (samples.features, usual.features, reference.features)
+    found = {}
+    for key, space in spaces.items():
+        try:
+            found[key] = (verdict := copying(*space)).share
+        except ValueError as error:
+            subject.missing[key] = str(error)
+            continue
+        if verdict.copies and name in PRIORS:
+            subject.warnings.append(f"z ~ {PRIORS[name].short}, {key.removeprefix('copied_')}: {verdict.sentence}")
+    return found
 
 
 def usefulness_of(

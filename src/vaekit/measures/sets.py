@@ -12,10 +12,12 @@ from torch import Tensor
 
 from vaekit.data.loader import evenly
 from vaekit.data.pixels import to_float, to_uint8
+from vaekit.measures.copying import small
 from vaekit.measures.distances import (
     frechet_distance,
     kernel_distance,
     precision_recall_density_coverage,
+    sliced_feature_distance,
     sliced_wasserstein,
 )
 from vaekit.measures.features import Extractor
@@ -27,9 +29,13 @@ THOUSANDTHS = 1000.0  # kernel distances are small, so they are published times 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """N pictures: `features` (N, F) or None, mean power spectrum (R,), mean Laplacian energy, some of the pixels."""
+    """N pictures: `features` (N, F) or None, mean power spectrum (R,), mean Laplacian energy, some of the pixels.
+
+    `small` (N, C 256) are all of them at 16x16.
+    """
 
     features: Tensor | None
+    small: Tensor
     spectrum: Tensor
     laplacian_energy: float
     pictures: Tensor  # uint8 (min(N, 512), C, H, W)
@@ -42,6 +48,7 @@ class Collector:
         self.kept = evenly(num_images, SLICED_PICTURES)  # not the first ones: folders are often sorted by kind
         self.extractor = extractor
         self.features: list[Tensor] = []
+        self.small: list[Tensor] = []
         self.pictures: list[Tensor] = []
         self.spectrum = self.laplacian = torch.zeros((), dtype=torch.float64)
         self.num_images = 0
@@ -55,6 +62,7 @@ class Collector:
         x = to_float(pixels)
         if self.extractor is not None:
             self.features.append(self.extractor(x))
+        self.small.append(small(x))
         self.spectrum = self.spectrum + len(x) * power_spectrum(x).double()
         self.laplacian = self.laplacian + laplacian_energy(x).double().sum()
         self.pictures.append(pixels[self.kept[np.isin(self.kept, places)] - self.num_images])
@@ -64,7 +72,8 @@ class Collector:
         """What was collected."""
         features = torch.cat(self.features) if self.features else None
         energy = self.laplacian.item() / self.num_images
-        return PictureSet(features, self.spectrum / self.num_images, energy, torch.cat(self.pictures))
+        spectrum = self.spectrum / self.num_images
+        return PictureSet(features, torch.cat(self.small), spectrum, energy, torch.cat(self.pictures))
 
 
 def collect(batches: Iterable[Tensor], num_images: int, extractor: Extractor | None) -> PictureSet:
@@ -83,7 +92,8 @@ def compare_sets(
     - `laplacian_ratio`: mean Laplacian energy over that of the real pictures; `spectrum_db`: as in `pictures`;
     - `sliced_wasserstein`: mean over the levels, x 1000 (see `distances.sliced_wasserstein`), of at most 512 pictures;
     - in the features of the extractor: its Frechet distance (`fid`, or `fd_effnet`, which is no FID), its kernel
-      distance x 1000 (`kid`, `kd_effnet`), `precision`, `recall`, `density`, `coverage`.
+      distance x 1000 (`kid`, `kd_effnet`), its sliced one (`mind`, `sd_effnet`), `precision`, `recall`, `density`,
+      `coverage`.
     """
     measured = {
         "laplacian_ratio": fake.laplacian_energy / real.laplacian_energy if real.laplacian_energy else math.nan,
@@ -96,10 +106,11 @@ def compare_sets(
     }
     if extractor is not None and real.features is not None and fake.features is not None:
         x, y = real.features, fake.features
-        frechet, kernel = measure_names(extractor)
+        frechet, kernel, sliced = measure_names(extractor)
         measures |= {
             frechet: lambda: {frechet: frechet_distance(x, y)},
             kernel: lambda: {kernel: THOUSANDTHS * kernel_distance(x, y, seed=seed)[0]},
+            sliced: lambda: {sliced: sliced_feature_distance(x, y, seed=seed)},
             "precision, recall, density, coverage": lambda: precision_recall_density_coverage(x, y),
         }
     missing: dict[str, str] = {}
@@ -111,7 +122,8 @@ def compare_sets(
     return measured, missing
 
 
-def measure_names(extractor: Extractor) -> tuple[str, str]:
-    """Keys of the Frechet and the kernel distance in these features: `fid`, `kid` or `fd_effnet`, `kd_effnet`."""
-    frechet, kernel = (name.lower().replace("-", "_") for name in (extractor.distance_name, extractor.kernel_name))
-    return frechet, kernel
+def measure_names(extractor: Extractor) -> tuple[str, str, str]:
+    """Keys of the Frechet, kernel and sliced distances in these features: `fid`, `kid`, `mind`, or with its name."""
+    names = extractor.distance_name, extractor.kernel_name, extractor.sliced_name
+    frechet, kernel, sliced = (name.lower().replace("-", "_") for name in names)
+    return frechet, kernel, sliced

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -25,6 +26,16 @@ class Pass(NamedTuple):
     latents: tuple[Tensor, ...]  # the tensors of what `encode` returns, for a VAE mean and logvar, (B, d) each
     z: Tensor  # what was decoded, (B, d)
     x_hat: Tensor  # (B, C, H, W)
+
+
+class Density(Protocol):
+    """What a model draws new latents from; those of `vaekit.priors` are such."""
+
+    def sample(self, num_images: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
+        """z (num_images, d) on the CPU, from a generator there."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) of z (N, d): (N,), nats."""
 
 
 class Model(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,10 @@ class Posterior:
         # float64 stays float64: the tests of exactness need it.
         object.__setattr__(self, "mean", at_least_float32(self.mean))
         object.__setattr__(self, "logvar", at_least_float32(self.logvar))
+
+    def __getitem__(self, chosen: Any) -> Posterior:
+        """The posteriors of some of the images."""
+        return Posterior(self.mean[chosen], self.logvar[chosen])
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:

@@ -7,17 +7,18 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vaekit.config.settings import Config
-from vaekit.models.base import Pass
+from vaekit.models.base import Density, Pass
 from vaekit.models.build import build_encoder_decoder
+from vaekit.models.kept import WEIGHTS_FILE, drawn, keep_priors, kept_priors, standard_normal, weights_sha256
 from vaekit.models.posterior import Posterior, gathered
 from vaekit.system.files import read_tensors, write_tensors, write_text
 
-WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 DECODED_AT_ONCE = 16  # pictures: 256x256 is costly
 ENCODED_AT_ONCE = 50
@@ -30,6 +31,9 @@ class VAE(nn.Module):
     `encoder` maps x to mean and logvar, (B, d) each, and `decoder` z to x_hat: any two modules that do. `image_shape`
     is (C, H, W), `latent_dim` is d. `config_json` is the text of the config that `build_vae` made them from, which is
     saved with the weights; networks of your own have none.
+
+    `priors` are the densities that new latents can be drawn from, by name, and `prior` is the one that `sample` takes:
+    N(0, I), until `from_pretrained` finds better ones beside the weights.
     """
 
     def __init__(
@@ -46,6 +50,20 @@ class VAE(nn.Module):
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.config_json = config_json
+        self.priors, self.prior_name = standard_normal(latent_dim), "normal"
+        self.fitted_to = ""  # the hash of the weights that the other priors are of
+
+    @property
+    def prior(self) -> Density:
+        """The best density of its latents that the model has; `prior.log_prob(z)` gives nats."""
+        return self.priors[self.prior_name]
+
+    def set_prior(self, name: str, prior: Density, best: bool = True) -> None:
+        """Have a prior that was fitted to its latents as they are now, to draw from by name, or by itself if `best`."""
+        self.priors[name] = prior
+        self.fitted_to = weights_sha256(self.state_dict())
+        if best:
+            self.prior_name = name
 
     @property
     def dtype(self) -> torch.dtype:
@@ -107,18 +125,43 @@ class VAE(nn.Module):
         return Pass(posterior.tensors, z, self.decode(z))
 
     @torch.no_grad()
-    def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:
-        """Decode z ~ N(0, I): (num_images, C, H, W). `generator` must live on the model's device.
+    def sample(
+        self,
+        num_images: int,
+        generator: torch.Generator | None = None,
+        prior: str | None = None,
+        temperature: float = 1.0,
+        **options: Any,
+    ) -> Tensor:
+        """New pictures, (num_images, C, H, W): z of a prior, decoded. The `generator` is one of the CPU.
 
-        KL_G matches two moments of the aggregate posterior and not its shape, so N(0, I) is not quite where the
-        latents of real pictures lie.
+        `prior` names one of `priors`, by default the best: KL_G matches two moments of the aggregate posterior and not
+        its shape, so N(0, I) ("normal") is not quite where the latents of real pictures lie. A `temperature` below 1
+        keeps nearer to the middle; `options` are those of the prior, such as `label` and `guidance` of a flow. Raises
+        `ValueError` for a prior that the model does not have, and options that it does not take.
         """
-        return self.decode(torch.randn(num_images, self.latent_dim, generator=generator, device=self.device))
+        return self.decode(self.draw(num_images, generator, prior, temperature, **options).to(self.device))
+
+    def draw(
+        self,
+        num_images: int,
+        generator: torch.Generator | None = None,
+        prior: str | None = None,
+        temperature: float = 1.0,
+        **options: Any,
+    ) -> Tensor:
+        """What `sample` decodes: z (num_images, d), on the CPU."""
+        name = prior or self.prior_name
+        if name not in self.priors:
+            raise ValueError(f"this model has no prior {name!r}; it has {', '.join(self.priors)}")
+        if generator is not None and generator.device.type != "cpu":
+            raise ValueError(f"a generator on {generator.device}; give one of the CPU: the draws are then the same")
+        return drawn(self.priors[name], name, num_images, generator, temperature, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, whose metadata hold all that `from_pretrained` needs, and a readable config.json.
 
-        Networks of your own have no config, and no config.json.
+        Networks of your own have no config, and no config.json. Each fitted prior goes into a file beside them.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +171,7 @@ class VAE(nn.Module):
         write_tensors(self.state_dict(), folder / WEIGHTS_FILE, metadata)
         if self.config_json is not None:
             write_text(self.config_json + "\n", folder / CONFIG_FILE)
+        keep_priors(self.priors, self.prior_name, folder, self.state_dict(), self.fitted_to)
 
     @classmethod
     def from_pretrained(
@@ -166,6 +210,8 @@ class VAE(nn.Module):
         except RuntimeError as error:
             networks = "its config" if encoder is None else "these networks"
             raise ValueError(f"the weights in {path} do not fit {networks}: {error}") from error
+        vae.priors, vae.prior_name = kept_priors(path.parent, weights, vae.latent_dim, device)
+        vae.fitted_to = weights_sha256(weights)
         # As in training: the same kernels, so the same pixels to the last bit, and the faster ones.
         return vae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 

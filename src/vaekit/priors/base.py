@@ -1,4 +1,4 @@
-"""What every density of latents can do, and N(0, I), which needs no fit.
+"""What every fitted density of latents can do, the latents it is fitted to, and N(0, I), which needs no fit.
 
 Letters: N latents of d entries.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,25 +20,15 @@ from vaekit.config.variants import PRIORS, FittedBy, code_of
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
-class Prior(Protocol):
-    """A density of latents of d entries that can be sampled."""
-
-    def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z (num_images, d) on the CPU."""
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) of z (N, d): (N,), nats."""
-
-
 @dataclass(frozen=True)
 class StandardNormal:
     """N(0, I) over d entries."""
 
     latent_dim: int
 
-    def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, num_images: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
         """Draw z (num_images, d) on the CPU."""
-        return torch.randn(num_images, self.latent_dim, generator=generator)
+        return temperature * torch.randn(num_images, self.latent_dim, generator=generator)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) of z (N, d): (N,), nats."""
@@ -50,16 +40,60 @@ def log_standard_normal(z: Tensor) -> Tensor:
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
 
 
-class FittedPrior(Prior, Protocol):
-    """A density that was fitted to latents, and can be kept in a file."""
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """The posteriors of N training pictures, to which a prior is fitted: `mean` and `std` (N, d).
+
+    `positions`: the places P of the grid that the entries belong to, (d / P, P) flattened; 1 where all see all.
+    `labels` (N,) are places in `classes`, where the pictures have any. With `views` above 1 the rows are that many
+    times the same pictures in the same order, as they are and then mirrored.
+    """
+
+    mean: Tensor
+    std: Tensor
+    positions: int = 1
+    views: int = 1
+    classes: tuple[str, ...] = ()
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.mean.ndim != 2 or self.mean.shape != self.std.shape or len(self.mean) < 2:
+            shapes = f"{tuple(self.mean.shape)} and {tuple(self.std.shape)}"
+            raise ValueError(f"latents with means and stds of shapes {shapes}; give (N, d) twice, N of two or more")
+        if not (self.mean.isfinite().all() and self.std.isfinite().all()):
+            raise ValueError("some latents are not finite; a prior needs a model whose training did not diverge")
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One z of each posterior (eq. 6): N draws (N, d) of the aggregate posterior (eq. 15)."""
+        return self.mean + self.std * torch.randn(self.mean.shape, generator=generator)
+
+
+class FittedPrior(Protocol):
+    """A density of latents of d entries that was fitted to some, and can be kept in a file."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Entries of a latent, d."""
+
+    def sample(self, num_images: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
+        """Draw z (num_images, d) on the CPU, its noise from a generator there.
+
+        A `temperature` below 1 multiplies the noise: draws lie nearer to the middle, safer and less varied.
+        """
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) of z (N, d): (N,), nats."""
 
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
         """Write it with the metadata, whole or not at all; `load_prior` reads it."""
 
 
-def fit_prior(name: str, z: Tensor, seed: int) -> FittedPrior:
-    """Fit the prior `name` to the latents z (N, d) of train pictures. Raises `ValueError` for one without a fit."""
-    return code_of("priors", fitted_by(name).fit)(z, seed=seed)
+def fit_prior(name: str, latents: Latents, seed: int, **options: Any) -> FittedPrior:
+    """Fit the prior `name` to the latents of train pictures; `options` are those of its own fit.
+
+    Raises `ValueError` for one without a fit.
+    """
+    return code_of("priors", fitted_by(name).fit)(latents, seed=seed, **options)
 
 
 def load_prior(name: str, path: Path) -> FittedPrior:

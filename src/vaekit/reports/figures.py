@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,30 +96,52 @@ def transitions(
 ) -> Pixels:
     """Fig. 5: z_k = (1 - k/5) z_1 + (k/5) z_2 between sampled latents of two images, x_pairs (P, 2, C, H, W).
 
-    A row is a pair under a model and has the model's name; rows of a pair are neighbours and share noise.
+    A row is a pair under a model and has the model's name; rows of a pair are neighbours and share noise. A model whose
+    prior is a flow has a second row, through its noise, which stays where latents are (see `through_noise`).
     """
-    alpha = torch.linspace(0, 1, steps)[:, None]  # k / (steps - 1)
+    alpha = torch.linspace(0, 1, steps)
     eps: dict[torch.Size, torch.Tensor] = {}
-    rows = []
-    for vae in vaes.values():
+    rows: dict[str, Pixels] = {}
+    for name, vae in vaes.items():
         posterior = posterior_of(vae, x_pairs.flatten(0, 1))
         shape = posterior.mean.shape
         if shape not in eps:
             eps[shape] = noise(shape, generator)
-        z_1, z_2 = posterior.sample(eps[shape]).unflatten(0, (-1, 1, 2)).unbind(2)  # (P, 1, d) each
-        x_hat = decoded(vae, ((1 - alpha) * z_1 + alpha * z_2).flatten(0, 1))
-        rows.append(x_hat.reshape(len(x_pairs), steps, *x_hat.shape[1:]))
-    tiles = np.stack(rows, axis=1)  # (P, models, steps, H, W, 3)
-    columns = ["$z_1$", *(rf"$\alpha={value:.2g}$" for value in alpha[1:-1].flatten().tolist()), "$z_2$"]
-    return labelled(tiles.reshape(-1, *tiles.shape[3:]), [*vaes] * len(x_pairs), columns)
+        z_1, z_2 = posterior.sample(eps[shape]).unflatten(0, (-1, 2)).unbind(1)  # (P, d) each
+        ways = {name: torch.lerp(z_1[:, None], z_2[:, None], alpha[:, None])}  # (P, steps, d)
+        if hasattr(vae.prior, "noise_of"):
+            ways[f"{name} through the flow".strip()] = through_noise(vae.prior, z_1, z_2, alpha)
+        for way, z in ways.items():
+            rows[way] = decoded(vae, z.flatten(0, 1)).reshape(len(x_pairs), steps, *vae_shape(x_pairs))
+    tiles = np.stack([*rows.values()], axis=1)  # (P, ways, steps, H, W, 3)
+    columns = ["$z_1$", *(rf"$\alpha={value:.2g}$" for value in alpha[1:-1].tolist()), "$z_2$"]
+    return labelled(tiles.reshape(-1, *tiles.shape[3:]), [*rows] * len(x_pairs), columns)
+
+
+def vae_shape(x: torch.Tensor) -> tuple[int, int, int]:
+    """(H, W, 3) of images (..., C, H, W) as pixels."""
+    return x.shape[-2], x.shape[-1], 3
+
+
+def through_noise(flow: Any, z_1: torch.Tensor, z_2: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """From latents z_1 to z_2 (P, d), at shares alpha (S,) of the way between their noises: (P, S, d).
+
+    The way is along a great circle, on which noise keeps its usual length: its middle is as likely as its ends.
+    """
+    noise_1, noise_2 = flow.noise_of(z_1), flow.noise_of(z_2)
+    length_1, length_2 = noise_1.norm(dim=1, keepdim=True), noise_2.norm(dim=1, keepdim=True)
+    angle = (noise_1 * noise_2 / (length_1 * length_2)).sum(1, keepdim=True).clamp(-1, 1).acos()[..., None]  # (P, 1, 1)
+    share = alpha[:, None]
+    direction = ((1 - share) * angle).sin() * (noise_1 / length_1)[:, None]
+    direction = direction + (share * angle).sin() * (noise_2 / length_2)[:, None]
+    length = torch.lerp(length_1[:, None], length_2[:, None], share)
+    way = length * direction / direction.norm(dim=-1, keepdim=True)
+    return flow.latent_of(way.flatten(0, 1)).unflatten(0, (len(z_1), -1))
 
 
 def samples(vae: VAE, n: int = 64, generator: torch.Generator | None = None) -> Pixels:
-    """A square of n decoded z ~ N(0, I).
-
-    KL_G (eq. 20) matches two moments of the aggregate posterior, not its shape: expect less than in fig. 5.
-    """
-    return square(vae, noise((n, vae.latent_dim), generator))
+    """A square of n new pictures, from the best prior that the model has."""
+    return square(vae, vae.prior.sample(n, generator or torch.Generator().manual_seed(0)))
 
 
 def square(vae: VAE, z: torch.Tensor) -> Pixels:

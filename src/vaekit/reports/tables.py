@@ -26,7 +26,10 @@ class Measure:
         return f"{self.label} {self.better}".strip()
 
 
-GENERATIONS = {name: f"z ~ {row.short}" for name, row in PRIORS.items()} | {"train": "train pictures, for reference"}
+GENERATIONS = {name: f"z ~ {row.short}" for name, row in PRIORS.items()} | {
+    "posteriors": "train pictures' latents: a perfect prior",
+    "train": "train pictures, for reference",
+}
 UP, DOWN = "\u2191", "\u2193"
 MEASURES = {
     "l1": Measure("L1", ".4f", DOWN),
@@ -38,12 +41,16 @@ MEASURES = {
     "spectrum_db": Measure("power spectrum off by, dB", ".1f", DOWN),
     "fd_effnet": Measure("FD-EffNet", ".2f", DOWN),
     "kd_effnet": Measure("KD-EffNet x 1000", ".2f", DOWN),
+    "sd_effnet": Measure("SD-EffNet (sliced)", ".2f", DOWN),
     "fid": Measure("FID", ".2f", DOWN),
     "kid": Measure("KID x 1000", ".2f", DOWN),
+    "mind": Measure("MIND", ".2f", DOWN),
     "precision": Measure("precision", ".3f", UP),
     "recall": Measure("recall", ".3f", UP),
     "density": Measure("density", ".3f", UP),
     "coverage": Measure("coverage", ".3f", UP),
+    "copied_pixels": Measure("as near to one train picture as 2 % of test ones, by pixels", ".1%"),
+    "copied_features": Measure("the same, by features", ".1%"),
     "sliced_wasserstein": Measure("sliced Wasserstein x 1000", ".1f", DOWN),
     "kl_global": Measure("KL_G (eq. 20), nats", ".1f"),
     "kl_full_gaussian": Measure("with correlations", ".0f"),

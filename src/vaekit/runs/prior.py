@@ -1,56 +1,127 @@
-"""The priors of a run: N(0, I), and those fitted to the latents of its train pictures and kept in its folder."""
+"""The fitted priors of a run: to what they are fitted, and where they are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from vaekit.config.variants import PRIORS
-from vaekit.data.loader import HeldOut
-from vaekit.models.posterior import Posterior
-from vaekit.models.vae import ENCODED_AT_ONCE, VAE, WEIGHTS_FILE, encode_batches
-from vaekit.priors.base import Prior, StandardNormal, fit_prior, fitted_by, load_prior
+from vaekit.config.settings import Config
+from vaekit.config.variants import WEIGHTS
+from vaekit.data.cache import Prepared
+from vaekit.data.labels import find_labels
+from vaekit.data.loader import Batches, evenly
+from vaekit.models.base import Density
+from vaekit.models.kept import weights_sha256
+from vaekit.models.posterior import Posterior, gathered
+from vaekit.models.vae import ENCODED_AT_ONCE, VAE, evaluating
+from vaekit.priors.base import FittedPrior, Latents, fit_prior, fitted_by
 from vaekit.runs.folder import config_of, trained_on
-from vaekit.system.files import read_metadata, sha256
+from vaekit.system.ranks import objects_of_ranks, rank_and_world
 
-MODEL = "model_sha256"  # of the weights whose latents a prior was fitted to
+AFTER_IMAGES = 5  # at the end of a training: pictures seen for each one encoded for a prior
+FEWEST_ENCODED = 2048
+DRAWS_PER_IMAGE = 4  # of a flow, for each picture seen
+MOST_LATENTS = 60_000  # 120 MB of means at d = 512
+
+Say = Callable[[str], object]
 
 
 def prior_of(
-    run: Path,
-    vae: VAE,
-    name: str,
-    posterior: Posterior | None = None,
-    say: Callable[[str], object] = lambda line: None,
-) -> Prior:
-    """The prior `name` of a run: kept in it from before, or fitted now to its train latents, and then kept.
+    run: Path, vae: VAE, name: str, latents: Callable[[], Latents] | None = None, say: Say = lambda line: None
+) -> Density:
+    """The prior `name` of a run: one that came with its model, or one fitted now to its train latents, and then kept.
 
-    `posterior` is that of the train pictures, if it is known already. Fitted to one sampled z of each picture, that is
-    to the aggregate posterior (eq. 15). One that belongs to other weights, or is damaged, is fitted anew; `say` hears
-    where it could not be kept. Raises `ValueError` if the train pictures are gone.
+    `latents` gives those, if they are known already. `say` hears where it could not be kept. Raises `ValueError` if the
+    train pictures are gone, or for a prior that takes minutes to fit and is not there.
     """
-    if PRIORS[name].fitted is None:
-        return StandardNormal(vae.latent_dim)
-    path, model = run / fitted_by(name).file, sha256(run / WEIGHTS_FILE)
-    kept = read_metadata(path)
-    if kept is not None and kept.get(MODEL) == model:
-        return load_prior(name, path)
+    if name in vae.priors:
+        return vae.priors[name]
+    if fitted_by(name).takes_minutes:
+        raise ValueError(f"{run} has no {name}; fit one, which takes minutes: vaekit fit-prior {run} --kind {name}")
     config = config_of(run, vae)
-    if posterior is None:
-        try:
-            prepared, indices = trained_on(run, config)
-        except ValueError as error:
-            if kept is None or MODEL in kept:
-                raise
-            say(f"WARNING: {path} is of an earlier version and may belong to other weights; {error}")
-            return load_prior(name, path)
-        posterior = encode_batches(vae, HeldOut(prepared.images, indices).batches(ENCODED_AT_ONCE))
-    z = posterior.sample(generator=torch.Generator().manual_seed(config.seed))
-    prior = fit_prior(name, z, config.seed)
+    found = (latents or (lambda: latents_of_run(run, vae, config)))()
+    prior = fit_prior(name, found, config.seed)
+    keep(prior, name, run, vae, say)
+    vae.set_prior(name, prior, best=False)
+    return prior
+
+
+def keep(prior: FittedPrior, name: str, run: Path, vae: VAE, say: Say, about: dict[str, str] | None = None) -> None:
+    """Write a prior beside the weights of a run that it was fitted to; a disk that refuses it is a warning."""
     try:
-        prior.save(path, {MODEL: model})
+        prior.save(run / fitted_by(name).file, {WEIGHTS: weights_sha256(vae.state_dict()), **(about or {})})
     except OSError as error:
         say(f"WARNING: the prior is not kept, and will be fitted again: {error}")
-    return prior
+
+
+def latents_of_run(run: Path, vae: VAE, config: Config, most: int = MOST_LATENTS) -> Latents:
+    """The latents of the pictures that a run trained on. Raises `ValueError` if those are gone or have changed."""
+    prepared, indices = trained_on(run, config)
+    return latents_of(vae, config, prepared, indices, most)
+
+
+def latents_of(vae: VAE, config: Config, prepared: Prepared, indices: np.ndarray, most: int = MOST_LATENTS) -> Latents:
+    """The latents of the pictures at `indices`, at even distances if those are more than `most`; ranks share the work.
+
+    Where the run mirrors pictures, so are these, for a second view of each. Their labels are those of class folders or
+    of a labels.csv, if there are any.
+    """
+    views = 2 if config.flip else 1
+    chosen = indices[evenly(len(indices), max(2, most // views))]
+    batches = Batches(prepared.images, chosen, ENCODED_AT_ONCE)
+    posteriors = [encoded(vae, batches, mirrored) for mirrored in (False, True)[:views]]
+    posterior = gathered(posteriors)
+    classes, labels = labels_of(prepared, chosen)
+    repeated = None if labels is None else labels.repeat(views)
+    return latents_from(posterior, config, views, classes, repeated)
+
+
+def latents_from(
+    posterior: Posterior,
+    config: Config,
+    views: int = 1,
+    classes: tuple[str, ...] = (),
+    labels: Tensor | None = None,
+) -> Latents:
+    """A posterior (N, d) as what priors are fitted to."""
+    positions = math.prod(config.grid) if config.network.heads == "spatial" else 1
+    return Latents(posterior.mean, posterior.std, positions, views, classes, labels)
+
+
+def encoded(vae: VAE, batches: Batches, mirrored: bool) -> Posterior:
+    """The posterior of all pictures of the batches, as they are or mirrored: (N, d), on the CPU of every rank."""
+    rank, world = rank_and_world()
+
+    def own() -> Iterator[Posterior]:
+        with evaluating(vae) as device:
+            for i in range(rank, len(batches), world):
+                x = batches[i].to(device)
+                yield gathered([vae.encode(x.flip(-1) if mirrored else x)])
+
+    parts = objects_of_ranks(list(own()))
+    return gathered(parts[i % world][i // world] for i in range(len(batches)))
+
+
+def labels_of(prepared: Prepared, chosen: np.ndarray) -> tuple[tuple[str, ...], Tensor | None]:
+    """The classes of the pictures at `chosen`, and the place of each one's among them; none if there are no labels."""
+    try:
+        labels = find_labels(prepared.folder, prepared.names)
+    except ValueError:  # a table about other things, or about some of the pictures
+        return (), None
+    if labels is None:
+        return (), None
+    labels = labels.decided()
+    return labels.classes, torch.from_numpy(labels.indices[chosen])
+
+
+def length_of_fit(images_seen: float) -> tuple[int, int]:
+    """After a training that saw so many images: latents to encode, and draws of a flow; about a tenth of its time.
+
+    Encoding a picture costs a sixth of training on it, a draw of a flow a fiftieth (docs/log.md).
+    """
+    return max(FEWEST_ENCODED, int(images_seen / AFTER_IMAGES)), int(DRAWS_PER_IMAGE * images_seen)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from vaekit.system.memory import keep_freed_memory
 from vaekit.system.processors import processors
@@ -28,9 +30,21 @@ def own_process(device: str, ranks: int = 1) -> None:
     if available(device) == "cpu":
         keep_freed_memory()
     limit_threads(max(1, processors() // ranks))
+    if getattr(warnings.showwarning, "func", None) is not in_one_line:
+        warnings.showwarning = partial(in_one_line, warnings.showwarning)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the summary of a command says the same
     if getattr(threading.excepthook, "func", None) is not without_tensorboard:
         threading.excepthook = partial(without_tensorboard, threading.excepthook)
+
+
+def in_one_line(
+    show: Callable[..., object], message: Warning | str, category: type[Warning], *where: Any, **more: Any
+) -> None:
+    """Print what vaekit warns of as one line, without a file and a place in it; show other warnings as before."""
+    if category is UserWarning:
+        print(f"WARNING: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    else:
+        show(message, category, *where, **more)
 
 
 @contextmanager

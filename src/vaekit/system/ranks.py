@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 PATIENCE = timedelta(days=30)
 Plain = TypeVar("Plain")  # what pickles
@@ -43,6 +43,23 @@ def is_distributed() -> bool:
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum of `x` over all ranks, any shape, differentiable; `x` itself on one process."""
     return SumOverRanks.apply(x) if is_distributed() else x
+
+
+def rank_and_world() -> tuple[int, int]:
+    """The number of this rank, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
+
+
+def average_gradients(network: nn.Module) -> None:
+    """Give every rank the mean of the ranks' gradients, for a loss that is the mean over shares of one size."""
+    if not is_distributed():
+        return
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def mean_over_images(x: Tensor) -> Tensor:
@@ -73,6 +90,15 @@ def object_from_rank_zero(value: Plain) -> Plain:
     shared = [value]
     dist.broadcast_object_list(shared, 0)
     return shared[0]
+
+
+def objects_of_ranks(value: Plain) -> list[Plain]:
+    """What every rank has as `value`, which can be pickled, in the order of the ranks."""
+    if not is_distributed():
+        return [value]
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return everyone
 
 
 def from_first_of_machine(make: Callable[[], Plain]) -> Plain:

@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from vaekit.config.settings import Config
+from vaekit.networks.muon import Muon
 from vaekit.system.devices import resolve_precision
-from vaekit.training.muon import Muon
 
 ADAM_EPSILON = 1e-7  # Keras' default
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaekit.training.muon import Muon, nearest_to_one, orthogonalised, polynomials
+from vaekit.networks.muon import Muon, nearest_to_one, orthogonalised, polynomials
 
 SETTINGS = {"betas": (0.9, 0.99), "eps": 1e-7, "weight_decay": 0.1}
 SHAPES = [(32, 48), (48, 32), (64, 16, 3, 3), (16, 64, 1, 1)]

@@ -1,0 +1,156 @@
+"""Fit a density to the latents of a run's train pictures, to draw new pictures from."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vaekit.commands.evaluate import in_precision_of
+from vaekit.config.settings import Config
+from vaekit.config.variants import COPIES
+from vaekit.data.cache import Prepared
+from vaekit.data.loader import Batches, evenly
+from vaekit.measures.copying import Copying, copying, small, small_of
+from vaekit.models.kept import remove_stale, weights_sha256
+from vaekit.models.vae import ENCODED_AT_ONCE, VAE, decode_batches, encode_batches
+from vaekit.priors.base import Latents, fit_prior, fitted_by
+from vaekit.priors.flow_fit import FlowFit, Length
+from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint
+from vaekit.runs.folder import config_of, held_out_of, trained_on
+from vaekit.runs.log import duration, read_records
+from vaekit.runs.prior import keep, latents_of, length_of_fit
+from vaekit.system.devices import available, float32_products
+from vaekit.system.ranks import check_one_process, rank_and_world
+
+UNFINISHED = "prior-unfinished"  # in the folder of a run: what a fit that was interrupted goes on from
+KEPT_EVERY_SEC = 60.0
+LINE_EVERY_SEC = 15.0
+SAMPLES_CHECKED, TRAIN_CHECKED = 500, 20_000  # for copies
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in the folder of its run, and the pictures that it was trained on and measured with."""
+
+    run: Path
+    vae: VAE
+    config: Config
+    prepared: Prepared
+    train: np.ndarray
+    test: np.ndarray
+
+
+def fit_prior_run(
+    run: str | Path, kind: str = "flow", minutes: float | None = None, say: Say = lambda line: None
+) -> Path:
+    """Fit the prior `kind` to the latents of the pictures that a finished run trained on; returns its file.
+
+    A flow is fitted for so many `minutes`, by default for about a tenth of the time that the training took; the others
+    need no length. It takes the place of one that the run has. After a kill, the same command goes on. Raises
+    `ValueError` for an unknown kind, a folder without a model, and train pictures that are gone or have changed.
+    """
+    check_one_process("fit-prior")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"{minutes:g} minutes; a fit takes more than 0")
+    if minutes is not None and not fitted_by(kind).takes_minutes:
+        raise ValueError(f"{fitted_by(kind).what} is fitted without a length; leave out --minutes")
+    run = Path(run)
+    vae = VAE.from_pretrained(run, available("auto"))
+    config = config_of(run, vae)
+    prepared, train = trained_on(run, config)
+    subject = Subject(run, vae, config, prepared, train, held_out_of(run, config)[1])
+    seen = max((record.get("images_seen", 0.0) for record in read_records(run)), default=0.0)
+    with float32_products():
+        fit_and_keep(subject, kind, max(seen, len(train)), minutes, say)
+    return run / fitted_by(kind).file
+
+
+def fit_and_keep(subject: Subject, kind: str, images_seen: float, minutes: float | None, say: Say) -> None:
+    """Fit the Gaussian and the prior `kind` to the latents of the train pictures; the model has them, and its folder.
+
+    Every rank calls it; the first one writes. `images_seen` in training set the length where `minutes` do not.
+    """
+    vae, config = subject.vae, subject.config
+    most, draws = length_of_fit(images_seen)
+    first = rank_and_world()[0] == 0
+    if first:
+        remove_stale(subject.run, vae.state_dict())
+    with in_precision_of(config):
+        latents = latents_of(vae, config, subject.prepared, subject.train, most)
+    for name in dict.fromkeys(("gaussian", kind)):
+        started_at = time.monotonic()
+        length = Length(minutes=minutes) if minutes is not None else Length(draws)
+        prior = fitted(subject, name, latents, length, say)
+        vae.set_prior(name, prior)
+        takes_minutes = fitted_by(name).takes_minutes
+        checked = check_copies(subject) if takes_minutes else None
+        if checked is not None and checked.copies:
+            say(f"WARNING: {checked.sentence}; it is not taken for new pictures unless asked for")
+            vae.prior_name = "gaussian"
+        if first:
+            keep(prior, name, subject.run, vae, say, {COPIES: "yes"} if checked and checked.copies else {})
+        if takes_minutes:
+            took = duration(time.monotonic() - started_at)
+            say(f"a flow fitted in {took}: held-out loss {prior.held_out_loss:.4f}, where the Gaussian's is 1")
+
+
+def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: Say) -> Any:
+    """The prior `name` of the latents; a flow goes on from what an interrupted fit has left, and leaves some."""
+    if not fitted_by(name).takes_minutes:
+        return fit_prior(name, latents, subject.config.seed)
+    alone = rank_and_world() == (0, 1)  # ranks of other machines may not see the folder
+    place = subject.run / UNFINISHED / weights_sha256(subject.vae.state_dict())[:16] if alone else None
+    kept_at = said_at = time.monotonic()
+
+    def begin(fit: FlowFit) -> None:
+        newest = latest(place) if place is not None else None
+        if newest is not None:
+            load_checkpoint(fit, newest)
+            say(f"going on with a fit that was interrupted at step {fit.counters['step']:,.0f}")
+
+    def watch(fit: FlowFit, done: float) -> None:
+        nonlocal kept_at, said_at
+        now = time.monotonic()
+        if place is not None and now - kept_at >= KEPT_EVERY_SEC:
+            kept_at = now
+            save_checkpoint(fit, place, subject.config)
+        if now - said_at >= LINE_EVERY_SEC:
+            said_at = now
+            left = fit.counters["elapsed_sec"] * (1 - done) / done
+            say(f"{done:4.0%}  fitting a flow  {duration(left)} left  {loss_line(fit.counters)}")
+
+    options: dict[str, Any] = {"device": subject.vae.device, "begin": begin, "watch": watch}
+    prior = fit_prior(name, latents, subject.config.seed, length=length, **options)
+    if alone:
+        shutil.rmtree(subject.run / UNFINISHED, ignore_errors=True)
+    return prior
+
+
+def loss_line(counters: Mapping[str, float]) -> str:
+    """The held-out loss of a flow for people."""
+    return f"held-out loss {counters['held_out_loss']:.4f}, 1 is the Gaussian's" if "held_out_loss" in counters else ""
+
+
+def check_copies(subject: Subject) -> Copying | None:
+    """Whether new pictures of the model's prior repeat training pictures; None with too few to tell."""
+    if len(subject.train) < 2 * SAMPLES_CHECKED or len(subject.test) < SAMPLES_CHECKED // 5:
+        return None
+    vae, images = subject.vae, subject.prepared.images
+    test = subject.test[evenly(len(subject.test), SAMPLES_CHECKED)]
+    generator = torch.Generator().manual_seed(subject.config.seed)
+    with in_precision_of(subject.config):
+        known = encode_batches(vae, Batches(images, test, ENCODED_AT_ONCE)).sample(generator=generator)
+        new, usual = (
+            torch.cat([small(x_hat.cpu()) for x_hat in decode_batches(vae, z)])
+            for z in (vae.draw(len(test), generator), known)
+        )
+    return copying(new, usual, small_of(images, subject.train[evenly(len(subject.train), TRAIN_CHECKED)]))

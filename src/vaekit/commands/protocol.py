@@ -1,0 +1,73 @@
+"""What has to be known of a measurement to get the same numbers again, and the numbers that are there already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vaekit.config.settings import Config
+from vaekit.data.labels import Labels
+from vaekit.measures.distances import AT_MOST
+from vaekit.measures.full import Subject
+from vaekit.measures.pictures import ms_ssim_scales
+from vaekit.models.vae import WEIGHTS_FILE
+from vaekit.priors.base import fitted_by
+from vaekit.reports.evaluation import Evaluation
+from vaekit.runs.log import read_records
+from vaekit.system.devices import precision_here
+from vaekit.system.files import sha256
+
+PROTOCOL_VERSION = 3  # raise it when a measure would give another number
+
+
+def measured_before(path: Path, asked: Mapping[str, Any]) -> Evaluation | None:
+    """What is in `path`, if it was measured by this very protocol."""
+    if not path.is_file():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return Evaluation(**result) if result["protocol"] == json.loads(json.dumps(asked)) else None
+
+
+def protocol_of(
+    run: Path, config: Config, subject: Subject, labels: Labels | None, normal: tuple[str, ...]
+) -> dict[str, Any]:
+    """What has to be known to get the same numbers again."""
+    last = next((record for record in reversed(read_records(run)) if "images_seen" in record), {})
+    return {
+        "version": PROTOCOL_VERSION,
+        "model": {
+            "sha256": sha256(run / WEIGHTS_FILE),
+            "preset": config.preset,
+            "objective": config.objective,
+            "moments": config.moments,
+            "gan": config.gan,
+            "seed": config.seed,
+            "images_seen": last.get("images_seen"),
+            "train_sec": last.get("elapsed_sec"),
+        },
+        "pictures": {
+            "folder": str(subject.prepared.folder),
+            "num_images": len(subject.test.indices),
+            "of": len(subject.prepared),
+            "image_shape": list(config.image_shape),
+            "preparation": "upright, cropped to the middle, Lanczos; for distances, spectra and sharpness 8 bits",
+            "crc32": subject.prepared.crc32,
+        },
+        "flow": flow_sha256(run),
+        "features": None if subject.extractor is None else subject.extractor.protocol() | {"neighbours_of": AT_MOST},
+        "ms_ssim_scales": ms_ssim_scales(*config.image_size),
+        "labels": None if labels is None else {"source": labels.source, "crc32": labels.crc32, "normal": normal},
+        "seed": subject.seed,
+        "precision": precision_here(config.precision),
+        "device": subject.vae.device.type,
+        "versions": {name: version(name) for name in ("vaekit", "torch", "torchmetrics", "scikit-learn")},
+    }
+
+
+def flow_sha256(run: Path) -> str | None:
+    """Which flow a run has, if any: the other priors follow from the model and its pictures."""
+    path = run / fitted_by("flow").file
+    return sha256(path) if path.is_file() else None

@@ -1,0 +1,20 @@
+"""What new pictures are drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaekit.config.variants import PriorName
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw from, and how."""
+
+    prior: PriorName | None = None
+    temperature: float = 1.0
+    """Below 1: nearer to the middle, safer and less varied."""
+    label: str | None = None
+    """Only pictures of this class, from a flow that was fitted with labels."""
+    guidance: float | None = None
+    """With a label: above 1, more typical of it."""

@@ -1,0 +1,96 @@
+"""Whether new pictures repeat training pictures.
+
+A picture that is typical is near to many others; a copy is near to one of them alone. So what counts is how much nearer
+the nearest training picture is than those after it (Carlini et al., "Extracting training data from diffusion models",
+2023). What is usual is told by test pictures that the same decoder has drawn: soft pictures are nearer to some training
+pictures than sharp ones are, and would count as copies beside the test pictures themselves. Letters: N queries, M
+training pictures, F numbers of each: features, or small pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from vaekit.measures.distances import squared_distances
+
+NEIGHBOURS = 50  # after the nearest one
+SIDE = 16  # pixels of the small pictures
+AT_ONCE = 256
+RARE = 0.02  # of the test pictures are this near to a training picture, by definition
+POINTS = 0.02  # more of the samples than that, and they count as copies
+
+
+@dataclass(frozen=True)
+class Copying:
+    """How many samples lie as near to one training picture as only 2 % of the reconstructed test pictures do.
+
+    `share` of the samples, `test_share` of the reconstructions, `ratio` and `test_ratio` the medians of the distance to
+    the nearest over the mean distance to the 50 after it.
+    """
+
+    share: float
+    test_share: float
+    ratio: float
+    test_ratio: float
+
+    @property
+    def copies(self) -> bool:
+        """Whether the samples repeat training pictures."""
+        return self.share > self.test_share + POINTS
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        usual = f"{self.test_share:.1%} of the reconstructed test pictures"
+        found = f"{self.share:.1%} of the samples are as near to one training picture as {usual}"
+        return f"{found}: {'they repeat training pictures' if self.copies else 'no copies'}"
+
+
+def nearest(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    """The place (N,) of the training picture (M, F) nearest to each query (N, F), and its ratio (N,).
+
+    The ratio is its distance over the mean distance to the `NEIGHBOURS` after it: 0 for a copy, near 1 else.
+    Raises `ValueError` for fewer than three training pictures.
+    """
+    if len(train) < 3:
+        raise ValueError(f"{len(train)} training pictures; whether samples copy any needs three or more")
+    train = train.double()
+    places, ratios = [], []
+    for part in queries.double().split(AT_ONCE):
+        distances = squared_distances(part, train).clamp(min=0).sqrt()
+        values, order = distances.topk(min(NEIGHBOURS + 1, len(train)), largest=False)
+        places.append(order[:, 0])
+        ratios.append(values[:, 0] / values[:, 1:].mean(1).clamp(min=1e-12))
+    return torch.cat(places), torch.cat(ratios)
+
+
+def copying(samples: Tensor, test: Tensor, train: Tensor) -> Copying:
+    """Whether samples (N, F) repeat training pictures (M, F) more than reconstructed test pictures (T, F) do.
+
+    Those say what is usual: people are photographed twice, and some pictures are rare. Raises `ValueError` as `nearest`
+    does.
+    """
+    (_, ratios), (_, usual) = nearest(samples, train), nearest(test, train)
+    limit = usual.quantile(RARE)
+    return Copying(
+        share=(ratios < limit).double().mean().item(),
+        test_share=(usual < limit).double().mean().item(),
+        ratio=ratios.median().item(),
+        test_ratio=usual.median().item(),
+    )
+
+
+def small(x: Tensor) -> Tensor:
+    """Pictures x (N, C, H, W) as the averages of 16x16 fields, (N, C 256): what a copy shares, whatever its details."""
+    return adaptive_avg_pool2d(x.float(), SIDE).flatten(1)
+
+
+def small_of(images: np.ndarray, chosen: np.ndarray) -> Tensor:
+    """`small` of stored pictures, uint8 (N, C, H, W), at the places `chosen`, in [-1, 1]."""
+    parts = [images[chosen[i : i + AT_ONCE]] for i in range(0, len(chosen), AT_ONCE)]
+    return torch.cat([small(torch.from_numpy(part).float() / 127.5 - 1) for part in parts])

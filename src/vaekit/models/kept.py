@@ -1,0 +1,143 @@
+"""The priors of a model: drawn from by name, and kept beside its weights, each in a file that names those weights."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping
+from functools import cached_property
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaekit.config.variants import COPIES, PRIORS, WEIGHTS, code_of
+from vaekit.models.base import Density
+from vaekit.system.files import read_metadata, sha256
+
+WEIGHTS_FILE = "model.safetensors"
+OF_BEFORE = "model_sha256"  # of the whole file of the weights, in the priors of earlier versions
+
+
+def standard_normal(latent_dim: int) -> dict[str, Density]:
+    """N(0, I) by its name: what every model has."""
+    return {"normal": code_of("priors", "base:StandardNormal")(latent_dim)}
+
+
+def drawn(
+    prior: Any,
+    name: str,
+    num_images: int,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+    **options: Any,
+) -> Tensor:
+    """z (num_images, d) of a prior, on the CPU.
+
+    Raises `ValueError` for no pictures, a temperature that is not above 0, and options that this prior does not take;
+    those that are None count as not given.
+    """
+    if num_images < 1:
+        raise ValueError(f"{num_images} samples; ask for one or more")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature {temperature:g}; it must be above 0, and 1 draws from the prior as it is")
+    given = {option: value for option, value in options.items() if value is not None}
+    unknown = given.keys() - signature(prior.sample).parameters
+    if unknown:
+        raise ValueError(f"the prior {name} takes no {' or '.join(sorted(unknown))}; a flow fitted with labels does")
+    return prior.sample(num_images, generator, temperature=temperature, **given)
+
+
+def kept_priors(
+    folder: Path, weights: Mapping[str, Tensor], latent_dim: int, device: str | torch.device
+) -> tuple[dict[str, Density], str]:
+    """N(0, I), and every prior in a folder that was fitted to these weights; and the name of the best.
+
+    The best is the last in the table that does not repeat training pictures. Warns of one that cannot be used: fitted
+    to other weights, damaged, or of another number of entries.
+    """
+    priors, best = standard_normal(latent_dim), "normal"
+    own = Identity(folder, weights)
+    for name, row in PRIORS.items():
+        if row.fitted is None or not (path := folder / row.fitted.file).is_file():
+            continue
+        about = read_metadata(path) or {}
+        try:
+            if not own.matches(about):
+                raise ValueError(f"{path} was fitted to other weights than these")
+            prior = code_of("priors", row.fitted.load).load(path)
+            if prior.latent_dim != latent_dim:
+                raise ValueError(f"{path} has {prior.latent_dim} entries, and this model {latent_dim}")
+        except ValueError as error:
+            warnings.warn(f"{error}; it is not used: vaekit fit-prior fits it again", stacklevel=3)
+            continue
+        if WEIGHTS not in about and OF_BEFORE not in about:
+            warnings.warn(f"{path} is of an earlier version, and may be of other weights than these", stacklevel=3)
+        priors[name] = prior.to(device) if hasattr(prior, "to") else prior  # a network draws where the model is
+        if about.get(COPIES) != "yes":
+            best = name
+    return priors, best
+
+
+def keep_priors(priors: Mapping[str, Any], best: str, folder: Path, weights: Mapping[str, Tensor], of: str) -> None:
+    """Write every fitted prior into a folder; those after the best are the ones that copy.
+
+    `of` are the weights that they were fitted to: if `weights` are others by now, the priors are left out, with a
+    warning.
+    """
+    fitted = {name: row.fitted for name, row in PRIORS.items() if row.fitted is not None and name in priors}
+    if not fitted:
+        return
+    if weights_sha256(weights) != of:
+        warnings.warn("the weights have changed since the priors were fitted, which are not kept", stacklevel=3)
+        return
+    order = list(PRIORS)
+    for name, row in fitted.items():
+        copies = {COPIES: "yes"} if order.index(name) > order.index(best) else {}
+        priors[name].save(folder / row.file, {WEIGHTS: of} | copies)
+
+
+def remove_stale(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Remove the priors in a folder that were fitted to other weights than these."""
+    own = Identity(folder, weights)
+    for row in PRIORS.values():
+        if row.fitted is not None and (path := folder / row.fitted.file).is_file():
+            about = read_metadata(path)
+            if about is None or not own.matches(about):
+                path.unlink()
+
+
+class Identity:
+    """The weights in a folder, and whether a prior is of them."""
+
+    def __init__(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        self.file, self.weights = folder / WEIGHTS_FILE, weights
+
+    def matches(self, about: Mapping[str, str]) -> bool:
+        """Whether the metadata of a prior name these weights; those of before named the file, or nothing."""
+        if WEIGHTS in about:
+            return about[WEIGHTS] == self.content
+        return OF_BEFORE not in about or about[OF_BEFORE] == self.of_file
+
+    @cached_property
+    def content(self) -> str:
+        """The hash of the weights."""
+        return weights_sha256(self.weights)
+
+    @cached_property
+    def of_file(self) -> str:
+        """The hash of their file."""
+        return sha256(self.file)
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of tensors by name, in any order: a file of the same ones may hold them in another."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,109 @@
+"""The velocity of a flow of latents: a small transformer over the positions of their grid, moved by time and class.
+
+As in Peebles & Xie, "Scalable diffusion models with transformers" (2023): each block is scaled, shifted and gated by
+what it is told (adaLN-zero), and starts as the identity. Letters: N latents of d entries, at P positions; width W.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+WAVES = 64  # frequencies that time is told by
+SLOWEST = 1e-3  # of them, as a share of the fastest
+TURNS = 1000.0  # of the fastest, in radians between times 0 and 1
+
+
+class Velocity(nn.Module):
+    """v(u, t) of latents u (N, d) at times t (N,) in [0, 1]: (N, d), zero before it is trained.
+
+    With `positions` P above 1, u is a grid (d / P, P) flattened, as spatial heads give it, and attention joins its
+    positions; with 1, for dense heads, each block is a residual network over all entries. With `classes` above 0 it is
+    also told a class, a number below `classes`, or `classes` itself for none.
+    """
+
+    def __init__(
+        self, latent_dim: int, *, positions: int = 1, width: int = 128, depth: int = 4, classes: int = 0
+    ) -> None:
+        super().__init__()
+        self.positions = positions
+        entries = latent_dim // positions
+        self.embed = nn.Linear(entries, width)
+        self.place = nn.Parameter(0.02 * torch.randn(positions, width))
+        self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(classes + 1, width) if classes else None
+        self.blocks = nn.ModuleList(Block(width, attends=positions > 1) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = zero_linear(width, 2 * width)
+        self.out = zero_linear(width, entries)
+
+    def forward(self, u: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        told = self.time(waves(t))
+        if self.label is not None and label is not None:
+            told = told + self.label(label)
+        told = nn.functional.silu(told)[:, None]  # (N, 1, W)
+        tokens = self.embed(u.unflatten(1, (-1, self.positions)).transpose(1, 2)) + self.place  # (N, P, W)
+        for block in self.blocks:
+            tokens = block(tokens, told)
+        scale, shift = self.modulation(told).chunk(2, -1)
+        return self.out(self.norm(tokens) * (1 + scale) + shift).transpose(1, 2).flatten(1)
+
+
+class Block(nn.Module):
+    """Attention, where there are positions to join, and a network on each token (N, P, W), told (N, 1, W)."""
+
+    def __init__(self, width: int, attends: bool) -> None:
+        super().__init__()
+        self.attention = Branch(width, Attention(width)) if attends else nn.Identity()
+        feed = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.feed = Branch(width, feed)
+
+    def forward(self, tokens: Tensor, told: Tensor) -> Tensor:
+        if isinstance(self.attention, Branch):
+            tokens = self.attention(tokens, told)
+        return self.feed(tokens, told)
+
+
+class Branch(nn.Module):
+    """x + gate f(scale norm(x) + shift), with gate, scale and shift from what it is told; the identity at the start."""
+
+    def __init__(self, width: int, inner: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = zero_linear(width, 3 * width)
+        self.inner = inner
+
+    def forward(self, tokens: Tensor, told: Tensor) -> Tensor:
+        scale, shift, gate = self.modulation(told).chunk(3, -1)
+        return tokens + gate * self.inner(self.norm(tokens) * (1 + scale) + shift)
+
+
+class Attention(nn.Module):
+    """Self-attention of tokens (N, P, W), in heads of 32 entries or so."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // 32)
+        self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.mix(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that gives zero before it is trained."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def waves(t: Tensor) -> Tensor:
+    """Times (N,) -> (N, 2 WAVES): cosines and sines of frequencies in a geometric row."""
+    rates = torch.exp(torch.linspace(0, math.log(SLOWEST), WAVES, device=t.device))
+    angles = TURNS * t.float()[:, None] * rates
+    return torch.cat([angles.cos(), angles.sin()], 1)

@@ -1,0 +1,230 @@
+"""A flow from N(0, I) to the latents of training pictures, along arcs (flow matching; Lipman et al., 2023).
+
+Latents are whitened by the Gaussian with their moments first: u has mean zero and covariance I. At an angle a from 0
+to pi/2, noise eps and a latent u lie on the arc
+
+    w = cos(a) eps + sin(a) u,    dw/da = cos(a) u - sin(a) eps,
+
+and the network learns the mean of dw/da given w. Straight paths (rectified flow; Liu et al., 2023) are the same paths
+but for a scale of w. On arcs all w have covariance I, and dw/da is not correlated with w: what the network has to give
+is zero wherever the latents are Gaussian. So the untrained flow *is* the fitted Gaussian, and the loss without a
+network is 1 an entry. Letters: N latents of d entries.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaekit.networks.velocity import Velocity
+from vaekit.priors.base import NO_METADATA, log_standard_normal
+from vaekit.priors.gaussian import TENSORS, GaussianPrior
+from vaekit.system.files import read_tensors, write_tensors
+
+NAME = "flow"  # in the files
+QUARTER = math.pi / 2  # the angle of the latents; noise is at 0
+STEPS = 25  # of Heun's method from one to the other
+AT_ONCE = 256  # latents that are moved together
+PROBES = 16  # directions that the divergence is estimated in
+NETWORK, SHARES = "network.", "shares"  # in the file: before the names of its weights, and of the classes' shares
+ABOUT = ("settings", "classes", "held_out_loss")  # what the file's metadata say
+
+Field = Callable[[Tensor, Tensor], Tensor]  # dw/da of w (N, d) at angles (N,)
+
+
+class FlowPrior:
+    """Latents as what the flow makes of N(0, I): dw/da = network(w, a), and z from w by the Gaussian.
+
+    `settings` are those that `Velocity` is built with. `classes` are the names of what it can be asked for, and
+    `shares` (K,) how frequent they are. `held_out_loss` is that of the network on pictures that it did not learn from,
+    where 1 is the Gaussian's.
+    """
+
+    def __init__(
+        self,
+        gaussian: GaussianPrior,
+        network: Velocity,
+        settings: Mapping[str, Any],
+        classes: tuple[str, ...],
+        shares: Tensor,
+        held_out_loss: float,
+    ) -> None:
+        self.gaussian = gaussian
+        self.network = network.eval().requires_grad_(False)
+        self.settings = dict(settings)
+        self.classes, self.shares = classes, shares
+        self.held_out_loss = held_out_loss
+
+    @property
+    def latent_dim(self) -> int:
+        """Entries of a latent, d."""
+        return self.gaussian.latent_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; noise and latents are on the CPU."""
+        return self.network.place.device
+
+    def to(self, device: torch.device | str) -> FlowPrior:
+        """Itself, with the network there."""
+        self.network.to(device)
+        return self
+
+    def field(self, w: Tensor, a: Tensor, label: Tensor | None = None, guidance: float = 1.0) -> Tensor:
+        """dw/da (N, d) of w (N, d) at angles a (N,): of any class, or of the classes at the places `label` (N,).
+
+        With a `guidance` above 1, that of the class, away from that of any class (Ho & Salimans, 2022).
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            if not self.classes:
+                return self.network(w, a)
+            any_class = torch.full((len(w),), len(self.classes), device=w.device)
+            if label is None:
+                return self.network(w, a, any_class)
+            of_class = self.network(w, a, label)
+            return of_class if guidance == 1 else torch.lerp(self.network(w, a, any_class), of_class, guidance)
+
+    def labels(self, label: str | None, num_images: int, generator: torch.Generator | None) -> Tensor | None:
+        """The places (N,) of the classes to draw: of one, or as frequent as in training; None where there are none.
+
+        Raises `ValueError` for a class that the prior does not know.
+        """
+        if label is not None and label not in self.classes:
+            known = f"it knows {', '.join(self.classes[:20])}" if self.classes else "it was fitted without labels"
+            raise ValueError(f"no label {label!r} in this prior; {known}")
+        if label is not None:
+            return torch.full((num_images,), self.classes.index(label))
+        if not self.classes:
+            return None
+        return torch.multinomial(self.shares, num_images, replacement=True, generator=generator)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_images: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        label: str | None = None,
+        guidance: float = 1.0,
+        steps: int = STEPS,
+    ) -> Tensor:
+        """Draw z (num_images, d) on the CPU: of one of the `classes`, or of all, as frequent as they are.
+
+        Raises `ValueError` for a class that the prior does not know, and a `guidance` that is negative.
+        """
+        if guidance < 0:
+            raise ValueError(f"guidance {guidance:g}; 1 is the class as it is, 2 more of it, 0 any class")
+        noise = temperature * torch.randn(num_images, self.latent_dim, generator=generator)
+        labels = self.labels(label, num_images, generator)
+        return self.gaussian.colour(self.moved(noise, 0, QUARTER, steps, labels, guidance))
+
+    @torch.no_grad()
+    def noise_of(self, z: Tensor, steps: int = STEPS) -> Tensor:
+        """The noise (N, d) that the flow makes z (N, d) of: the way back, of any class."""
+        return self.moved(self.gaussian.whiten(z), QUARTER, 0, steps)
+
+    @torch.no_grad()
+    def latent_of(self, noise: Tensor, steps: int = STEPS) -> Tensor:
+        """The z (N, d) that the flow makes of noise (N, d): the inverse of `noise_of`."""
+        return self.gaussian.colour(self.moved(noise, 0, QUARTER, steps))
+
+    def moved(
+        self, w: Tensor, start: float, stop: float, steps: int, labels: Tensor | None = None, guidance: float = 1.0
+    ) -> Tensor:
+        """w (N, d) moved from one angle to another by Heun's method; on the CPU."""
+        angles = torch.linspace(start, stop, steps + 1, device=self.device)
+        parts = []
+        for chosen in torch.arange(len(w)).split(AT_ONCE):
+            part = w[chosen].to(self.device)
+            label = None if labels is None else labels[chosen].to(self.device)
+            for here, there in pairwise(angles.unbind()):
+                h, (start_at, stop_at) = there - here, (angle.expand(len(part)) for angle in (here, there))
+                slope = self.field(part, start_at, label, guidance)
+                slope_there = self.field(part + h * slope, stop_at, label, guidance)
+                part = part + h / 2 * (slope + slope_there)
+            parts.append(part.cpu())
+        return torch.cat(parts)
+
+    def log_prob(self, z: Tensor, probes: int | None = PROBES, steps: int = STEPS, seed: int = 0) -> Tensor:
+        """log p(z) of z (N, d), of any class: (N,), nats; by the change of variables along the flow.
+
+        log p = log N(w at 0) - (integral of the divergence of dw/da) + that of whitening. The divergence is estimated
+        in `probes` random directions (Hutchinson), drawn from `seed`; with None it is exact, and takes d directions.
+        """
+        directions = probe_directions(self.latent_dim, probes, seed)
+        parts = [self.log_prob_of(part, directions.to(self.device), steps) for part in z.split(AT_ONCE)]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def log_prob_of(self, z: Tensor, directions: Tensor, steps: int) -> Tensor:
+        w = self.gaussian.whiten(z).to(self.device)
+        grown = torch.zeros(len(w), device=w.device)
+        angles = torch.linspace(QUARTER, 0, steps + 1, device=w.device)
+        for here, there in pairwise(angles):
+            h = there - here
+            slope, divergence = with_divergence(self.field, w, here.expand(len(w)), directions)
+            there_w = w + h * slope
+            slope_there, divergence_there = with_divergence(self.field, there_w, there.expand(len(w)), directions)
+            w = w + h / 2 * (slope + slope_there)
+            grown = grown + h / 2 * (divergence + divergence_there)
+        return (log_standard_normal(w) + grown).cpu() + self.gaussian.log_determinant
+
+    def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
+        """Write Gaussian, weights and settings as safetensors, with metadata; a reader sees the old file or the new."""
+        weights = {NETWORK + name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+        tensors = self.gaussian.tensors() | {SHARES: self.shares} | weights
+        about = {name: json.dumps(getattr(self, name)) for name in ABOUT}
+        write_tensors(tensors, Path(path), {"prior": NAME} | about | dict(metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> FlowPrior:
+        """Read what `save` wrote. Raises `ValueError` if the file is missing, damaged or something else."""
+        try:
+            tensors, metadata = read_tensors(Path(path))
+        except ValueError as error:
+            raise ValueError(f"{error}; fit the prior again") from error
+        if metadata.get("prior") != NAME or not tensors.keys() >= {*TENSORS, SHARES} or not metadata.keys() >= {*ABOUT}:
+            raise ValueError(f"{path} holds no flow; fit the prior again")
+        gaussian = GaussianPrior(*(tensors.pop(name) for name in TENSORS)).checked(path)
+        shares = tensors.pop(SHARES)
+        settings, classes, held_out_loss = (json.loads(metadata[name]) for name in ABOUT)
+        try:
+            network = Velocity(gaussian.latent_dim, **settings, classes=len(classes))
+            network.load_state_dict({name.removeprefix(NETWORK): tensor for name, tensor in tensors.items()})
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
+        return cls(gaussian, network, settings, tuple(classes), shares, held_out_loss)
+
+
+def on_arc(u: Tensor, eps: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """w and dw/da (N, d) of whitened latents u and noise eps (N, d) at angles a (N,)."""
+    cos, sin = a.cos()[:, None], a.sin()[:, None]
+    return cos * eps + sin * u, cos * u - sin * eps
+
+
+def probe_directions(d: int, probes: int | None, seed: int) -> Tensor:
+    """Directions e (K, d) for which the mean of e^T J e is the trace of J: random signs, or every axis."""
+    if probes is None or probes >= d:
+        return math.sqrt(d) * torch.eye(d)
+    signs = torch.randint(2, (probes, d), generator=torch.Generator().manual_seed(seed))
+    return 2.0 * signs - 1
+
+
+def with_divergence(field: Field, w: Tensor, a: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """The field at w (N, d), and the mean of e^T (d field / d w) e over directions e (K, d): (N,)."""
+    with torch.enable_grad():
+        w = w.detach().requires_grad_()
+        slope = field(w, a)
+        total = torch.zeros(len(w), device=w.device)
+        for e in directions:
+            (moved,) = torch.autograd.grad(slope, w, e.expand_as(w), retain_graph=True)
+            total += moved @ e
+    return slope.detach(), total / len(directions)

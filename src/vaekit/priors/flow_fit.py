@@ -1,0 +1,217 @@
+"""The fit of a flow to latents: its draws, its steps, and what a fit that was interrupted goes on from.
+
+A step is a function of (seed, step): indices, noise and angles are drawn for the whole batch, and ranks take their
+share of it. Letters: N latents of d entries, B of a batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vaekit.networks.muon import Muon
+from vaekit.networks.velocity import Velocity
+from vaekit.priors.base import Latents
+from vaekit.priors.flow import FlowPrior, on_arc
+from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
+from vaekit.system.ranks import agree, average_gradients, rank_and_world
+
+BATCH = 128
+LR, MOMENTUM, BETAS, EPSILON, WEIGHT_DECAY, CLIP = 5e-3, 0.95, (0.9, 0.99), 1e-8, 0.01, 1.0
+WARMUP_STEPS = 100
+EMA = 0.999
+HELD_OUT = 0.05  # of the pictures, at most HELD_OUT_MOST: what decides which network is kept
+HELD_OUT_MOST = 512
+HELD_OUT_DRAWS = 1024
+HELD_OUT_KEY = 2**31  # of their seed: no step has this number
+LOOKS = 10  # times over the fit that the held-out loss is taken
+NO_LABEL = 0.1  # share of the draws whose label is hidden: the flow of any class, which guidance needs
+FEWEST = 20  # pictures that a network is trained on; with fewer the flow stays the Gaussian
+
+
+@dataclass
+class FlowFit:
+    """All that changes during a fit: the network, its running average, the best average so far, and the optimiser."""
+
+    network: Velocity
+    averaged: Velocity
+    best: Velocity
+    optimizer: Muon
+    counters: dict[str, float] = field(
+        default_factory=lambda: {"step": 0, "elapsed_sec": 0.0, "looks": 0, "best_loss": 1.0}
+    )
+    scaler: torch.amp.GradScaler | None = None  # none: there is no fp16 here
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The networks by name, for checkpoints."""
+        return {"network": self.network, "averaged": self.averaged, "best": self.best}
+
+    @property
+    def optimizers(self) -> Mapping[str, Any]:
+        """The optimiser by name, for checkpoints."""
+        return {"network": self.optimizer}
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a fit is: by latents drawn, or by the clock."""
+
+    draws: int | None = None
+    minutes: float | None = None
+
+    def done(self, counters: Mapping[str, float]) -> float:
+        """The share that is over, 1 at the end."""
+        if self.minutes is not None:
+            return min(1.0, counters["elapsed_sec"] / (60 * self.minutes))
+        return min(1.0, counters["step"] * BATCH / self.draws) if self.draws else 1.0
+
+
+Watch = Callable[[FlowFit, float], object]  # hears the state after each step, and the share that is done
+
+
+def fit_flow(
+    latents: Latents,
+    seed: int = 0,
+    *,
+    length: Length | None = None,
+    width: int = 64,
+    depth: int = 4,
+    device: torch.device | str = "cpu",
+    begin: Callable[[FlowFit], object] = lambda fit: None,
+    watch: Watch = lambda fit, done: None,
+) -> FlowPrior:
+    """Fit a flow to the latents, by default until each was drawn ten times.
+
+    Every rank calls it with the same latents, and gets the same flow. `width` and `depth` are those of the network.
+    It computes in float32: bf16 took twice as long on a CPU, whose time goes to small products. `begin` may fill a fit
+    that was interrupted, and `watch` keep it.
+    What is kept is the running average of the weights with the least loss on pictures held out of the fit, or the
+    Gaussian, if no network does better.
+    """
+    settings = {"positions": latents.positions, "width": width, "depth": depth}
+    gaussian = fit_gaussian(latents)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        network = Velocity(latents.mean.shape[1], **settings, classes=len(latents.classes)).to(device)
+    optimizer = Muon(network.parameters(), LR, BETAS, EPSILON, WEIGHT_DECAY, momentum=MOMENTUM, fused=False)
+    fit = FlowFit(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
+    begin(fit)
+    train, test = held_out(latents, seed)
+    if len(test):
+        batches = Batches(latents, gaussian, seed, device)
+        with torch.autocast(torch.device(device).type, enabled=False):
+            run_fit(fit, length or Length(10 * len(train)), batches, train, test, watch)
+    return FlowPrior(gaussian, fit.best, settings, latents.classes, shares_of(latents), fit.counters["best_loss"])
+
+
+def shares_of(latents: Latents) -> Tensor:
+    """The share of each class among the latents."""
+    if latents.labels is None:
+        return torch.ones(0)
+    return torch.bincount(latents.labels, minlength=len(latents.classes)) / len(latents.labels)
+
+
+def held_out(latents: Latents, seed: int) -> tuple[Tensor, Tensor]:
+    """Places of the latents to learn from and of those to judge by, never two views of one picture on both sides.
+
+    Without enough pictures to do both, none is left to judge by.
+    """
+    num_pictures = len(latents.mean) // latents.views
+    if num_pictures < FEWEST:
+        return torch.arange(len(latents.mean)), torch.arange(0)
+    order = torch.randperm(num_pictures, generator=torch.Generator().manual_seed(seed))
+    kept = min(max(1, int(HELD_OUT * num_pictures)), HELD_OUT_MOST)
+    views = num_pictures * torch.arange(latents.views)[:, None]
+    return (views + order[kept:]).flatten(), (views + order[:kept]).flatten()
+
+
+class Batch(NamedTuple):
+    """What a loss is taken of: w (B, d) at angles a (B,), where dw/da is `slope` (B, d), and labels (B,) or None."""
+
+    w: Tensor
+    a: Tensor
+    slope: Tensor
+    label: Tensor | None
+
+
+class Batches:
+    """Draws of the latents, whitened, with noise and angles of their own: functions of a seed."""
+
+    def __init__(self, latents: Latents, gaussian: GaussianPrior, seed: int, device: torch.device | str) -> None:
+        self.latents, self.gaussian, self.seed, self.device = latents, gaussian, seed, device
+
+    def draw(self, of: Tensor, size: int, *key: int, rank: int = 0, world: int = 1) -> Batch:
+        """This rank's share of `size` draws of the latents at the places `of`, by (seed, *key)."""
+        seed = np.random.SeedSequence([self.seed, *key]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(seed[0]))
+        chosen = of[torch.randint(len(of), (size,), generator=generator)]
+        eps, noise = torch.randn(2, size, self.latents.mean.shape[1], generator=generator)
+        a = torch.randn(size, generator=generator).exp().atan()  # logit-normal in the time of straight paths
+        hidden = torch.rand(size, generator=generator) < NO_LABEL
+        chosen, eps, noise, a, hidden = (tensor.chunk(world)[rank] for tensor in (chosen, eps, noise, a, hidden))
+        u = self.gaussian.whiten(self.latents.mean[chosen] + self.latents.std[chosen] * eps)
+        w, slope = on_arc(u, noise, a)
+        label = None
+        if self.latents.labels is not None:
+            label = self.latents.labels[chosen].masked_fill(hidden, len(self.latents.classes)).to(self.device)
+        return Batch(w.to(self.device), a.to(self.device), slope.to(self.device), label)
+
+
+def run_fit(
+    fit: FlowFit,
+    length: Length,
+    batches: Batches,
+    train: Tensor,
+    test: Tensor,
+    watch: Watch,
+) -> None:
+    """Step until the fit is over; what it found is in `fit.best`."""
+    rank, world = rank_and_world()
+    started_at = time.monotonic() - fit.counters["elapsed_sec"]
+    judged_by = batches.draw(test, HELD_OUT_DRAWS, HELD_OUT_KEY)
+    while (done := length.done(fit.counters)) < 1:
+        step = int(fit.counters["step"])
+        for group in fit.optimizer.param_groups:
+            group["lr"] = LR * min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * done))
+        loss = loss_of(fit.network, batches.draw(train, BATCH, step, rank=rank, world=world))
+        fit.optimizer.zero_grad()
+        loss.backward()
+        average_gradients(fit.network)
+        nn.utils.clip_grad_norm_(fit.network.parameters(), CLIP)
+        fit.optimizer.step()
+        decay = min(EMA, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(fit.averaged.parameters()), list(fit.network.parameters()), 1 - decay)
+        fit.counters["step"] = step + 1
+        fit.counters["elapsed_sec"], _ = agree(time.monotonic() - started_at, 0)
+        done = length.done(fit.counters)
+        if math.floor(LOOKS * done) > fit.counters["looks"]:
+            fit.counters["looks"] = math.floor(LOOKS * done)
+            look(fit, judged_by)
+        watch(fit, done)
+
+
+@torch.no_grad()
+def look(fit: FlowFit, judged_by: Batch) -> None:
+    """Keep the averaged network if its held-out loss, 1 without a network, is the least so far."""
+    parts = zip(*(tensor.split(BATCH) for tensor in judged_by if tensor is not None), strict=True)
+    losses = [loss_of(fit.averaged, Batch(*part, *[None] * (4 - len(part)))).item() for part in parts]
+    without = judged_by.slope.square().mean().item()
+    fit.counters["held_out_loss"] = loss = sum(losses) / len(losses) / without
+    if loss < fit.counters["best_loss"]:
+        fit.counters["best_loss"] = loss
+        fit.best.load_state_dict(fit.averaged.state_dict())
+
+
+def loss_of(network: Velocity, batch: Batch) -> Tensor:
+    """Mean squared distance of the network's dw/da from those of the draws, an entry: ()."""
+    return (network(batch.w, batch.a, batch.label) - batch.slope).square().mean()

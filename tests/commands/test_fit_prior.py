@@ -1,0 +1,200 @@
+"""What new pictures are drawn from: fitted at the end of a training, again by a command, and by label."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vaekit import VAE, evaluate_run, fit_prior_run, sample_run, train
+from vaekit.cli import run as command
+from vaekit.commands import fit_prior
+from vaekit.config.variants import COPIES, PRIORS, WEIGHTS
+from vaekit.measures.copying import Copying
+from vaekit.priors.base import fitted_by
+from vaekit.runs.checkpoint import all_checkpoints
+from vaekit.system.files import read_metadata, read_tensors, write_tensors
+
+FLOW, GAUSSIAN = "prior-flow.safetensors", "prior-gaussian.safetensors"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Dark and light pictures in class folders, thirty each."""
+    folder = tmp_path_factory.mktemp("lit")
+    random = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 128)):
+        (folder / name).mkdir()
+        for i in range(30):
+            coarse = Image.fromarray(random.integers(low, low + 128, (3, 3, 3), dtype=np.uint8))
+            coarse.resize((20, 20)).save(folder / name / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, folder, tmp_path_factory):
+    """A run of long enough that its latents tell dark from light."""
+    run = tmp_path_factory.mktemp("runs") / "lit"
+    train(dataclasses.replace(tiny, images=1600, lr=3e-3), folder, run)
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_a_finished_run_has_a_gaussian_and_a_flow_and_draws_from_the_flow(run):
+    vae = VAE.from_pretrained(run)
+    assert list(vae.priors) == ["normal", "gaussian", "flow"]
+    assert vae.prior_name == "flow"
+    assert vae.prior.classes == ("dark", "light")
+    assert vae.sample(2).shape == (2, 3, 16, 16)
+    assert vae.prior.log_prob(vae.draw(3)).isfinite().all()
+    assert sample_run(run, num_images=4).name == "samples-flow.png"
+
+
+def test_the_model_that_train_returns_has_them_too(tiny, photos, tmp_path):
+    vae = train(tiny, photos, tmp_path / "run")
+    assert vae.prior_name == "flow"
+    kept = VAE.from_pretrained(tmp_path / "run")
+    draws = [each.draw(3, torch.Generator().manual_seed(0)) for each in (vae, kept)]
+    torch.testing.assert_close(*draws)
+
+
+@pytest.mark.parametrize("prior", ["gaussian", "gaussian-mixture"])
+def test_what_is_fitted_at_the_end_is_chosen(tiny, photos, prior, tmp_path):
+    vae = train(dataclasses.replace(tiny, prior=prior), photos, tmp_path / "run")
+    assert vae.prior_name == prior
+    assert not (tmp_path / "run" / FLOW).exists()
+
+
+def test_a_label_draws_pictures_of_its_class(run, tmp_path):
+    fit_prior_run(run, minutes=0.5)
+    brightness = {}
+    for label in ("dark", "light"):
+        out = sample_run(run, num_images=24, out=tmp_path / label, label=label)
+        brightness[label] = np.mean([np.asarray(Image.open(path)).mean() for path in out.glob("*.png")])
+    assert brightness["light"] > brightness["dark"] + 40
+    assert sample_run(run, num_images=4, label="dark").name == "samples-flow-dark.png"
+
+
+def test_a_run_of_before_gets_a_flow_and_says_how_long_it_took(run):
+    (run / FLOW).unlink()
+    (run / GAUSSIAN).unlink()
+    assert VAE.from_pretrained(run).prior_name == "normal"
+    said = []
+    assert fit_prior_run(run, say=said.append) == run / FLOW
+    assert VAE.from_pretrained(run).prior_name == "flow"
+    assert "held-out loss" in said[-1]
+    assert (run / GAUSSIAN).exists()
+
+
+def test_an_interrupted_fit_goes_on_and_leaves_nothing(run, monkeypatch):
+    monkeypatch.setattr(fit_prior, "KEPT_EVERY_SEC", 0.0)
+    saved = []
+
+    def save_twice(*arguments):
+        saved.append(real(*arguments))
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    real = fit_prior.save_checkpoint
+    monkeypatch.setattr(fit_prior, "save_checkpoint", save_twice)
+    before = (run / FLOW).read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        fit_prior_run(run)
+    assert (run / FLOW).read_bytes() == before
+    assert [len(all_checkpoints(place)) for place in (run / fit_prior.UNFINISHED).iterdir()] == [2]
+    said = []
+    fit_prior_run(run, say=said.append)
+    assert any("going on with a fit that was interrupted at step 2" in line for line in said)
+    assert not (run / fit_prior.UNFINISHED).exists()
+    assert all(torch.equal(tensor, read_tensors(run / FLOW)[0][name]) for name, tensor in tensors_of(before, run))
+
+
+def tensors_of(content, run):
+    """The tensors in the bytes of a file."""
+    (run / "before").write_bytes(content)
+    return read_tensors(run / "before")[0].items()
+
+
+def test_a_flow_that_copies_is_told_and_not_the_default(run, monkeypatch):
+    monkeypatch.setattr(fit_prior, "check_copies", lambda subject: Copying(0.5, 0.02, 0.1, 0.8))
+    said = []
+    fit_prior_run(run, say=said.append)
+    assert any("they repeat training pictures; it is not taken" in line for line in said)
+    assert read_metadata(run / FLOW)[COPIES] == "yes"
+    assert VAE.from_pretrained(run).prior_name == "gaussian"
+    assert sample_run(run, num_images=4).name == "samples-gaussian.png"
+
+
+def test_an_evaluation_has_a_row_for_every_prior_a_perfect_one_and_train_pictures(run):
+    result = evaluate_run(run)
+    assert list(result.generation) == [*PRIORS, "posteriors", "train"]
+    for name in (*PRIORS, "posteriors"):
+        assert 0 <= result.generation[name]["copied_pixels"] <= 1
+        assert result.generation[name]["sd_effnet"] > 0
+    assert (run / "figures" / "samples_nearest.png").is_file()
+    (run / FLOW).unlink()
+    again = evaluate_run(run)
+    assert "vaekit fit-prior" in again.not_measured["flow"]
+    assert "flow" not in again.generation
+
+
+def test_decoded_latents_of_train_pictures_count_as_copies(run):
+    """The measure is one of something: what a perfect memory would draw is found."""
+    result = evaluate_run(run, features="none")
+    assert result.generation["posteriors"]["copied_pixels"] > result.generation["gaussian"]["copied_pixels"]
+
+
+def test_a_prior_of_an_earlier_version_still_draws(run, tmp_path):
+    fit_prior_run(run, "gaussian-mixture")
+    path = run / fitted_by("gaussian-mixture").file
+    tensors, about = read_tensors(path)
+    write_tensors(tensors, path, {name: value for name, value in about.items() if name != WEIGHTS})
+    (run / FLOW).unlink()
+    with pytest.warns(UserWarning, match="of an earlier version, and may be of other weights"):
+        assert VAE.from_pretrained(run).prior_name == "gaussian-mixture"
+    with pytest.warns(UserWarning, match="earlier version"):
+        assert sample_run(run, "gaussian-mixture", 4).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit-prior", "RUN", "--minutes", "0"], "0 minutes; a fit takes more than 0"),
+        (["fit-prior", "RUN", "--kind", "gaussian", "--minutes", "1"], "a Gaussian is fitted without a length"),
+        (["fit-prior", "nowhere"], "no model in nowhere"),
+        (["sample", "RUN", "--temperature", "0"], "temperature 0; it must be above 0"),
+        (["sample", "RUN", "--temperature", "-1"], "temperature -1"),
+        (["sample", "RUN", "--label", "grey"], "no label 'grey' in this prior; it knows dark, light"),
+        (["sample", "RUN", "--prior", "gaussian", "--label", "dark"], "the prior gaussian takes no label"),
+        (["sample", "RUN", "--label", "dark", "--guidance", "-2"], "guidance -2"),
+        (["sample", "RUN", "--count", "0"], "0 samples; ask for one or more"),
+    ],
+    ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line(run, arguments, message, capsys):
+    assert command([str(run) if argument == "RUN" else argument for argument in arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]
+    assert error[-1].startswith("vaekit: ")
+
+
+def test_without_pictures_a_run_draws_from_what_it_has(tiny, folder, tmp_path, capsys):
+    pictures = shutil.copytree(folder, tmp_path / "pictures")
+    train(tiny, pictures, tmp_path / "run")
+    shutil.rmtree(pictures)
+    assert sample_run(tmp_path / "run", num_images=4).name == "samples-flow.png"
+    (tmp_path / "run" / FLOW).unlink()
+    assert sample_run(tmp_path / "run", num_images=4).name == "samples-gaussian.png"
+    for arguments, message in (
+        (["sample", "RUN", "--prior", "gaussian-mixture"], "are no longer in"),
+        (["sample", "RUN", "--prior", "flow"], "has no flow; fit one, which takes minutes: vaekit fit-prior"),
+        (["fit-prior", "RUN"], "are no longer in"),
+    ):
+        assert command([str(tmp_path / "run") if argument == "RUN" else argument for argument in arguments]) == 2
+        assert message in capsys.readouterr().err
