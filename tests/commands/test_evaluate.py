@@ -14,6 +14,7 @@ from vaekit import evaluate_run, sample_run, train
 from vaekit.cli import run as command
 from vaekit.commands.protocol import PROTOCOL_VERSION
 from vaekit.config.settings import Config
+from vaekit.config.variants import PRIORS
 from vaekit.data.cache import prepare
 from vaekit.data.loader import HeldOut, split
 from vaekit.data.sources.folder import find_pictures
@@ -60,7 +61,7 @@ def test_it_measures_reconstruction_generation_latents_and_usefulness(run, folde
     for kind in ("sampled", "mean"):
         assert {"l1", "psnr", "ssim", "laplacian_ratio", "spectrum_db"} <= result["reconstruction"][kind].keys()
     assert {"fd_effnet", "kd_effnet", "precision"} <= result["reconstruction"]["sampled"].keys()
-    assert result["generation"].keys() == {"normal", "gaussian-mixture", "train"}
+    assert result["generation"].keys() == {*PRIORS, "posteriors", "train"}
     assert result["generation"]["train"]["fd_effnet"] < result["generation"]["normal"]["fd_effnet"]
     assert result["latents"]["latent_dim"] == 16
     assert result["usefulness"]["protocol"] == BY_ORDER
@@ -118,8 +119,8 @@ def test_without_the_train_pictures_what_needs_them_is_left_out_with_the_reason(
     train(tiny, copy, tmp_path / "run")
     shutil.rmtree(copy)
     result = evaluate_run(tmp_path / "run", folder, features="none")
-    assert result["generation"].keys() == {"normal"}
-    assert "no longer in" in result["not_measured"]["gaussian-mixture, train"]
+    assert result["generation"].keys() == {"normal", "gaussian", "flow"}
+    assert "no longer in" in result["not_measured"]["gaussian-mixture, posteriors, train"]
 
 
 def test_pictures_that_were_moved_or_touched_are_not_taken_for_new_ones(tiny, photos, tmp_path):
@@ -130,7 +131,7 @@ def test_pictures_that_were_moved_or_touched_are_not_taken_for_new_ones(tiny, ph
         path.touch()
     result = evaluate_run(tmp_path / "run", moved, features="none")
     assert result["protocol"]["pictures"]["num_images"] == 4  # the 20 % that it has not trained on
-    assert result["generation"].keys() == {"normal", "gaussian-mixture", "train"}
+    assert result["generation"].keys() == {*PRIORS, "posteriors", "train"}
 
 
 def test_a_run_whose_pictures_have_changed_is_not_measured_on_those_it_may_have_trained_on(
@@ -154,7 +155,7 @@ def test_numbers_are_not_lost_because_they_cannot_be_kept(run, tmp_path, monkeyp
     monkeypatch.setattr("vaekit.priors.mixture.write_tensors", refuse)
     lines = []
     result = evaluate_run(run, features="none", say=lines.append)
-    assert result.generation.keys() == {"normal", "gaussian-mixture", "train"}
+    assert result.generation.keys() == {*PRIORS, "posteriors", "train"}
     assert any("the prior is not kept" in line for line in lines)
     assert "the numbers are not kept" in lines[-1]
     assert "--out" in lines[-1]
@@ -235,12 +236,17 @@ def test_mistakes_are_one_clear_line(run, folder, tmp_path, capsys):
         assert error[-1].startswith("vaekit: ")
 
 
+@pytest.mark.filterwarnings("always")
 def test_latents_that_are_not_finite_are_one_clear_line(run, capsys):
     vae = VAE.from_pretrained(run)
     torch.nn.init.constant_(vae.encoder.mean.bias, float("nan"))
+    vae.kept = {"normal": vae.kept["normal"]}
     vae.save_pretrained(run)
     assert command(["evaluate", str(run), "--features", "none"]) == 2
-    assert "not finite" in capsys.readouterr().err
+    *lines, error = capsys.readouterr().err.strip().splitlines()
+    told = "was fitted to other weights than these; it is not used: vaekit fit-prior --kind flow fits it again"
+    assert any(line.startswith("WARNING: ") and line.endswith(told) for line in lines)
+    assert "not finite" in error
 
 
 def size(path):
@@ -265,8 +271,13 @@ def test_the_fitted_prior_is_kept_until_the_model_changes(run):
     kept = (run / "prior.safetensors").stat().st_mtime_ns
     sample_run(run, "gaussian-mixture", 1)
     assert (run / "prior.safetensors").stat().st_mtime_ns == kept
-    VAE.from_pretrained(run).save_pretrained(run)
-    sample_run(run, "gaussian-mixture", 1)
+    vae = VAE.from_pretrained(run)
+    with torch.no_grad():
+        vae.decoder.layers[-1].bias += 1
+    vae.kept = {"normal": vae.kept["normal"]}
+    vae.save_pretrained(run)
+    with pytest.warns(UserWarning, match="other weights than these"):
+        sample_run(run, "gaussian-mixture", 1)
     assert (run / "prior.safetensors").stat().st_mtime_ns > kept
     assert GaussianMixturePrior.load(run / "prior.safetensors").mean.shape[1] == 16
 

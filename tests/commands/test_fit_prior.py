@@ -11,10 +11,12 @@ from PIL import Image
 from vaekit import VAE, evaluate_run, fit_prior_run, sample_run, train
 from vaekit.cli import run as command
 from vaekit.commands import fit_prior
+from vaekit.commands.sample import label_name
 from vaekit.config.variants import COPIES, PRIORS, WEIGHTS
 from vaekit.measures.copying import Copying
 from vaekit.priors.base import fitted_by
 from vaekit.runs.checkpoint import all_checkpoints
+from vaekit.runs.lock import claimed
 from vaekit.system.files import read_metadata, read_tensors, write_tensors
 
 FLOW, GAUSSIAN = "prior-flow.safetensors", "prior-gaussian.safetensors"
@@ -71,8 +73,9 @@ def test_what_is_fitted_at_the_end_is_chosen(tiny, photos, prior, tmp_path):
     assert not (tmp_path / "run" / FLOW).exists()
 
 
-def test_a_label_draws_pictures_of_its_class(run, tmp_path):
-    fit_prior_run(run, minutes=0.5)
+def test_a_label_draws_pictures_of_its_class(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_prior, "length_of_fit", lambda seen: (2048, 60_000))
+    fit_prior_run(run)
     brightness = {}
     for label in ("dark", "light"):
         out = sample_run(run, num_images=24, out=tmp_path / label, label=label)
@@ -88,7 +91,7 @@ def test_a_run_of_before_gets_a_flow_and_says_how_long_it_took(run):
     said = []
     assert fit_prior_run(run, say=said.append) == run / FLOW
     assert VAE.from_pretrained(run).prior_name == "flow"
-    assert "held-out loss" in said[-1]
+    assert any("held-out loss" in line for line in said)
     assert (run / GAUSSIAN).exists()
 
 
@@ -122,13 +125,99 @@ def tensors_of(content, run):
 
 
 def test_a_flow_that_copies_is_told_and_not_the_default(run, monkeypatch):
-    monkeypatch.setattr(fit_prior, "check_copies", lambda subject: Copying(0.5, 0.02, 0.1, 0.8))
+    monkeypatch.setattr(fit_prior, "check_copies", lambda subject, name: Copying(0.5, 0.02, 0.1, 0.8, 500))
     said = []
     fit_prior_run(run, say=said.append)
-    assert any("they repeat training pictures; it is not taken" in line for line in said)
+    assert any("they repeat training pictures; the flow is not used" in line for line in said)
     assert read_metadata(run / FLOW)[COPIES] == "yes"
     assert VAE.from_pretrained(run).prior_name == "gaussian"
     assert sample_run(run, num_images=4).name == "samples-gaussian.png"
+
+
+def test_draws_are_compared_with_reconstructions_and_few_pictures_are_told(run, monkeypatch):
+    said = []
+    fit_prior_run(run, say=said.append)
+    assert said[-1].startswith("too few pictures to tell whether draws of the flow repeat training pictures")
+    monkeypatch.setattr(fit_prior, "FEWEST_CHECKED", 10)
+    found = []
+    real = fit_prior.copying
+    monkeypatch.setattr(fit_prior, "copying", lambda *sets: found.append(sets) or real(*sets))
+    fit_prior_run(run, say=said.append)
+    (new, usual, train) = found[0]
+    assert new.shape == usual.shape == (12, 768)
+    assert train.shape == (48, 768)
+    assert not torch.equal(new, usual)
+
+
+def test_what_an_interrupted_fit_left_is_not_used_by_another_one(run, monkeypatch):
+    monkeypatch.setattr(fit_prior, "KEPT_EVERY_SEC", 0.0)
+
+    def stop(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    real = fit_prior.save_checkpoint
+    monkeypatch.setattr(fit_prior, "save_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit_prior_run(run, minutes=60)
+    monkeypatch.setattr(fit_prior, "save_checkpoint", real)
+    said = []
+    fit_prior_run(run, minutes=0.02, say=said.append)
+    assert not any("going on" in line for line in said)
+
+
+def test_a_fit_that_fails_leaves_a_finished_run_with_its_model(tiny, photos, tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(fit_prior, "keep", fail)
+    train(tiny, photos, tmp_path / "run")
+    assert "no prior for new pictures: No space left on device" in " ".join(capsys.readouterr().err.split())
+    assert VAE.from_pretrained(tmp_path / "run").prior_name == "normal"
+    train(tiny, photos, tmp_path / "run", resume=True)
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_a_continued_training_removes_the_priors_of_before(tiny, photos, tmp_path):
+    train(tiny, photos, tmp_path / "run")
+    fit_prior_run(tmp_path / "run", "gaussian-mixture")
+    longer = dataclasses.replace(tiny, images=2 * tiny.images)
+    train(longer, photos, tmp_path / "run", resume=True, change_settings=True)
+    assert list(VAE.from_pretrained(tmp_path / "run").priors) == ["normal", "gaussian", "flow"]
+
+
+def test_two_fits_of_a_run_at_once_are_refused(run):
+    with claimed(run, first=True), pytest.raises(ValueError, match="another process is training"):
+        fit_prior_run(run)
+
+
+def test_labels_that_cannot_be_used_are_told(tiny, folder, tmp_path, capsys):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, path in enumerate(sorted(folder.rglob("*.png"), key=lambda path: path.name)):  # dark and light in turn
+        shutil.copy(path, flat / f"{i:02d}.png")
+    (flat / "labels.csv").write_text("file,label\n00.png,a\n01.png,b\n")
+    train(tiny, flat, tmp_path / "run")
+    assert "the labels are not used: labels.csv has no label for 58" in " ".join(capsys.readouterr().err.split())
+    assert VAE.from_pretrained(tmp_path / "run").prior.classes == ()
+
+
+def test_a_class_that_was_not_trained_on_cannot_be_drawn(tiny, folder, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    lines = ["file,label"]
+    for i, path in enumerate(sorted(folder.rglob("*.png"), key=lambda path: path.name)):  # dark and light in turn
+        shutil.copy(path, flat / f"{i:02d}.png")
+        lines.append(f"{i:02d}.png,{'ab'[i % 2] if i < 50 else 'c'}")  # the last ones are only tested on
+    (flat / "labels.csv").write_text("\n".join(lines))
+    train(tiny, flat, tmp_path / "run")
+    with pytest.raises(ValueError, match="no label 'c' in this prior; it knows a, b"):
+        sample_run(tmp_path / "run", num_images=1, label="c")
+
+
+def test_labels_have_files_of_their_own():
+    assert len({label_name(label) for label in ("a b", "a/b", "a-b", "微笑", "中性")}) == 5
+    assert label_name("dark") == "dark"
 
 
 def test_an_evaluation_has_a_row_for_every_prior_a_perfect_one_and_train_pictures(run):

@@ -35,6 +35,17 @@ def test_copies_with_a_little_noise_are_found(faces, share, generator):
     assert "repeat training pictures" in verdict.sentence
 
 
+@pytest.mark.parametrize("count", [20, 60, 150])
+def test_few_pictures_of_the_same_kind_are_seldom_taken_for_copies(faces, count):
+    train, test, other = faces
+    verdicts = []
+    for seed in range(60):
+        order = torch.randperm(600, generator=torch.Generator().manual_seed(seed))
+        some = torch.cat([test, other])[order]
+        verdicts.append(copying(some[:count], some[count : 2 * count], train).copies)
+    assert sum(verdicts) <= 3
+
+
 def test_samples_that_are_all_typical_are_no_copies(faces):
     train, test, other = faces
     assert not copying(0.5 * other, 0.5 * test, train).copies  # soft pictures, as their own reconstructions are

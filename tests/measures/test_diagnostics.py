@@ -235,7 +235,7 @@ def test_an_aggregate_that_is_not_the_prior_is_remarked_on(generator, scale, shi
     found = judge(Posterior(healthy.mean + shift, healthy.logvar))
     assert found.ok
     assert "40 of 40 entries have a variance outside [0.5, 2]" in found.warnings[0]
-    assert "vaekit sample --prior gaussian-mixture" in found.warnings[0]
+    assert "draw from a density that is fitted to the latents" in found.warnings[0]
 
 
 def test_correlated_entries_are_remarked_on_and_hold_less_than_their_sum(generator):

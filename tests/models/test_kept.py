@@ -41,9 +41,28 @@ def test_every_prior_travels_with_the_model(vae, tmp_path):
 def test_a_model_that_was_trained_on_loses_its_priors_and_says_so(vae, tmp_path):
     with torch.no_grad():
         vae.decoder.layers[-1].bias += 1
-    with pytest.warns(UserWarning, match="the weights have changed since the priors were fitted"):
+    with pytest.warns(UserWarning, match="not kept: gaussian, gaussian-mixture, flow, since the weights have changed"):
         vae.save_pretrained(tmp_path)
     assert list(VAE.from_pretrained(tmp_path).priors) == ["normal"]
+
+
+def test_a_prior_keeps_the_weights_that_it_was_fitted_to_when_another_one_is_set(vae, generator, tmp_path):
+    with torch.no_grad():
+        vae.decoder.layers[-1].bias += 1
+    vae.set_prior("gaussian", fit_prior("gaussian", latents(16, generator), 0))
+    with pytest.warns(UserWarning, match="not kept: gaussian-mixture, flow"):
+        vae.save_pretrained(tmp_path)
+    assert list(VAE.from_pretrained(tmp_path).priors) == ["normal", "gaussian"]
+
+
+def test_the_order_in_which_priors_are_set_does_not_matter(tiny, generator, tmp_path):
+    vae = build_vae(tiny.resolved())
+    for name in reversed(FITTED):
+        vae.set_prior(name, fit_prior(name, latents(16, generator), 0))
+    vae.save_pretrained(tmp_path)
+    assert vae.prior_name == VAE.from_pretrained(tmp_path).prior_name == "flow"
+    with pytest.raises(ValueError, match="no prior is called 'mine'; choose one of normal, gaussian"):
+        vae.set_prior("mine", vae.prior)
 
 
 def test_priors_of_before_name_the_file_of_their_weights(vae, tmp_path):
@@ -76,12 +95,14 @@ def test_a_prior_of_other_weights_is_not_used_and_told(vae, name, tmp_path):
     with torch.no_grad():
         vae.decoder.layers[-1].bias += 1
     kept = (tmp_path / fitted_by(name).file).read_bytes()
-    vae.priors, vae.prior_name = {}, "normal"
+    vae.kept = {}
     vae.save_pretrained(tmp_path)
     for other in FITTED:
         (tmp_path / fitted_by(other).file).unlink()
     (tmp_path / fitted_by(name).file).write_bytes(kept)
-    with pytest.warns(UserWarning, match="was fitted to other weights than these; it is not used: vaekit fit-prior"):
+    with pytest.warns(
+        UserWarning, match=rf"other weights than these; it is not used: vaekit fit-prior --kind {name} fits"
+    ):
         again = VAE.from_pretrained(tmp_path)
     assert list(again.priors) == ["normal"]
 
@@ -90,7 +111,7 @@ def test_a_prior_of_other_weights_is_not_used_and_told(vae, name, tmp_path):
 def test_a_prior_of_other_entries_or_damaged_is_not_used_and_told(vae, name, generator, tmp_path):
     vae.save_pretrained(tmp_path)
     path = tmp_path / fitted_by(name).file
-    fit_prior(name, latents(4, generator), 0).save(path, {WEIGHTS: vae.fitted_to})
+    fit_prior(name, latents(4, generator), 0).save(path, {WEIGHTS: weights_sha256(vae.state_dict())})
     with pytest.warns(UserWarning, match="has 4 entries, and this model 16"):
         assert name not in VAE.from_pretrained(tmp_path).priors
     path.write_bytes(path.read_bytes()[:-9])
@@ -101,7 +122,7 @@ def test_a_prior_of_other_entries_or_damaged_is_not_used_and_told(vae, name, gen
 def test_a_prior_that_copies_is_there_by_name_and_not_the_default(vae, tmp_path):
     vae.save_pretrained(tmp_path)
     path = tmp_path / fitted_by("flow").file
-    vae.priors["flow"].save(path, {WEIGHTS: vae.fitted_to, COPIES: "yes"})
+    vae.priors["flow"].save(path, {WEIGHTS: weights_sha256(vae.state_dict()), COPIES: "yes"})
     again = VAE.from_pretrained(tmp_path)
     assert again.prior_name == "gaussian-mixture"
     assert again.draw(1, None, "flow").shape == (1, 16)
@@ -116,7 +137,7 @@ def test_a_prior_that_copies_is_there_by_name_and_not_the_default(vae, tmp_path)
         ({"temperature": 0.0}, "temperature 0; it must be above 0"),
         ({"temperature": float("nan")}, "temperature nan"),
         ({"num_images": 0}, "0 samples; ask for one or more"),
-        ({"prior": "gaussian", "label": "a"}, "the prior gaussian takes no label"),
+        ({"prior": "gaussian", "label": "a"}, "the prior gaussian takes no label; it takes temperature"),
         ({"prior": "normal", "label": "a", "guidance": 2.0}, "the prior normal takes no guidance or label"),
         ({"prior": "flow", "label": "a"}, "it was fitted without labels"),
     ],

@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from vaekit.config.variants import PRIORS
-from vaekit.priors.base import Latents, StandardNormal, fit_prior, fitted_by, load_prior
+from vaekit.config.variants import PRIORS, code_of
+from vaekit.priors.base import Latents, StandardNormal, fit_prior, fitted_by
+
+
+def load_prior(name, path):
+    return code_of("priors", fitted_by(name).load).load(path)
 
 
 def points(z):

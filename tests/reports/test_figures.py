@@ -200,6 +200,44 @@ def test_samples_are_decoded_draws_of_the_models_prior():
     assert inside == pytest.approx(math.erf(1 / math.sqrt(2)), abs=0.03)
 
 
+class Itself:
+    """A flow that changes nothing."""
+
+    def noise_of(self, z):
+        return z
+
+    def latent_of(self, noise):
+        return noise
+
+
+def test_the_way_through_noise_is_a_great_circle_whose_middle_is_as_long_as_its_ends():
+    z_1, z_2 = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0))
+    way = figures.through_noise(Itself(), z_1, z_2, torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(way[:, 0], z_1)
+    torch.testing.assert_close(way[:, 2], z_2)
+    torch.testing.assert_close(way[:, 1].norm(dim=1), (z_1.norm(dim=1) + z_2.norm(dim=1)) / 2)
+    same = [torch.nn.functional.cosine_similarity(way[:, 1], z) for z in (z_1, z_2)]
+    torch.testing.assert_close(*same)
+
+
+def test_the_way_between_equal_and_opposite_noise_is_straight():
+    z = torch.tensor([[1.0, 2.0], [-3.0, 0.0]])
+    alpha = torch.tensor([0.0, 0.25, 1.0])
+    torch.testing.assert_close(figures.through_noise(Itself(), z, z, alpha), z[:, None].expand(-1, 3, -1))
+    opposite = figures.through_noise(Itself(), z, -z, alpha)
+    assert opposite.isfinite().all()
+    torch.testing.assert_close(opposite[:, 0], z)
+    torch.testing.assert_close(opposite[:, 2], -z)
+
+
+def test_a_model_with_a_flow_has_a_second_row_of_transitions():
+    vae = PixelVAE((1, 4, 4))
+    x = pictures(2, (1, 4, 4))[None]
+    one = figures.transitions({"": vae}, x)
+    vae.prior = Itself()
+    assert figures.transitions({"": vae}, x).shape[0] > 1.5 * one.shape[0]
+
+
 def test_joint_histogram_leaves_out_what_is_not_finite():
     z = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     broken = torch.cat([z, torch.tensor([[math.nan, 0, 0], [0, math.inf, 0]])])

@@ -18,8 +18,8 @@ from vaekit.config.settings import Config
 from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels, find_labels
-from vaekit.data.loader import HeldOut, evenly
-from vaekit.measures.copying import nearest, small_of
+from vaekit.data.loader import Batches, HeldOut, evenly
+from vaekit.measures.copying import TRAIN_COMPARED, nearest, small_of
 from vaekit.measures.diagnostics import diagnose
 from vaekit.measures.features import load_extractor
 from vaekit.measures.full import (
@@ -120,6 +120,7 @@ def measure_run(
         reconstruction, posterior, errors = measure_reconstructions(subject)
         train = train_part(run, config, subject)
         generation = measure_generations(subject, priors_of(run, config, subject, train), train)
+        closest = None if train is None else nearest_of(subject, train)
     say("diagnosing the latents")
     latents = diagnose(posterior, seed, config.objective)
     result = Evaluation(
@@ -134,11 +135,7 @@ def measure_run(
         measuring_sec=round(time.monotonic() - started_at, 1),
     )
     try:
-        if train is not None:
-            save_png(
-                nearest_of(subject, train), out / FIGURES_FOLDER / f"samples_nearest{name[len('evaluation') :]}.png"
-            )
-        say(f"the numbers are in {write_evaluation(result, out, name)}")
+        say(f"the numbers are in {write_evaluation(result, closest, out, name)}")
     except OSError as error:
         say(f"WARNING: the numbers are not kept: {error}; name another folder with --out")
     return result
@@ -211,22 +208,27 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
     return priors
 
 
-def nearest_of(subject: Subject, train: TrainPart) -> Pixels:
-    """Samples of the model's prior, those that are nearest to one train picture, above that picture."""
-    samples = subject.sets[subject.vae.prior_name]
-    of_all = small_of(train.prepared.images, train.indices)
-    places, ratios = nearest(samples.small, of_all)
-    z = subject.vae.prior.sample(len(places), torch.Generator().manual_seed(subject.seed))
+def nearest_of(subject: Subject, train: TrainPart) -> Pixels | None:
+    """Samples of the model's prior, those that are nearest to one train picture, above that picture; None if too few.
+
+    From 20,000 train pictures at most.
+    """
+    name = subject.vae.prior_name
+    some = train.indices[evenly(len(train.indices), TRAIN_COMPARED)]
+    try:
+        places, ratios = nearest(subject.sets[name].small, small_of(train.prepared.images, some))
+    except ValueError:
+        return None
     chosen = ratios.argsort()[:COLUMNS]
-    below = HeldOut(train.prepared.images, train.indices[places[chosen].numpy()]).some(COLUMNS)
-    tiles = np.concatenate([decoded(subject.vae, z[chosen]), to_rgb(below)])
+    below = torch.cat(list(Batches(train.prepared.images, some[places[chosen].numpy()], COLUMNS)))
+    tiles = np.concatenate([decoded(subject.vae, subject.latents[name][chosen]), to_rgb(below)])
     return labelled(tiles, rows=("sample", "nearest train picture"))
 
 
 @contextmanager
-def in_precision_of(config: Config) -> Iterator[None]:
+def in_precision_of(config: Config, device: str | None = None) -> Iterator[None]:
     """The network in the precision of the run, as in training; measures are in float32 and float64 all the same."""
-    device = available("auto")
+    device = device or available("auto")
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision_here(config.precision))
     with torch.autocast(device, dtype, enabled=dtype is not None):
         yield
@@ -239,12 +241,14 @@ def seen_as(config: Config) -> str:
     return f"cropped and resized to {height}x{width} in {kind}: what this model takes"
 
 
-def write_evaluation(result: Evaluation, out: Path, name: str) -> Path:
-    """The result as JSON, whose path is returned, its tables as Markdown, and the power spectra as a figure."""
+def write_evaluation(result: Evaluation, closest: Pixels | None, out: Path, name: str) -> Path:
+    """The result as JSON, whose path is returned, its tables as Markdown; power spectra and `closest` as figures."""
     mark_as_output(out / FIGURES_FOLDER)
     path = out / f"{name}.json"
     write_text(result.to_json() + "\n", path)
     write_text(result.markdown() + "\n", path.with_suffix(".md"))
     figure = f"power_spectra{name.removeprefix('evaluation')}.png"
     save_png(power_spectra(result.spectra), out / FIGURES_FOLDER / figure)
+    if closest is not None:
+        save_png(closest, out / FIGURES_FOLDER / figure.replace("power_spectra", "samples_nearest"))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -14,16 +15,16 @@ import torch
 
 from vaekit.commands.evaluate import in_precision_of
 from vaekit.config.settings import Config
-from vaekit.config.variants import COPIES
 from vaekit.data.cache import Prepared
 from vaekit.data.loader import Batches, evenly
-from vaekit.measures.copying import Copying, copying, small, small_of
+from vaekit.measures.copying import TRAIN_COMPARED, Copying, copying, small, small_of
 from vaekit.models.kept import remove_stale, weights_sha256
 from vaekit.models.vae import ENCODED_AT_ONCE, VAE, decode_batches, encode_batches
 from vaekit.priors.base import Latents, fit_prior, fitted_by
 from vaekit.priors.flow_fit import FlowFit, Length
 from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint
 from vaekit.runs.folder import config_of, held_out_of, trained_on
+from vaekit.runs.lock import claimed
 from vaekit.runs.log import duration, read_records
 from vaekit.runs.prior import keep, latents_of, length_of_fit
 from vaekit.system.devices import available, float32_products
@@ -32,7 +33,8 @@ from vaekit.system.ranks import check_one_process, rank_and_world
 UNFINISHED = "prior-unfinished"  # in the folder of a run: what a fit that was interrupted goes on from
 KEPT_EVERY_SEC = 60.0
 LINE_EVERY_SEC = 15.0
-SAMPLES_CHECKED, TRAIN_CHECKED = 500, 20_000  # for copies
+LEAST_MINUTES = 0.5  # of a fit at the end of a training, where a fifth of its time is less
+SAMPLES_CHECKED, FEWEST_CHECKED = 500, 100  # pictures, for copies
 
 Say = Callable[[str], object]
 
@@ -59,9 +61,10 @@ def fit_prior_run(
     `ValueError` for an unknown kind, a folder without a model, and train pictures that are gone or have changed.
     """
     check_one_process("fit-prior")
+    takes_minutes = fitted_by(kind).takes_minutes
     if minutes is not None and not minutes > 0:
         raise ValueError(f"{minutes:g} minutes; a fit takes more than 0")
-    if minutes is not None and not fitted_by(kind).takes_minutes:
+    if minutes is not None and not takes_minutes:
         raise ValueError(f"{fitted_by(kind).what} is fitted without a length; leave out --minutes")
     run = Path(run)
     vae = VAE.from_pretrained(run, available("auto"))
@@ -69,38 +72,58 @@ def fit_prior_run(
     prepared, train = trained_on(run, config)
     subject = Subject(run, vae, config, prepared, train, held_out_of(run, config)[1])
     seen = max((record.get("images_seen", 0.0) for record in read_records(run)), default=0.0)
-    with float32_products():
-        fit_and_keep(subject, kind, max(seen, len(train)), minutes, say)
+    most, draws = length_of_fit(max(seen, len(train)))
+    length = Length(draws) if minutes is None else Length(minutes=minutes)
+    with claimed(run, first=True), float32_products():
+        fit_and_keep(subject, kind, most, length, say)
     return run / fitted_by(kind).file
 
 
-def fit_and_keep(subject: Subject, kind: str, images_seen: float, minutes: float | None, say: Say) -> None:
-    """Fit the Gaussian and the prior `kind` to the latents of the train pictures; the model has them, and its folder.
+def fit_after_training(subject: Subject, images_seen: float, elapsed_sec: float, say: Say) -> None:
+    """What `fit_prior_run` does, at the end of a training, and of the kind that its config names; all ranks call it.
 
-    Every rank calls it; the first one writes. `images_seen` in training set the length where `minutes` do not.
+    The fit takes a fifth of the time of the training at most, or half a minute. If it fails, the run has no prior but
+    N(0, I) or the Gaussian, and `say` hears why: the model is there all the same.
+    """
+    most, draws = length_of_fit(images_seen)
+    length = Length(draws, max(LEAST_MINUTES, elapsed_sec / 60 / 5))
+    try:
+        fit_and_keep(subject, subject.config.prior, most, length, say)
+    except (ValueError, OSError) as error:
+        say(f"WARNING: no prior for new pictures: {error}; vaekit fit-prior {subject.run} tries again")
+
+
+def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Say) -> None:
+    """Fit the Gaussian and the prior `kind` to `most` latents of the train pictures; the model and its folder get them.
+
+    Every rank calls it; the first one writes. Raises `OSError` if the disk refuses them.
     """
     vae, config = subject.vae, subject.config
-    most, draws = length_of_fit(images_seen)
     first = rank_and_world()[0] == 0
     if first:
         remove_stale(subject.run, vae.state_dict())
-    with in_precision_of(config):
-        latents = latents_of(vae, config, subject.prepared, subject.train, most)
+    with in_precision_of(config, vae.device.type):
+        latents = latents_of(vae, config, subject.prepared, subject.train, most, say)
     for name in dict.fromkeys(("gaussian", kind)):
         started_at = time.monotonic()
-        length = Length(minutes=minutes) if minutes is not None else Length(draws)
         prior = fitted(subject, name, latents, length, say)
         vae.set_prior(name, prior)
-        takes_minutes = fitted_by(name).takes_minutes
-        checked = check_copies(subject) if takes_minutes else None
-        if checked is not None and checked.copies:
-            say(f"WARNING: {checked.sentence}; it is not taken for new pictures unless asked for")
-            vae.prior_name = "gaussian"
-        if first:
-            keep(prior, name, subject.run, vae, say, {COPIES: "yes"} if checked and checked.copies else {})
-        if takes_minutes:
+        if fitted_by(name).takes_minutes:
             took = duration(time.monotonic() - started_at)
             say(f"a flow fitted in {took}: held-out loss {prior.held_out_loss:.4f}, where the Gaussian's is 1")
+            judge_copies(subject, name, say)
+        if first:
+            keep(name, subject.run, vae)
+
+
+def judge_copies(subject: Subject, name: str, say: Say) -> None:
+    """Mark a prior whose draws repeat training pictures, so that it is not the one that new pictures come from."""
+    found = check_copies(subject, name)
+    if found is None:
+        say(f"too few pictures to tell whether draws of the {name} repeat training pictures: look at some")
+    elif found.copies:
+        say(f"WARNING: {found.sentence}; the {name} is not used for new pictures unless it is named")
+        subject.vae.set_prior(name, subject.vae.priors[name], copies=True)
 
 
 def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: Say) -> Any:
@@ -108,7 +131,7 @@ def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: S
     if not fitted_by(name).takes_minutes:
         return fit_prior(name, latents, subject.config.seed)
     alone = rank_and_world() == (0, 1)  # ranks of other machines may not see the folder
-    place = subject.run / UNFINISHED / weights_sha256(subject.vae.state_dict())[:16] if alone else None
+    place = subject.run / UNFINISHED / identity(subject, latents, length) if alone else None
     kept_at = said_at = time.monotonic()
 
     def begin(fit: FlowFit) -> None:
@@ -122,7 +145,10 @@ def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: S
         now = time.monotonic()
         if place is not None and now - kept_at >= KEPT_EVERY_SEC:
             kept_at = now
-            save_checkpoint(fit, place, subject.config)
+            try:
+                save_checkpoint(fit, place, subject.config)
+            except OSError as error:
+                say(f"WARNING: {error}; the fit goes on")
         if now - said_at >= LINE_EVERY_SEC:
             said_at = now
             left = fit.counters["elapsed_sec"] * (1 - done) / done
@@ -135,22 +161,30 @@ def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: S
     return prior
 
 
+def identity(subject: Subject, latents: Latents, length: Length) -> str:
+    """Sixteen digits of all that a fit depends on: one that was interrupted goes on where nothing else has changed."""
+    labels = None if latents.labels is None else latents.labels.tolist()
+    about = (length, latents.classes, labels, latents.mean.shape, latents.views, subject.config.seed)
+    weights = weights_sha256(subject.vae.state_dict())
+    return hashlib.sha256(f"{weights} {about}".encode()).hexdigest()[:16]
+
+
 def loss_line(counters: Mapping[str, float]) -> str:
     """The held-out loss of a flow for people."""
     return f"held-out loss {counters['held_out_loss']:.4f}, 1 is the Gaussian's" if "held_out_loss" in counters else ""
 
 
-def check_copies(subject: Subject) -> Copying | None:
-    """Whether new pictures of the model's prior repeat training pictures; None with too few to tell."""
-    if len(subject.train) < 2 * SAMPLES_CHECKED or len(subject.test) < SAMPLES_CHECKED // 5:
+def check_copies(subject: Subject, name: str) -> Copying | None:
+    """Whether draws of a prior repeat training pictures, by their pixels; None with too few to tell."""
+    if min(len(subject.train), len(subject.test)) < FEWEST_CHECKED:
         return None
     vae, images = subject.vae, subject.prepared.images
     test = subject.test[evenly(len(subject.test), SAMPLES_CHECKED)]
     generator = torch.Generator().manual_seed(subject.config.seed)
-    with in_precision_of(subject.config):
+    with in_precision_of(subject.config, vae.device.type):
         known = encode_batches(vae, Batches(images, test, ENCODED_AT_ONCE)).sample(generator=generator)
         new, usual = (
             torch.cat([small(x_hat.cpu()) for x_hat in decode_batches(vae, z)])
-            for z in (vae.draw(len(test), generator), known)
+            for z in (vae.draw(len(test), generator, name), known)
         )
-    return copying(new, usual, small_of(images, subject.train[evenly(len(subject.train), TRAIN_CHECKED)]))
+    return copying(new, usual, small_of(images, subject.train[evenly(len(subject.train), TRAIN_COMPARED)]))

@@ -13,12 +13,13 @@ from vaekit.data.labels import Labels
 from vaekit.measures.distances import AT_MOST
 from vaekit.measures.full import Subject
 from vaekit.measures.pictures import ms_ssim_scales
+from vaekit.models.kept import weights_sha256
 from vaekit.models.vae import WEIGHTS_FILE
 from vaekit.priors.base import fitted_by
 from vaekit.reports.evaluation import Evaluation
 from vaekit.runs.log import read_records
 from vaekit.system.devices import precision_here
-from vaekit.system.files import sha256
+from vaekit.system.files import read_metadata, read_tensors, sha256
 
 PROTOCOL_VERSION = 3  # raise it when a measure would give another number
 
@@ -68,6 +69,6 @@ def protocol_of(
 
 
 def flow_sha256(run: Path) -> str | None:
-    """Which flow a run has, if any: the other priors follow from the model and its pictures."""
+    """Which flow a run has, if any, by its tensors; the other priors are fitted anew where they are missing."""
     path = run / fitted_by("flow").file
-    return sha256(path) if path.is_file() else None
+    return weights_sha256(read_tensors(path)[0]) if read_metadata(path) is not None else None

@@ -12,7 +12,7 @@ from vaekit.config.variants import PRIORS
 from vaekit.models.vae import VAE
 from vaekit.reports.figures import decoded, square
 from vaekit.reports.mosaic import save_png
-from vaekit.runs.folder import FIGURES_FOLDER, mark_as_output
+from vaekit.runs.folder import FIGURES_FOLDER, mark_as_output, short_hash
 from vaekit.runs.prior import prior_of
 from vaekit.system.devices import available, float32_products
 from vaekit.system.ranks import check_one_process
@@ -53,7 +53,7 @@ def sample_run(
         generator = torch.Generator().manual_seed(seed)
         z = vae.draw(num_images, generator, name, temperature, label=label, guidance=guidance)
         if out is None:
-            figure = f"samples-{name}.png" if label is None else f"samples-{name}-{folder_name(label)}.png"
+            figure = f"samples-{name}.png" if label is None else f"samples-{name}-{label_name(label)}.png"
             try:
                 return save_png(square(vae, z), run / FIGURES_FOLDER / figure)
             except OSError as error:
@@ -62,6 +62,12 @@ def sample_run(
         for i, picture in enumerate(decoded(vae, z)):
             save_png(picture, Path(out) / f"{i:06d}.png")
     return Path(out)
+
+
+def label_name(label: str) -> str:
+    """A label as a part of a file's name, different for different labels."""
+    plain = folder_name(label)
+    return plain if plain == label else f"{plain}-{short_hash(label)}"
 
 
 def check_empty(out: Path) -> None:

@@ -242,11 +242,11 @@ def has_batch_norm(config: Config) -> bool:
 
 def fit_the_prior(config: Config, state: TrainState, pictures: TrainingPictures, run: Path, log: RunLog) -> None:
     """Fit what new pictures are drawn from, to the averaged model of a finished training; all ranks call it."""
-    from vaekit.commands.fit_prior import Subject, fit_and_keep  # here, since it would delay the first step
+    from vaekit.commands.fit_prior import Subject, fit_after_training  # here, since it would delay the first step
 
     subject = Subject(run, state.ema, config, pictures.prepared, pictures.train_indices, pictures.test_indices)
     with float32_products():
-        fit_and_keep(subject, config.prior, state.counters["images_seen"], None, log.say)
+        fit_after_training(subject, state.counters["images_seen"], state.counters["elapsed_sec"], log.say)
 
 
 def measure_and_draw(

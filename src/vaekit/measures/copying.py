@@ -9,6 +9,7 @@ training pictures, F numbers of each: features, or small pictures.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +22,14 @@ from vaekit.measures.distances import squared_distances
 NEIGHBOURS = 50  # after the nearest one
 SIDE = 16  # pixels of the small pictures
 AT_ONCE = 256
+TRAIN_COMPARED = 20_000  # training pictures at most, at even distances
 RARE = 0.02  # of the test pictures are this near to a training picture, by definition
-POINTS = 0.02  # more of the samples than that, and they count as copies
+POINTS = 0.02  # more of the samples than that, and than chance explains: they count as copies
 
 
 @dataclass(frozen=True)
 class Copying:
-    """How many samples lie as near to one training picture as only 2 % of the reconstructed test pictures do.
+    """How many of N samples lie as near to one training picture as only 2 % of the reconstructed test pictures do.
 
     `share` of the samples, `test_share` of the reconstructions, `ratio` and `test_ratio` the medians of the distance to
     the nearest over the mean distance to the 50 after it.
@@ -37,11 +39,13 @@ class Copying:
     test_share: float
     ratio: float
     test_ratio: float
+    num_images: int
 
     @property
     def copies(self) -> bool:
         """Whether the samples repeat training pictures."""
-        return self.share > self.test_share + POINTS
+        by_chance = 3 * math.sqrt(2 * RARE * (1 - RARE) / self.num_images)  # three standard errors of the difference
+        return self.share > self.test_share + POINTS + by_chance
 
     @property
     def sentence(self) -> str:
@@ -75,13 +79,18 @@ def copying(samples: Tensor, test: Tensor, train: Tensor) -> Copying:
     Those say what is usual: people are photographed twice, and some pictures are rare. Raises `ValueError` as `nearest`
     does.
     """
-    (_, ratios), (_, usual) = nearest(samples, train), nearest(test, train)
+    return judged(nearest(samples, train)[1], nearest(test, train)[1])
+
+
+def judged(ratios: Tensor, usual: Tensor) -> Copying:
+    """The verdict on samples from their ratios (N,) and those of reconstructed test pictures (T,), see `nearest`."""
     limit = usual.quantile(RARE)
     return Copying(
         share=(ratios < limit).double().mean().item(),
         test_share=(usual < limit).double().mean().item(),
         ratio=ratios.median().item(),
         test_ratio=usual.median().item(),
+        num_images=min(len(ratios), len(usual)),
     )
 
 

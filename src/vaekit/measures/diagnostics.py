@@ -226,7 +226,7 @@ def off_prior(by_entry: Entries, correlated: float) -> tuple[str, ...]:
         faults.append(f"{off} of {d} entries have {bounds} (median variance {variance.median():.2f})")
     if correlated > CORRELATED * d:
         faults.append(f"correlations of the entries add {correlated:.3g} nats to KL_G")
-    cure = "fit a density to the latents (vaekit sample --prior gaussian-mixture)"
+    cure = "draw from a density that is fitted to the latents (as vaekit sample does where it can)"
     return (f"Samples from N(0, I) will be off: {', and '.join(faults)}; {cure}.",) if faults else ()
 
 

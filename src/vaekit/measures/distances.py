@@ -68,11 +68,14 @@ def sliced_feature_distance(real: Tensor, fake: Tensor, directions: int = 1000, 
     num_features = real.shape[1]
     axes = torch.randn(num_features, directions, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     axes /= axes.norm(dim=0)
-    sides = [(features.cpu().double() @ axes).sort(0).values for features in (real, fake)]
-    if len(real) != len(fake):
-        ranks = torch.linspace(0, 1, max(len(real), len(fake)), dtype=torch.float64)
-        sides = [side.quantile(ranks, dim=0) for side in sides]
-    return num_features * (sides[0] - sides[1]).square().mean().item()
+    ranks = torch.linspace(0, 1, max(len(real), len(fake)), dtype=torch.float64)
+    total = 0.0
+    for some in axes.split(16, dim=1):  # 26 MB a side for 200,000 pictures
+        sides = [(features.cpu().double() @ some).sort(0).values for features in (real, fake)]
+        if len(real) != len(fake):
+            sides = [side.quantile(ranks, dim=0) for side in sides]
+        total += (sides[0] - sides[1]).square().mean(0).sum().item()
+    return num_features * total / directions
 
 
 def kernel_distance(

@@ -6,7 +6,7 @@ N test pictures, d latent entries. A measure that cannot be taken is missing, wi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels
 from vaekit.data.loader import HeldOut, evenly
-from vaekit.measures.copying import copying, small_of
+from vaekit.measures.copying import TRAIN_COMPARED, judged, nearest, small_of
 from vaekit.measures.features import LPIPS_SMALLEST, Extractor, load_lpips
 from vaekit.measures.pictures import l1, ms_ssim, ms_ssim_scales, psnr, ssim
 from vaekit.measures.probes import usefulness
@@ -31,7 +31,6 @@ from vaekit.models.vae import VAE, decode_batches
 
 FEW_IMAGES = 2048  # fewer bias distances upwards too much to be compared with those of other sets
 POSTERIORS = "posteriors"  # beside the priors
-TRAIN_COMPARED = 20_000  # train pictures that samples are compared with for copies
 RECONSTRUCTIONS = ("sampled", "mean")  # the latents that are decoded
 NO_INDICES = np.array([], dtype=int)
 
@@ -43,8 +42,8 @@ KnownSets = dict[tuple[Any, ...], PictureSet]  # sets of real pictures that seve
 class Subject:
     """A model, its pictures and what to measure with.
 
-    `sets` collects the sets of pictures that were measured, `missing` the reasons for measures that were not taken,
-    `warnings` what a reader of the numbers must know.
+    `sets` collects the sets of pictures that were measured, `latents` those that were decoded, `missing` the reasons
+    for measures that were not taken, `warnings` what a reader of the numbers must know.
     """
 
     vae: VAE
@@ -55,6 +54,7 @@ class Subject:
     say: Say
     known: KnownSets
     sets: dict[str, PictureSet] = field(default_factory=dict)
+    latents: dict[str, Tensor] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -150,36 +150,41 @@ def measure_generations(
         latents[POSTERIORS] = partial(train.posterior[some].sample, generator=generator())
     for name, draw in latents.items():
         subject.say(f"drawing {num_images:,} samples: {name}")
-        z = draw()
+        subject.latents[name] = z = draw()
         x_hat = decode_batches(subject.vae, z, BATCH)
         measured[name] = subject.against_test(name, collect(x_hat, num_images, subject.extractor))
     if train is not None:
         some = train.indices[evenly(len(train.indices), num_images)]
         measured["train"] = subject.against_test("train", subject.real_set(train.prepared, some))
-        for name in latents:
-            measured[name] |= copied(subject, name, train)
+        for space, (key, of_train) in references(subject, train).items():
+            for name, share in copied(subject, list(latents), space, of_train).items():
+                measured[name][key] = share
     return measured
 
 
-def copied(subject: Subject, name: str, train: TrainPart) -> dict[str, float]:
-    """The share of a set of samples that is very near to one train picture, where it is 2 % of the reconstructions.
-
-    By pixels of at most 20,000 train pictures, by features of those of the row `train`.
+def references(subject: Subject, train: TrainPart) -> dict[str, tuple[str, Tensor]]:
+    """What samples are compared with for copies, by the attribute of a `PictureSet`: the name of the measure, and
+    train pictures in that space. By pixels at most 20,000 of them, by features those of the row `train`.
     """
-    samples, usual, reference = subject.sets[name], subject.sets["sampled"], subject.sets["train"]
-    of_all = small_of(train.prepared.images, train.indices[evenly(len(train.indices), TRAIN_COMPARED)])
-    spaces = {"copied_pixels": (samples.small, usual.small, of_all)}
-    if samples.features is not None and usual.features is not None and reference.features is not None:
-        spaces["copied_features"] = (samples.features, usual.features, reference.features)
+    some = train.indices[evenly(len(train.indices), TRAIN_COMPARED)]
+    found = {"small": ("copied_pixels", small_of(train.prepared.images, some))}
+    features = subject.sets["train"].features
+    return found if features is None else found | {"features": ("copied_features", features)}
+
+
+def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor) -> dict[str, float]:
+    """The share of each set of samples that is as near to one train picture as 2 % of the reconstructions are."""
     found = {}
-    for key, space in spaces.items():
-        try:
-            found[key] = (verdict := copying(*space)).share
-        except ValueError as error:
-            subject.missing[key] = str(error)
-            continue
-        if verdict.copies and name in PRIORS:
-            subject.warnings.append(f"z ~ {PRIORS[name].short}, {key.removeprefix('copied_')}: {verdict.sentence}")
+    try:
+        usual = nearest(getattr(subject.sets["sampled"], space), of_train)
+        for name in names:
+            verdict = judged(nearest(getattr(subject.sets[name], space), of_train)[1], usual[1])
+            found[name] = verdict.share
+            if verdict.copies and name in PRIORS:
+                kind = {"small": "pixels"}.get(space, space)
+                subject.warnings.append(f"z ~ {PRIORS[name].short}, by {kind}: {verdict.sentence}")
+    except ValueError as error:
+        subject.missing["copies"] = str(error)
     return found
 
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -22,9 +23,28 @@ WEIGHTS_FILE = "model.safetensors"
 OF_BEFORE = "model_sha256"  # of the whole file of the weights, in the priors of earlier versions
 
 
-def standard_normal(latent_dim: int) -> dict[str, Density]:
+@dataclass(frozen=True)
+class Kept:
+    """A prior of a model: the hash of the weights that it was fitted to, and whether it repeats training pictures."""
+
+    prior: Density
+    of: str
+    copies: bool = False
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What its file says of it."""
+        return {WEIGHTS: self.of} | ({COPIES: "yes"} if self.copies else {})
+
+
+def standard_normal(latent_dim: int) -> dict[str, Kept]:
     """N(0, I) by its name: what every model has."""
-    return {"normal": code_of("priors", "base:StandardNormal")(latent_dim)}
+    return {"normal": Kept(code_of("priors", "base:StandardNormal")(latent_dim), of="")}
+
+
+def best_of(kept: Mapping[str, Kept]) -> str:
+    """The name of the last prior in the table that does not repeat training pictures."""
+    return [name for name in PRIORS if name in kept and not kept[name].copies][-1]
 
 
 def drawn(
@@ -45,21 +65,21 @@ def drawn(
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature {temperature:g}; it must be above 0, and 1 draws from the prior as it is")
     given = {option: value for option, value in options.items() if value is not None}
-    unknown = given.keys() - signature(prior.sample).parameters
+    taken = [option for option in signature(prior.sample).parameters if option not in ("num_images", "generator")]
+    unknown = sorted(given.keys() - set(taken))
     if unknown:
-        raise ValueError(f"the prior {name} takes no {' or '.join(sorted(unknown))}; a flow fitted with labels does")
+        raise ValueError(f"the prior {name} takes no {' or '.join(unknown)}; it takes {', '.join(taken)}")
     return prior.sample(num_images, generator, temperature=temperature, **given)
 
 
-def kept_priors(
+def read_priors(
     folder: Path, weights: Mapping[str, Tensor], latent_dim: int, device: str | torch.device
-) -> tuple[dict[str, Density], str]:
-    """N(0, I), and every prior in a folder that was fitted to these weights; and the name of the best.
+) -> dict[str, Kept]:
+    """N(0, I), and every prior in a folder that was fitted to these weights.
 
-    The best is the last in the table that does not repeat training pictures. Warns of one that cannot be used: fitted
-    to other weights, damaged, or of another number of entries.
+    Warns of one that cannot be used: fitted to other weights, damaged, or of another number of entries.
     """
-    priors, best = standard_normal(latent_dim), "normal"
+    found = standard_normal(latent_dim)
     own = Identity(folder, weights)
     for name, row in PRIORS.items():
         if row.fitted is None or not (path := folder / row.fitted.file).is_file():
@@ -72,32 +92,31 @@ def kept_priors(
             if prior.latent_dim != latent_dim:
                 raise ValueError(f"{path} has {prior.latent_dim} entries, and this model {latent_dim}")
         except ValueError as error:
-            warnings.warn(f"{error}; it is not used: vaekit fit-prior fits it again", stacklevel=3)
+            again = f"vaekit fit-prior --kind {name} fits it again"
+            warnings.warn(f"{error}; it is not used: {again}", stacklevel=3)
             continue
         if WEIGHTS not in about and OF_BEFORE not in about:
             warnings.warn(f"{path} is of an earlier version, and may be of other weights than these", stacklevel=3)
-        priors[name] = prior.to(device) if hasattr(prior, "to") else prior  # a network draws where the model is
-        if about.get(COPIES) != "yes":
-            best = name
-    return priors, best
+        found[name] = Kept(on_device(prior, device), own.content, about.get(COPIES) == "yes")
+    return found
 
 
-def keep_priors(priors: Mapping[str, Any], best: str, folder: Path, weights: Mapping[str, Tensor], of: str) -> None:
-    """Write every fitted prior into a folder; those after the best are the ones that copy.
+def on_device(prior: Any, device: str | torch.device) -> Any:
+    """A prior with its network, if it has one, where the model is; noise and latents are on the CPU all the same."""
+    return prior.to(device) if hasattr(prior, "to") else prior
 
-    `of` are the weights that they were fitted to: if `weights` are others by now, the priors are left out, with a
-    warning.
-    """
-    fitted = {name: row.fitted for name, row in PRIORS.items() if row.fitted is not None and name in priors}
-    if not fitted:
-        return
-    if weights_sha256(weights) != of:
-        warnings.warn("the weights have changed since the priors were fitted, which are not kept", stacklevel=3)
-        return
-    order = list(PRIORS)
+
+def write_priors(kept: Mapping[str, Kept], folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write every fitted prior into a folder. Those that are of other weights by now are left out, with a warning."""
+    fitted = {name: row.fitted for name, row in PRIORS.items() if row.fitted is not None and name in kept}
+    own = weights_sha256(weights) if fitted else ""
+    stale = [name for name in fitted if kept[name].of != own]
+    if stale:
+        warnings.warn(f"not kept: {', '.join(stale)}, since the weights have changed after the fit", stacklevel=3)
     for name, row in fitted.items():
-        copies = {COPIES: "yes"} if order.index(name) > order.index(best) else {}
-        priors[name].save(folder / row.file, {WEIGHTS: of} | copies)
+        if name not in stale:
+            prior: Any = kept[name].prior
+            prior.save(folder / row.file, kept[name].metadata)
 
 
 def remove_stale(folder: Path, weights: Mapping[str, Tensor]) -> None:

@@ -13,9 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.config.settings import Config
+from vaekit.config.variants import PRIORS
 from vaekit.models.base import Density, Pass
 from vaekit.models.build import build_encoder_decoder
-from vaekit.models.kept import WEIGHTS_FILE, drawn, keep_priors, kept_priors, standard_normal, weights_sha256
+from vaekit.models.kept import (
+    WEIGHTS_FILE,
+    Kept,
+    best_of,
+    drawn,
+    on_device,
+    read_priors,
+    standard_normal,
+    weights_sha256,
+    write_priors,
+)
 from vaekit.models.posterior import Posterior, gathered
 from vaekit.system.files import read_tensors, write_tensors, write_text
 
@@ -50,20 +61,38 @@ class VAE(nn.Module):
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.config_json = config_json
-        self.priors, self.prior_name = standard_normal(latent_dim), "normal"
-        self.fitted_to = ""  # the hash of the weights that the other priors are of
+        self.kept = standard_normal(latent_dim)
+
+    @property
+    def priors(self) -> dict[str, Density]:
+        """The densities of its latents by name."""
+        return {name: kept.prior for name, kept in self.kept.items()}
+
+    @property
+    def prior_name(self) -> str:
+        """The name of the best of them: the last in the table that does not repeat training pictures."""
+        return best_of(self.kept)
 
     @property
     def prior(self) -> Density:
-        """The best density of its latents that the model has; `prior.log_prob(z)` gives nats."""
+        """The best of them, which `sample` takes; `prior.log_prob(z)` gives nats."""
         return self.priors[self.prior_name]
 
-    def set_prior(self, name: str, prior: Density, best: bool = True) -> None:
-        """Have a prior that was fitted to its latents as they are now, to draw from by name, or by itself if `best`."""
-        self.priors[name] = prior
-        self.fitted_to = weights_sha256(self.state_dict())
-        if best:
-            self.prior_name = name
+    def set_prior(self, name: str, prior: Density, copies: bool = False) -> None:
+        """Have a prior that was fitted to its latents as they are now; one that `copies` is never the best.
+
+        Raises `ValueError` for a name that is not in the table.
+        """
+        if name not in PRIORS:
+            raise ValueError(f"no prior is called {name!r}; choose one of {', '.join(PRIORS)}")
+        self.kept[name] = Kept(prior, weights_sha256(self.state_dict()), copies)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> VAE:
+        """What `to`, `cuda` and `half` do: networks of priors move along, in their own precision."""
+        super()._apply(fn, recurse)
+        for prior in self.priors.values():
+            on_device(prior, self.device)
+        return self
 
     @property
     def dtype(self) -> torch.dtype:
@@ -171,7 +200,7 @@ class VAE(nn.Module):
         write_tensors(self.state_dict(), folder / WEIGHTS_FILE, metadata)
         if self.config_json is not None:
             write_text(self.config_json + "\n", folder / CONFIG_FILE)
-        keep_priors(self.priors, self.prior_name, folder, self.state_dict(), self.fitted_to)
+        write_priors(self.kept, folder, self.state_dict())
 
     @classmethod
     def from_pretrained(
@@ -210,8 +239,7 @@ class VAE(nn.Module):
         except RuntimeError as error:
             networks = "its config" if encoder is None else "these networks"
             raise ValueError(f"the weights in {path} do not fit {networks}: {error}") from error
-        vae.priors, vae.prior_name = kept_priors(path.parent, weights, vae.latent_dim, device)
-        vae.fitted_to = weights_sha256(weights)
+        vae.kept = read_priors(path.parent, weights, vae.latent_dim, device)
         # As in training: the same kernels, so the same pixels to the last bit, and the faster ones.
         return vae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 

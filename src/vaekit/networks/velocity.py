@@ -14,11 +14,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 WAVES = 64  # frequencies that time is told by
 SLOWEST = 1e-3  # of them, as a share of the fastest
-TURNS = 1000.0  # of the fastest, in radians between times 0 and 1
+TURNS = 1000.0  # of the fastest, in radians for a time of 1
 
 
 class Velocity(nn.Module):
-    """v(u, t) of latents u (N, d) at times t (N,) in [0, 1]: (N, d), zero before it is trained.
+    """v(u, t) of latents u (N, d) at times t (N,), of about 0 to 2: (N, d), zero before it is trained.
 
     With `positions` P above 1, u is a grid (d / P, P) flattened, as spatial heads give it, and attention joins its
     positions; with 1, for dense heads, each block is a residual network over all entries. With `classes` above 0 it is

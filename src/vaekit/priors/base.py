@@ -85,7 +85,7 @@ class FittedPrior(Protocol):
         """log p(z) of z (N, d): (N,), nats."""
 
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
-        """Write it with the metadata, whole or not at all; `load_prior` reads it."""
+        """Write it with the metadata, whole or not at all; its class reads it with `load`."""
 
 
 def fit_prior(name: str, latents: Latents, seed: int, **options: Any) -> FittedPrior:
@@ -94,11 +94,6 @@ def fit_prior(name: str, latents: Latents, seed: int, **options: Any) -> FittedP
     Raises `ValueError` for one without a fit.
     """
     return code_of("priors", fitted_by(name).fit)(latents, seed=seed, **options)
-
-
-def load_prior(name: str, path: Path) -> FittedPrior:
-    """Read the prior `name` from its file. Raises `ValueError` if it is missing, damaged or something else."""
-    return code_of("priors", fitted_by(name).load).load(path)
 
 
 def fitted_by(name: str) -> FittedBy:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,10 @@ class FlowPrior:
 
         Raises `ValueError` for a class that the prior does not know, and a `guidance` that is negative.
         """
-        if guidance < 0:
+        if not 0 <= guidance < math.inf:
             raise ValueError(f"guidance {guidance:g}; 1 is the class as it is, 2 more of it, 0 any class")
+        if guidance != 1 and not self.classes:
+            raise ValueError(f"guidance {guidance:g} needs classes, and this prior was fitted without labels")
         noise = temperature * torch.randn(num_images, self.latent_dim, generator=generator)
         labels = self.labels(label, num_images, generator)
         return self.gaussian.colour(self.moved(noise, 0, QUARTER, steps, labels, guidance))
@@ -154,28 +157,36 @@ class FlowPrior:
         return torch.cat(parts)
 
     def log_prob(self, z: Tensor, probes: int | None = PROBES, steps: int = STEPS, seed: int = 0) -> Tensor:
-        """log p(z) of z (N, d), of any class: (N,), nats; by the change of variables along the flow.
+        """log p(z) of z (N, d): (N,), nats, on the CPU; where there are classes, of their mixture, at their cost each.
 
-        log p = log N(w at 0) - (integral of the divergence of dw/da) + that of whitening. The divergence is estimated
-        in `probes` random directions (Hutchinson), drawn from `seed`; with None it is exact, and takes d directions.
+        By the change of variables along the flow: log p = log N(w at 0) - (integral of the divergence of dw/da) + that
+        of whitening. The divergence is estimated in `probes` random directions (Hutchinson), drawn from `seed`; with
+        None it is exact, and takes d directions.
         """
-        directions = probe_directions(self.latent_dim, probes, seed)
-        parts = [self.log_prob_of(part, directions.to(self.device), steps) for part in z.split(AT_ONCE)]
-        return torch.cat(parts)
+        directions = probe_directions(self.latent_dim, probes, seed).to(self.device)
+        u = self.gaussian.whiten(z)
+        if not self.classes:
+            return self.log_prob_of(u, None, directions, steps)
+        present = self.shares.nonzero().flatten().tolist()
+        by_class = [self.log_prob_of(u, place, directions, steps) + self.shares[place].log() for place in present]
+        return torch.logsumexp(torch.stack(by_class), 0)
 
-    @torch.no_grad()
-    def log_prob_of(self, z: Tensor, directions: Tensor, steps: int) -> Tensor:
-        w = self.gaussian.whiten(z).to(self.device)
-        grown = torch.zeros(len(w), device=w.device)
-        angles = torch.linspace(QUARTER, 0, steps + 1, device=w.device)
-        for here, there in pairwise(angles):
-            h = there - here
-            slope, divergence = with_divergence(self.field, w, here.expand(len(w)), directions)
-            there_w = w + h * slope
-            slope_there, divergence_there = with_divergence(self.field, there_w, there.expand(len(w)), directions)
-            w = w + h / 2 * (slope + slope_there)
-            grown = grown + h / 2 * (divergence + divergence_there)
-        return (log_standard_normal(w) + grown).cpu() + self.gaussian.log_determinant
+    def log_prob_of(self, u: Tensor, place: int | None, directions: Tensor, steps: int) -> Tensor:
+        """log p(z) of whitened latents u (N, d), of the class at a place or, with None, of any: (N,)."""
+        parts = []
+        for w in (part.to(self.device) for part in u.split(AT_ONCE)):
+            label = None if place is None else torch.full((len(w),), place, device=w.device)
+            field = partial(self.field, label=label)
+            grown = torch.zeros(len(w), device=w.device)
+            angles = torch.linspace(QUARTER, 0, steps + 1, device=w.device)
+            for here, there in pairwise(angles.unbind()):
+                h = there - here
+                slope, divergence = with_divergence(field, w, here.expand(len(w)), directions)
+                ahead = with_divergence(field, w + h * slope, there.expand(len(w)), directions)
+                w = w + h / 2 * (slope + ahead[0])
+                grown = grown + h / 2 * (divergence + ahead[1])
+            parts.append((log_standard_normal(w) + grown).cpu())
+        return torch.cat(parts) + self.gaussian.log_determinant
 
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
         """Write Gaussian, weights and settings as safetensors, with metadata; a reader sees the old file or the new."""
@@ -220,8 +231,8 @@ def probe_directions(d: int, probes: int | None, seed: int) -> Tensor:
 
 def with_divergence(field: Field, w: Tensor, a: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """The field at w (N, d), and the mean of e^T (d field / d w) e over directions e (K, d): (N,)."""
-    with torch.enable_grad():
-        w = w.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(w.device.type, enabled=False):
+        w = w.detach().clone().requires_grad_()
         slope = field(w, a)
         total = torch.zeros(len(w), device=w.device)
         for e in directions:

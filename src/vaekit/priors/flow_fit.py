@@ -22,6 +22,7 @@ from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import Latents
 from vaekit.priors.flow import FlowPrior, on_arc
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
+from vaekit.system.devices import own_generators
 from vaekit.system.ranks import agree, average_gradients, rank_and_world
 
 BATCH = 128
@@ -63,16 +64,15 @@ class FlowFit:
 
 @dataclass(frozen=True)
 class Length:
-    """How long a fit is: by latents drawn, or by the clock."""
+    """How long a fit is: by latents drawn, by the clock, or until one of both is over."""
 
-    draws: int | None = None
-    minutes: float | None = None
+    draws: float = math.inf
+    minutes: float = math.inf
 
     def done(self, counters: Mapping[str, float]) -> float:
         """The share that is over, 1 at the end."""
-        if self.minutes is not None:
-            return min(1.0, counters["elapsed_sec"] / (60 * self.minutes))
-        return min(1.0, counters["step"] * BATCH / self.draws) if self.draws else 1.0
+        drawn = counters["step"] * BATCH / self.draws if self.draws else 1.0
+        return min(1.0, max(drawn, counters["elapsed_sec"] / (60 * self.minutes)))
 
 
 Watch = Callable[[FlowFit, float], object]  # hears the state after each step, and the share that is done
@@ -83,7 +83,7 @@ def fit_flow(
     seed: int = 0,
     *,
     length: Length | None = None,
-    width: int = 64,
+    width: int = 96,
     depth: int = 4,
     device: torch.device | str = "cpu",
     begin: Callable[[FlowFit], object] = lambda fit: None,
@@ -99,7 +99,7 @@ def fit_flow(
     """
     settings = {"positions": latents.positions, "width": width, "depth": depth}
     gaussian = fit_gaussian(latents)
-    with torch.random.fork_rng([]):
+    with own_generators():
         torch.manual_seed(seed)
         network = Velocity(latents.mean.shape[1], **settings, classes=len(latents.classes)).to(device)
     optimizer = Muon(network.parameters(), LR, BETAS, EPSILON, WEIGHT_DECAY, momentum=MOMENTUM, fused=False)
@@ -157,7 +157,7 @@ class Batches:
         eps, noise = torch.randn(2, size, self.latents.mean.shape[1], generator=generator)
         a = torch.randn(size, generator=generator).exp().atan()  # logit-normal in the time of straight paths
         hidden = torch.rand(size, generator=generator) < NO_LABEL
-        chosen, eps, noise, a, hidden = (tensor.chunk(world)[rank] for tensor in (chosen, eps, noise, a, hidden))
+        chosen, eps, noise, a, hidden = (tensor.tensor_split(world)[rank] for tensor in (chosen, eps, noise, a, hidden))
         u = self.gaussian.whiten(self.latents.mean[chosen] + self.latents.std[chosen] * eps)
         w, slope = on_arc(u, noise, a)
         label = None
@@ -182,7 +182,8 @@ def run_fit(
         step = int(fit.counters["step"])
         for group in fit.optimizer.param_groups:
             group["lr"] = LR * min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * done))
-        loss = loss_of(fit.network, batches.draw(train, BATCH, step, rank=rank, world=world))
+        batch = batches.draw(train, BATCH, step, rank=rank, world=world)
+        loss = squared_error(fit.network, batch).sum() * world / BATCH  # the mean over ranks is that over the batch
         fit.optimizer.zero_grad()
         loss.backward()
         average_gradients(fit.network)
@@ -204,14 +205,13 @@ def run_fit(
 def look(fit: FlowFit, judged_by: Batch) -> None:
     """Keep the averaged network if its held-out loss, 1 without a network, is the least so far."""
     parts = zip(*(tensor.split(BATCH) for tensor in judged_by if tensor is not None), strict=True)
-    losses = [loss_of(fit.averaged, Batch(*part, *[None] * (4 - len(part)))).item() for part in parts]
-    without = judged_by.slope.square().mean().item()
-    fit.counters["held_out_loss"] = loss = sum(losses) / len(losses) / without
+    losses = [squared_error(fit.averaged, Batch(*part, *[None] * (4 - len(part)))) for part in parts]
+    fit.counters["held_out_loss"] = loss = (torch.cat(losses).mean() / judged_by.slope.square().mean()).item()
     if loss < fit.counters["best_loss"]:
         fit.counters["best_loss"] = loss
         fit.best.load_state_dict(fit.averaged.state_dict())
 
 
-def loss_of(network: Velocity, batch: Batch) -> Tensor:
-    """Mean squared distance of the network's dw/da from those of the draws, an entry: ()."""
-    return (network(batch.w, batch.a, batch.label) - batch.slope).square().mean()
+def squared_error(network: Velocity, batch: Batch) -> Tensor:
+    """Squared distance of the network's dw/da from that of each draw, the mean over the entries: (B,)."""
+    return (network(batch.w, batch.a, batch.label) - batch.slope).square().mean(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -45,9 +46,9 @@ class GaussianPrior:
             return self.mean + u @ self.root
 
     def whiten(self, z: Tensor) -> Tensor:
-        """z (N, d) -> u (N, d), the inverse of `colour`."""
+        """z (N, d) on any device -> u (N, d), the inverse of `colour`."""
         with torch.autocast("cpu", enabled=False):
-            return (z.float() - self.mean) @ self.inverse
+            return (z.detach().to(self.mean) - self.mean) @ self.inverse
 
     def sample(self, num_images: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
         """Draw z (num_images, d) on the CPU."""
@@ -57,7 +58,7 @@ class GaussianPrior:
         """log p(z) of z (N, d): (N,), nats."""
         return log_standard_normal(self.whiten(z)) + self.log_determinant
 
-    @property
+    @cached_property
     def log_determinant(self) -> Tensor:
         """log |du / dz| of `whiten`, ()."""
         return torch.linalg.slogdet(self.inverse.double()).logabsdet.float()

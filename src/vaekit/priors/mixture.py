@@ -68,6 +68,7 @@ class GaussianMixturePrior:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) of z (N, d): (N,), nats."""
+        z = z.detach().to(self.mean)
         parts = [log_normal(z, mean, scale) for mean, scale in zip(self.mean, self.scale, strict=True)]
         return torch.logsumexp(torch.stack(parts, 1) + self.weights.log(), 1)
 

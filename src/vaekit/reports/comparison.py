@@ -166,7 +166,7 @@ def inline(path: Path) -> str:
 
 
 def comparison_tables(entries: EntriesByModel) -> list[Table]:
-    """Reconstruction, samples from both priors, latents and usefulness: a row a model."""
+    """Reconstruction, samples from each prior, latents and usefulness: a row a model."""
     generation = dict.fromkeys(prior for runs in entries.values() for e in runs for prior in e.measured.generation)
     tables = [
         by_model(

@@ -21,6 +21,8 @@ from vaekit.models.vae import DECODED_AT_ONCE, VAE, decode_batches, encode_batch
 from vaekit.reports.charts import Records, check_entries, curves, joint_histogram, latent_statistics, series
 from vaekit.reports.mosaic import Pixels, enlarge, grid, labelled, save_png, to_rgb
 
+NO_CIRCLE = 1e-4  # the sine of an angle so near to 0 or a half turn that it spans no circle
+
 
 def posterior_of(vae: VAE, x: torch.Tensor) -> Posterior:
     """(N, C, H, W) -> q(z|x) of each image, on the CPU."""
@@ -112,15 +114,11 @@ def transitions(
         if hasattr(vae.prior, "noise_of"):
             ways[f"{name} through the flow".strip()] = through_noise(vae.prior, z_1, z_2, alpha)
         for way, z in ways.items():
-            rows[way] = decoded(vae, z.flatten(0, 1)).reshape(len(x_pairs), steps, *vae_shape(x_pairs))
+            x_hat = decoded(vae, z.flatten(0, 1))
+            rows[way] = x_hat.reshape(len(x_pairs), steps, *x_hat.shape[1:])
     tiles = np.stack([*rows.values()], axis=1)  # (P, ways, steps, H, W, 3)
     columns = ["$z_1$", *(rf"$\alpha={value:.2g}$" for value in alpha[1:-1].tolist()), "$z_2$"]
     return labelled(tiles.reshape(-1, *tiles.shape[3:]), [*rows] * len(x_pairs), columns)
-
-
-def vae_shape(x: torch.Tensor) -> tuple[int, int, int]:
-    """(H, W, 3) of images (..., C, H, W) as pixels."""
-    return x.shape[-2], x.shape[-1], 3
 
 
 def through_noise(flow: Any, z_1: torch.Tensor, z_2: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
@@ -132,10 +130,12 @@ def through_noise(flow: Any, z_1: torch.Tensor, z_2: torch.Tensor, alpha: torch.
     length_1, length_2 = noise_1.norm(dim=1, keepdim=True), noise_2.norm(dim=1, keepdim=True)
     angle = (noise_1 * noise_2 / (length_1 * length_2)).sum(1, keepdim=True).clamp(-1, 1).acos()[..., None]  # (P, 1, 1)
     share = alpha[:, None]
-    direction = ((1 - share) * angle).sin() * (noise_1 / length_1)[:, None]
-    direction = direction + (share * angle).sin() * (noise_2 / length_2)[:, None]
+    around = ((1 - share) * angle).sin() * (noise_1 / length_1)[:, None]
+    around = around + (share * angle).sin() * (noise_2 / length_2)[:, None]
+    straight = torch.lerp((noise_1 / length_1)[:, None], (noise_2 / length_2)[:, None], share)
+    direction = torch.where(angle.sin() > NO_CIRCLE, around, straight)
     length = torch.lerp(length_1[:, None], length_2[:, None], share)
-    way = length * direction / direction.norm(dim=-1, keepdim=True)
+    way = length * direction / direction.norm(dim=-1, keepdim=True).clamp(min=NO_CIRCLE)
     return flow.latent_of(way.flatten(0, 1)).unflatten(0, (len(z_1), -1))
 
 

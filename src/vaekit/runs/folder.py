@@ -70,9 +70,9 @@ def place_of_other(place: Path, pictures: Path) -> Path:
     return place
 
 
-def short_hash(pictures: Path) -> str:
-    """Eight digits that tell a folder from others of its name."""
-    return hashlib.sha256(str(pictures).encode()).hexdigest()[:8]
+def short_hash(name: Path | str) -> str:
+    """Eight digits that tell a folder, or a label, from others that would have its name."""
+    return hashlib.sha256(str(name).encode()).hexdigest()[:8]
 
 
 def default_run(config: Config, images: str | Path, prefix: str = "") -> Path:

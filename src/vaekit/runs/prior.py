@@ -5,28 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vaekit.config.settings import Config
-from vaekit.config.variants import WEIGHTS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import find_labels
 from vaekit.data.loader import Batches, evenly
 from vaekit.models.base import Density
-from vaekit.models.kept import weights_sha256
 from vaekit.models.posterior import Posterior, gathered
 from vaekit.models.vae import ENCODED_AT_ONCE, VAE, evaluating
-from vaekit.priors.base import FittedPrior, Latents, fit_prior, fitted_by
+from vaekit.priors.base import Latents, fit_prior, fitted_by
 from vaekit.runs.folder import config_of, trained_on
-from vaekit.system.ranks import objects_of_ranks, rank_and_world
+from vaekit.system.ranks import object_from_rank_zero, objects_of_ranks, rank_and_world
 
 AFTER_IMAGES = 5  # at the end of a training: pictures seen for each one encoded for a prior
 FEWEST_ENCODED = 2048
-DRAWS_PER_IMAGE = 4  # of a flow, for each picture seen
-MOST_LATENTS = 60_000  # 120 MB of means at d = 512
+DRAWS_PER_IMAGE = 3  # of a flow, for each picture seen
+MOST_NUMBERS = 30_000_000  # of means: 60,000 latents of 512 entries, 120 MB, and a gigabyte while moments are taken
 
 Say = Callable[[str], object]
 
@@ -44,39 +43,42 @@ def prior_of(
     if fitted_by(name).takes_minutes:
         raise ValueError(f"{run} has no {name}; fit one, which takes minutes: vaekit fit-prior {run} --kind {name}")
     config = config_of(run, vae)
-    found = (latents or (lambda: latents_of_run(run, vae, config)))()
+    found = (latents or (lambda: latents_of_run(run, vae, config, say)))()
     prior = fit_prior(name, found, config.seed)
-    keep(prior, name, run, vae, say)
-    vae.set_prior(name, prior, best=False)
+    vae.set_prior(name, prior)
+    try:
+        keep(name, run, vae)
+    except OSError as error:
+        say(f"WARNING: the prior is not kept, and will be fitted again: {error}")
     return prior
 
 
-def keep(prior: FittedPrior, name: str, run: Path, vae: VAE, say: Say, about: dict[str, str] | None = None) -> None:
-    """Write a prior beside the weights of a run that it was fitted to; a disk that refuses it is a warning."""
-    try:
-        prior.save(run / fitted_by(name).file, {WEIGHTS: weights_sha256(vae.state_dict()), **(about or {})})
-    except OSError as error:
-        say(f"WARNING: the prior is not kept, and will be fitted again: {error}")
+def keep(name: str, run: Path, vae: VAE) -> None:
+    """Write a prior of a model beside its weights in the folder of a run. Raises `OSError` if the disk refuses it."""
+    kept: Any = vae.kept[name]
+    kept.prior.save(run / fitted_by(name).file, kept.metadata)
 
 
-def latents_of_run(run: Path, vae: VAE, config: Config, most: int = MOST_LATENTS) -> Latents:
+def latents_of_run(run: Path, vae: VAE, config: Config, say: Say) -> Latents:
     """The latents of the pictures that a run trained on. Raises `ValueError` if those are gone or have changed."""
     prepared, indices = trained_on(run, config)
-    return latents_of(vae, config, prepared, indices, most)
+    return latents_of(vae, config, prepared, indices, MOST_NUMBERS, say)
 
 
-def latents_of(vae: VAE, config: Config, prepared: Prepared, indices: np.ndarray, most: int = MOST_LATENTS) -> Latents:
+def latents_of(
+    vae: VAE, config: Config, prepared: Prepared, indices: np.ndarray, most: int, say: Say = lambda line: None
+) -> Latents:
     """The latents of the pictures at `indices`, at even distances if those are more than `most`; ranks share the work.
 
     Where the run mirrors pictures, so are these, for a second view of each. Their labels are those of class folders or
-    of a labels.csv, if there are any.
+    of a labels.csv, if there are any; `say` hears why not.
     """
     views = 2 if config.flip else 1
+    most = min(most, MOST_NUMBERS // vae.latent_dim)
     chosen = indices[evenly(len(indices), max(2, most // views))]
     batches = Batches(prepared.images, chosen, ENCODED_AT_ONCE)
-    posteriors = [encoded(vae, batches, mirrored) for mirrored in (False, True)[:views]]
-    posterior = gathered(posteriors)
-    classes, labels = labels_of(prepared, chosen)
+    posterior = gathered([encoded(vae, batches, mirrored) for mirrored in (False, True)[:views]])
+    classes, labels = object_from_rank_zero(labels_of(prepared, chosen, say))
     repeated = None if labels is None else labels.repeat(views)
     return latents_from(posterior, config, views, classes, repeated)
 
@@ -101,27 +103,29 @@ def encoded(vae: VAE, batches: Batches, mirrored: bool) -> Posterior:
         with evaluating(vae) as device:
             for i in range(rank, len(batches), world):
                 x = batches[i].to(device)
-                yield gathered([vae.encode(x.flip(-1) if mirrored else x)])
+                yield gathered([vae.encode_unchecked(x.flip(-1) if mirrored else x)])
 
     parts = objects_of_ranks(list(own()))
     return gathered(parts[i % world][i // world] for i in range(len(batches)))
 
 
-def labels_of(prepared: Prepared, chosen: np.ndarray) -> tuple[tuple[str, ...], Tensor | None]:
+def labels_of(prepared: Prepared, chosen: np.ndarray, say: Say) -> tuple[tuple[str, ...], Tensor | None]:
     """The classes of the pictures at `chosen`, and the place of each one's among them; none if there are no labels."""
     try:
         labels = find_labels(prepared.folder, prepared.names)
-    except ValueError:  # a table about other things, or about some of the pictures
+    except ValueError as error:  # a table about other things, or about some of the pictures
+        say(f"the labels are not used: {error}")
         return (), None
     if labels is None:
         return (), None
     labels = labels.decided()
-    return labels.classes, torch.from_numpy(labels.indices[chosen])
+    present, places = np.unique(labels.indices[chosen], return_inverse=True)
+    return tuple(labels.classes[i] for i in present), torch.from_numpy(places)
 
 
 def length_of_fit(images_seen: float) -> tuple[int, int]:
     """After a training that saw so many images: latents to encode, and draws of a flow; about a tenth of its time.
 
-    Encoding a picture costs a sixth of training on it, a draw of a flow a fiftieth (docs/log.md).
+    On a CPU, encoding a picture costs about a sixth of training on it, a draw of a flow a fortieth.
     """
     return max(FEWEST_ENCODED, int(images_seen / AFTER_IMAGES)), int(DRAWS_PER_IMAGE * images_seen)

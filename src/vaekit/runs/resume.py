@@ -81,7 +81,7 @@ def finished(run: Path, config: Config) -> bool:
         return False
     check_settings(run, read_run_config(run), config, cure="give the comparison another --out")
     newest, _ = newest_usable(run, config)
-    return newest is not None and fraction_done(config, counters(newest)) >= 1
+    return newest is not None and over(run, config, newest)
 
 
 def check_same_pictures(run: Path, prepared: Prepared) -> None:

@@ -40,7 +40,7 @@ def own_process(device: str, ranks: int = 1) -> None:
 def in_one_line(
     show: Callable[..., object], message: Warning | str, category: type[Warning], *where: Any, **more: Any
 ) -> None:
-    """Print what vaekit warns of as one line, without a file and a place in it; show other warnings as before."""
+    """Print a `UserWarning`, which all of vaekit's are, as one line without a file and a place in it."""
     if category is UserWarning:
         print(f"WARNING: {message}", file=sys.stderr, flush=True)  # noqa: T201
     else:
