@@ -26,7 +26,7 @@ from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint
 from vaekit.runs.folder import config_of, held_out_of, trained_on
 from vaekit.runs.lock import claimed
 from vaekit.runs.log import duration, read_records
-from vaekit.runs.prior import keep, latents_of, length_of_fit
+from vaekit.runs.prior import MOST_NUMBERS, keep, latents_of, length_of_fit
 from vaekit.system.devices import available, float32_products
 from vaekit.system.ranks import check_one_process, rank_and_world
 
@@ -73,7 +73,9 @@ def fit_prior_run(
     subject = Subject(run, vae, config, prepared, train, held_out_of(run, config)[1])
     seen = max((record.get("images_seen", 0.0) for record in read_records(run)), default=0.0)
     most, draws = length_of_fit(max(seen, len(train)))
-    length = Length(draws) if minutes is None else Length(minutes=minutes)
+    length = Length(draws)
+    if minutes is not None:
+        most, length = MOST_NUMBERS, Length(minutes=minutes)  # of all pictures, or as many as there is memory for
     with claimed(run, first=True), float32_products():
         fit_and_keep(subject, kind, most, length, say)
     return run / fitted_by(kind).file
@@ -96,12 +98,12 @@ def fit_after_training(subject: Subject, images_seen: float, elapsed_sec: float,
 def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Say) -> None:
     """Fit the Gaussian and the prior `kind` to `most` latents of the train pictures; the model and its folder get them.
 
-    Every rank calls it; the first one writes. Raises `OSError` if the disk refuses them.
+    Every rank calls it, and the first one writes. Raises `OSError` there if the disk refuses them, at the end, where no
+    other rank waits any more.
     """
     vae, config = subject.vae, subject.config
     first = rank_and_world()[0] == 0
-    if first:
-        remove_stale(subject.run, vae.state_dict())
+    refused: OSError | None = None
     with in_precision_of(config, vae.device.type):
         latents = latents_of(vae, config, subject.prepared, subject.train, most, say)
     for name in dict.fromkeys(("gaussian", kind)):
@@ -112,8 +114,14 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
             took = duration(time.monotonic() - started_at)
             say(f"a flow fitted in {took}: held-out loss {prior.held_out_loss:.4f}, where the Gaussian's is 1")
             judge_copies(subject, name, say)
-        if first:
-            keep(name, subject.run, vae)
+        try:
+            if first:
+                remove_stale(subject.run, vae.state_dict())
+                keep(name, subject.run, vae)
+        except OSError as error:
+            refused = error
+    if refused is not None:
+        raise refused
 
 
 def judge_copies(subject: Subject, name: str, say: Say) -> None:
