@@ -110,9 +110,11 @@ def transitions(
         if shape not in eps:
             eps[shape] = noise(shape, generator)
         z_1, z_2 = posterior.sample(eps[shape]).unflatten(0, (-1, 2)).unbind(1)  # (P, d) each
-        ways = {name: torch.lerp(z_1[:, None], z_2[:, None], alpha[:, None])}  # (P, steps, d)
+        straight = torch.lerp(z_1[:, None], z_2[:, None], alpha[:, None])  # (P, steps, d)
+        ways = {name: straight}
         if hasattr(vae.prior, "noise_of"):
-            ways[f"{name} through the flow".strip()] = through_noise(vae.prior, z_1, z_2, alpha)
+            through = through_noise(vae.prior, z_1, z_2, alpha)
+            ways = {f"{name} straight".strip(): straight, f"{name} through the flow".strip(): through}
         for way, z in ways.items():
             x_hat = decoded(vae, z.flatten(0, 1))
             rows[way] = x_hat.reshape(len(x_pairs), steps, *x_hat.shape[1:])
