@@ -12,6 +12,7 @@ class Drawing:
     """What to draw from, and how."""
 
     prior: PriorName | None = None
+    """By default the best that the run has: a flow, else a mixture, else a Gaussian, else N(0, I), which is normal."""
     temperature: float = 1.0
     """Below 1: nearer to the middle, safer and less varied."""
     label: str | None = None
