@@ -125,7 +125,7 @@ def tensors_of(content, run):
 
 
 def test_a_flow_that_copies_is_told_and_not_the_default(run, monkeypatch):
-    monkeypatch.setattr(fit_prior, "check_copies", lambda subject, name: Copying(0.5, 0.02, 0.1, 0.8, 500))
+    monkeypatch.setattr(fit_prior, "check_copies", lambda subject, prior: Copying(0.5, 0.02, 0.1, 0.8, 500))
     said = []
     fit_prior_run(run, say=said.append)
     assert any("they repeat training pictures; the flow is not used" in line for line in said)

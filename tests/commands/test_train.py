@@ -25,13 +25,14 @@ from vaekit.config.settings import Config
 from vaekit.data.cache import prepare
 from vaekit.data.pixels import to_float
 from vaekit.models.vae import build_vae
+from vaekit.networks.average import update_ema
 from vaekit.reports.charts import series
 from vaekit.runs import checkpoint
 from vaekit.runs.folder import read_run_config, write_run
 from vaekit.runs.log import LOG_FILE, RunLog, duration, read_records
 from vaekit.system.devices import resolve_precision
 from vaekit.training.optimizers import learning_rate_factor
-from vaekit.training.state import settle_batch_norm, update_ema
+from vaekit.training.state import settle_batch_norm
 from vaekit.training.step import NonFiniteLoss
 
 FIGURES = {

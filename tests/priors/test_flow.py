@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import Latents
 from vaekit.priors.flow import FlowPrior, on_arc, probe_directions, with_divergence
-from vaekit.priors.flow_fit import BATCH, Batches, Length, fit_flow, held_out
+from vaekit.priors.flow_fit import BATCH, Draws, Length, fit_flow, held_out
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
 
 CENTRES, STD = torch.tensor([[-0.9, 0.2], [0.9, -0.2], [0.0, 0.8]]), 0.3
@@ -235,13 +235,13 @@ def test_a_handful_of_pictures_stays_a_gaussian(generator):
 
 
 def test_draws_hide_some_labels_and_shares_of_ranks_are_the_same_batch(latents):
-    batches = Batches(latents, fit_gaussian(latents), 0, "cpu")
-    whole = batches.draw(torch.arange(400), BATCH, 5)
+    draws = Draws(latents, fit_gaussian(latents), 0, "cpu")
+    whole = draws.batch(torch.arange(400), BATCH, 5)
     for world in (2, 3, 17, 24):
-        parts = [batches.draw(torch.arange(400), BATCH, 5, rank=rank, world=world) for rank in range(world)]
+        parts = [draws.batch(torch.arange(400), BATCH, 5, rank=rank, world=world) for rank in range(world)]
         for i, tensor in enumerate(whole):
             torch.testing.assert_close(torch.cat([part[i] for part in parts]), tensor)
-    hidden = (batches.draw(torch.arange(400), 5000, 1).label == 2).float().mean()
+    hidden = (draws.batch(torch.arange(400), 5000, 1).label == 2).float().mean()
     assert hidden == pytest.approx(0.1, abs=0.02)
 
 

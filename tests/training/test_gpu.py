@@ -11,6 +11,7 @@ from vaekit.commands.bench import bench
 from vaekit.commands.train import train
 from vaekit.config.presets import preset
 from vaekit.data.loader import Stream
+from vaekit.networks.average import update_ema
 from vaekit.objectives.build import build_objective
 from vaekit.priors.base import Latents
 from vaekit.priors.flow_fit import BATCH, Length, fit_flow
@@ -18,7 +19,7 @@ from vaekit.runs.checkpoint import latest, load_checkpoint
 from vaekit.runs.log import read_records
 from vaekit.system.devices import float32_products, launch
 from vaekit.training.loop import next_step
-from vaekit.training.state import build_state, fabric_of, update_ema
+from vaekit.training.state import build_state, fabric_of
 from vaekit.training.step import check_finite, train_step
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -13,7 +13,7 @@ from vaekit.commands.train import train
 from vaekit.config.measuring import Features, Measuring
 from vaekit.config.presets import folder_name, model_config
 from vaekit.config.settings import Config
-from vaekit.config.variants import MODELS, PRIORS, PriorRow
+from vaekit.config.variants import MODELS, PRIORS
 from vaekit.data.cache import prepare
 from vaekit.data.labels import find_labels
 from vaekit.data.loader import HeldOut
@@ -127,11 +127,6 @@ def check_measurable(config: Config, images: str | Path, plan: Sequence[Planned]
             check_same_pictures(one.run, pictures)
 
 
-def in_seconds(row: PriorRow) -> bool:
-    """Whether a prior needs no fit, or one of seconds."""
-    return row.fitted is None or not row.fitted.takes_minutes
-
-
 def subjects_of(entries: EntriesByModel) -> Subjects:
     """What the figures are drawn from: the first seed of each model."""
     runs = {model: first.run for model, (first, *_) in entries.items()}
@@ -141,19 +136,19 @@ def subjects_of(entries: EntriesByModel) -> Subjects:
     prepared, test = held_out_of(runs[first], config)
 
     def draws(prior: str) -> Mapping[str, torch.Tensor]:
-        for model, run in runs.items():
-            prior_of(run, vaes[model], prior)
         return {
-            model: vae.draw(COLUMNS, torch.Generator().manual_seed(config.seed), prior) for model, vae in vaes.items()
+            model: prior_of(run, vaes[model], prior).sample(COLUMNS, torch.Generator().manual_seed(config.seed))
+            for model, run in runs.items()
         }
 
-    names = [
-        name for name, row in PRIORS.items() if all(name in vae.priors or in_seconds(row) for vae in vaes.values())
+    of_all = [
+        name
+        for name, row in PRIORS.items()
+        if not row.takes_minutes or all(name in vae.priors for vae in vaes.values())
     ]
-
     return Subjects(
         vaes,
         HeldOut(prepared.images, test).some(FIGURE_IMAGES),
-        {name: draws(name) for name in names},
+        {prior: draws(prior) for prior in of_all},
         {model: read_records(run) for model, run in runs.items()},
     )

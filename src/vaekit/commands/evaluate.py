@@ -18,8 +18,7 @@ from vaekit.config.settings import Config
 from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels, find_labels
-from vaekit.data.loader import Batches, HeldOut, evenly
-from vaekit.measures.copying import TRAIN_COMPARED, nearest, small_of
+from vaekit.data.loader import HeldOut, evenly
 from vaekit.measures.diagnostics import diagnose
 from vaekit.measures.features import load_extractor
 from vaekit.measures.full import (
@@ -198,7 +197,7 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
         if name not in subject.vae.priors and row.fitted is not None:
             if train is None:
                 continue
-            if not row.fitted.takes_minutes:
+            if not row.takes_minutes:
                 subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
         try:
             known = None if train is None else partial(latents_from, train.posterior, config)
@@ -209,18 +208,13 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
 
 
 def nearest_of(subject: Subject, train: TrainPart) -> Pixels | None:
-    """Samples of the model's prior, those that are nearest to one train picture, above that picture; None if too few.
-
-    From 20,000 train pictures at most.
-    """
+    """Samples of the model's prior, those nearest to one train picture, above it; None with too few of those."""
     name = subject.vae.prior_name
-    some = train.indices[evenly(len(train.indices), TRAIN_COMPARED)]
-    try:
-        places, ratios = nearest(subject.sets[name].small, small_of(train.prepared.images, some))
-    except ValueError:
+    if name not in subject.closest:
         return None
+    places, ratios = subject.closest[name]
     chosen = ratios.argsort()[:COLUMNS]
-    below = torch.cat(list(Batches(train.prepared.images, some[places[chosen].numpy()], COLUMNS)))
+    below = HeldOut(train.prepared.images, train.compared[places[chosen].numpy()]).some(COLUMNS)
     tiles = np.concatenate([decoded(subject.vae, subject.latents[name][chosen]), to_rgb(below)])
     return labelled(tiles, rows=("sample", "nearest train picture"))
 

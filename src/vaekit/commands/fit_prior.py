@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vaekit.config.settings import Config
 from vaekit.data.cache import Prepared
 from vaekit.data.loader import Batches, evenly
 from vaekit.measures.copying import TRAIN_COMPARED, Copying, copying, small, small_of
+from vaekit.models.base import Density
 from vaekit.models.kept import remove_stale, weights_sha256
 from vaekit.models.vae import ENCODED_AT_ONCE, VAE, decode_batches, encode_batches
 from vaekit.priors.base import Latents, fit_prior, fitted_by
@@ -25,18 +26,15 @@ from vaekit.priors.flow_fit import FlowFit, Length
 from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint
 from vaekit.runs.folder import config_of, held_out_of, trained_on
 from vaekit.runs.lock import claimed
-from vaekit.runs.log import duration, read_records
-from vaekit.runs.prior import MOST_NUMBERS, keep, latents_of, length_of_fit
+from vaekit.runs.log import PLAIN_LINE_EVERY_SEC, duration, last_counters
+from vaekit.runs.prior import MOST_NUMBERS, Say, keep, latents_of, length_of_fit
 from vaekit.system.devices import available, float32_products
 from vaekit.system.ranks import check_one_process, rank_and_world
 
 UNFINISHED = "prior-unfinished"  # in the folder of a run: what a fit that was interrupted goes on from
 KEPT_EVERY_SEC = 60.0
-LINE_EVERY_SEC = 15.0
 LEAST_MINUTES = 0.5  # of a fit at the end of a training, where a fifth of its time is less
 SAMPLES_CHECKED, FEWEST_CHECKED = 500, 100  # pictures, for copies
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,10 @@ def fit_prior_run(
     run = Path(run)
     vae = VAE.from_pretrained(run, available("auto"))
     config = config_of(run, vae)
-    prepared, train = trained_on(run, config)
-    subject = Subject(run, vae, config, prepared, train, held_out_of(run, config)[1])
-    seen = max((record.get("images_seen", 0.0) for record in read_records(run)), default=0.0)
-    most, draws = length_of_fit(max(seen, len(train)))
+    prepared, test = held_out_of(run, config)
+    _, train = trained_on(run, config, prepared)
+    subject = Subject(run, vae, config, prepared, train, test)
+    most, draws = length_of_fit(max(last_counters(run).get("images_seen", 0.0), len(train)))
     length = Length(draws)
     if minutes is not None:
         most, length = MOST_NUMBERS, Length(minutes=minutes)  # of all pictures, or as many as there is memory for
@@ -104,19 +102,21 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
     vae, config = subject.vae, subject.config
     first = rank_and_world()[0] == 0
     refused: OSError | None = None
+    if first:
+        remove_stale(subject.run, vae.state_dict())
     with in_precision_of(config, vae.device.type):
         latents = latents_of(vae, config, subject.prepared, subject.train, most, say)
     for name in dict.fromkeys(("gaussian", kind)):
         started_at = time.monotonic()
         prior = fitted(subject, name, latents, length, say)
-        vae.set_prior(name, prior)
+        copies = False
         if fitted_by(name).takes_minutes:
             took = duration(time.monotonic() - started_at)
             say(f"a flow fitted in {took}: held-out loss {prior.held_out_loss:.4f}, where the Gaussian's is 1")
-            judge_copies(subject, name, say)
+            copies = repeats(subject, name, prior, say)
+        vae.set_prior(name, prior, copies)
         try:
             if first:
-                remove_stale(subject.run, vae.state_dict())
                 keep(name, subject.run, vae)
         except OSError as error:
             refused = error
@@ -124,14 +124,14 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
         raise refused
 
 
-def judge_copies(subject: Subject, name: str, say: Say) -> None:
-    """Mark a prior whose draws repeat training pictures, so that it is not the one that new pictures come from."""
-    found = check_copies(subject, name)
+def repeats(subject: Subject, name: str, prior: Density, say: Say) -> bool:
+    """Whether draws of a prior repeat training pictures, so that it is not the one that new pictures come from."""
+    found = check_copies(subject, prior)
     if found is None:
         say(f"too few pictures to tell whether draws of the {name} repeat training pictures: look at some")
     elif found.copies:
         say(f"WARNING: {found.sentence}; the {name} is not used for new pictures unless it is named")
-        subject.vae.set_prior(name, subject.vae.priors[name], copies=True)
+    return found is not None and found.copies
 
 
 def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: Say) -> Any:
@@ -157,7 +157,7 @@ def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: S
                 save_checkpoint(fit, place, subject.config)
             except OSError as error:
                 say(f"WARNING: {error}; the fit goes on")
-        if now - said_at >= LINE_EVERY_SEC:
+        if now - said_at >= PLAIN_LINE_EVERY_SEC:
             said_at = now
             left = fit.counters["elapsed_sec"] * (1 - done) / done
             say(f"{done:4.0%}  fitting a flow  {duration(left)} left  {loss_line(fit.counters)}")
@@ -182,7 +182,7 @@ def loss_line(counters: Mapping[str, float]) -> str:
     return f"held-out loss {counters['held_out_loss']:.4f}, 1 is the Gaussian's" if "held_out_loss" in counters else ""
 
 
-def check_copies(subject: Subject, name: str) -> Copying | None:
+def check_copies(subject: Subject, prior: Density) -> Copying | None:
     """Whether draws of a prior repeat training pictures, by their pixels; None with too few to tell."""
     if min(len(subject.train), len(subject.test)) < FEWEST_CHECKED:
         return None
@@ -193,6 +193,6 @@ def check_copies(subject: Subject, name: str) -> Copying | None:
         known = encode_batches(vae, Batches(images, test, ENCODED_AT_ONCE)).sample(generator=generator)
         new, usual = (
             torch.cat([small(x_hat.cpu()) for x_hat in decode_batches(vae, z)])
-            for z in (vae.draw(len(test), generator, name), known)
+            for z in (prior.sample(len(test), generator), known)
         )
     return copying(new, usual, small_of(images, subject.train[evenly(len(subject.train), TRAIN_COMPARED)]))

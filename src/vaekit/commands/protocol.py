@@ -17,7 +17,7 @@ from vaekit.models.kept import weights_sha256
 from vaekit.models.vae import WEIGHTS_FILE
 from vaekit.priors.base import fitted_by
 from vaekit.reports.evaluation import Evaluation
-from vaekit.runs.log import read_records
+from vaekit.runs.log import last_counters
 from vaekit.system.devices import precision_here
 from vaekit.system.files import read_metadata, read_tensors, sha256
 
@@ -36,7 +36,7 @@ def protocol_of(
     run: Path, config: Config, subject: Subject, labels: Labels | None, normal: tuple[str, ...]
 ) -> dict[str, Any]:
     """What has to be known to get the same numbers again."""
-    last = next((record for record in reversed(read_records(run)) if "images_seen" in record), {})
+    last = last_counters(run)
     return {
         "version": PROTOCOL_VERSION,
         "model": {

@@ -80,6 +80,11 @@ class PriorRow:
     title: str  # in the title of a table or figure: z ~ ...
     fitted: FittedBy | None = None
 
+    @property
+    def takes_minutes(self) -> bool:
+        """Whether it is there only if it was asked for; others need no fit, or one of seconds."""
+        return self.fitted is not None and self.fitted.takes_minutes
+
 
 PRIORS: Mapping[str, PriorRow] = {
     "normal": PriorRow(summary="N(0, I)", short="N(0, I)", title="N(0, I)"),

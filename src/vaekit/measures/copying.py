@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from vaekit.data.loader import Batches
 from vaekit.measures.distances import squared_distances
 
 NEIGHBOURS = 50  # after the nearest one
@@ -101,5 +102,4 @@ def small(x: Tensor) -> Tensor:
 
 def small_of(images: np.ndarray, chosen: np.ndarray) -> Tensor:
     """`small` of stored pictures, uint8 (N, C, H, W), at the places `chosen`, in [-1, 1]."""
-    parts = [images[chosen[i : i + AT_ONCE]] for i in range(0, len(chosen), AT_ONCE)]
-    return torch.cat([small(torch.from_numpy(part).float() / 127.5 - 1) for part in parts])
+    return torch.cat([small(x) for x in Batches(images, chosen, AT_ONCE)])

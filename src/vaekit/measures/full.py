@@ -42,8 +42,9 @@ KnownSets = dict[tuple[Any, ...], PictureSet]  # sets of real pictures that seve
 class Subject:
     """A model, its pictures and what to measure with.
 
-    `sets` collects the sets of pictures that were measured, `latents` those that were decoded, `missing` the reasons
-    for measures that were not taken, `warnings` what a reader of the numbers must know.
+    `sets` collects the sets of pictures that were measured, `latents` those that were decoded, `closest` of each
+    sample the nearest of `TrainPart.compared` by pixels and its ratio (`copying.nearest`), `missing` the reasons for
+    measures that were not taken, `warnings` what a reader of the numbers must know.
     """
 
     vae: VAE
@@ -55,6 +56,7 @@ class Subject:
     known: KnownSets
     sets: dict[str, PictureSet] = field(default_factory=dict)
     latents: dict[str, Tensor] = field(default_factory=dict)
+    closest: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -130,6 +132,11 @@ class TrainPart:
     indices: np.ndarray
     posterior: Posterior
 
+    @property
+    def compared(self) -> np.ndarray:
+        """Those that samples are compared with by pixels: 20,000 at most."""
+        return self.indices[evenly(len(self.indices), TRAIN_COMPARED)]
+
 
 def measure_generations(
     subject: Subject, priors: Mapping[str, Density], train: TrainPart | None
@@ -166,8 +173,7 @@ def references(subject: Subject, train: TrainPart) -> dict[str, tuple[str, Tenso
     """What samples are compared with for copies, by the attribute of a `PictureSet`: the name of the measure, and
     train pictures in that space. By pixels at most 20,000 of them, by features those of the row `train`.
     """
-    some = train.indices[evenly(len(train.indices), TRAIN_COMPARED)]
-    found = {"small": ("copied_pixels", small_of(train.prepared.images, some))}
+    found = {"small": ("copied_pixels", small_of(train.prepared.images, train.compared))}
     features = subject.sets["train"].features
     return found if features is None else found | {"features": ("copied_features", features)}
 
@@ -178,7 +184,10 @@ def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor)
     try:
         usual = nearest(getattr(subject.sets["sampled"], space), of_train)
         for name in names:
-            verdict = judged(nearest(getattr(subject.sets[name], space), of_train)[1], usual[1])
+            found_nearest = nearest(getattr(subject.sets[name], space), of_train)
+            if space == "small":
+                subject.closest[name] = found_nearest
+            verdict = judged(found_nearest[1], usual[1])
             found[name] = verdict.share
             if verdict.copies and name in PRIORS:
                 kind = {"small": "pixels"}.get(space, space)

@@ -6,6 +6,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
@@ -72,9 +73,7 @@ def drawn(
     return prior.sample(num_images, generator, temperature=temperature, **given)
 
 
-def read_priors(
-    folder: Path, weights: Mapping[str, Tensor], latent_dim: int, device: str | torch.device
-) -> dict[str, Kept]:
+def read_priors(folder: Path, weights: Mapping[str, Tensor], latent_dim: int) -> dict[str, Kept]:
     """N(0, I), and every prior in a folder that was fitted to these weights.
 
     Warns of one that cannot be used: fitted to other weights, damaged, or of another number of entries.
@@ -97,13 +96,8 @@ def read_priors(
             continue
         if WEIGHTS not in about and OF_BEFORE not in about:
             warnings.warn(f"{path} is of an earlier version, and may be of other weights than these", stacklevel=3)
-        found[name] = Kept(on_device(prior, device), own.content, about.get(COPIES) == "yes")
+        found[name] = Kept(prior, own.content, about.get(COPIES) == "yes")
     return found
-
-
-def on_device(prior: Any, device: str | torch.device) -> Any:
-    """A prior with its network, if it has one, where the model is; noise and latents are on the CPU all the same."""
-    return prior.to(device) if hasattr(prior, "to") else prior
 
 
 def write_priors(kept: Mapping[str, Kept], folder: Path, weights: Mapping[str, Tensor]) -> None:
@@ -120,13 +114,14 @@ def write_priors(kept: Mapping[str, Kept], folder: Path, weights: Mapping[str, T
 
 
 def remove_stale(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Remove the priors in a folder that were fitted to other weights than these."""
+    """Remove the priors in a folder that were fitted to other weights than these, as far as the disk lets it."""
     own = Identity(folder, weights)
     for row in PRIORS.values():
         if row.fitted is not None and (path := folder / row.fitted.file).is_file():
             about = read_metadata(path)
             if about is None or not own.matches(about):
-                path.unlink()
+                with suppress(OSError):  # what stays is told and not used when the model is loaded
+                    path.unlink()
 
 
 class Identity:

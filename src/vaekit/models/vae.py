@@ -21,7 +21,6 @@ from vaekit.models.kept import (
     Kept,
     best_of,
     drawn,
-    on_device,
     read_priors,
     standard_normal,
     weights_sha256,
@@ -91,7 +90,8 @@ class VAE(nn.Module):
         """What `to`, `cuda` and `half` do: networks of priors move along, in their own precision."""
         super()._apply(fn, recurse)
         for prior in self.priors.values():
-            on_device(prior, self.device)
+            if hasattr(prior, "to"):  # it has a network; noise and latents are on the CPU all the same
+                prior.to(self.device)
         return self
 
     @property
@@ -239,7 +239,7 @@ class VAE(nn.Module):
         except RuntimeError as error:
             networks = "its config" if encoder is None else "these networks"
             raise ValueError(f"the weights in {path} do not fit {networks}: {error}") from error
-        vae.kept = read_priors(path.parent, weights, vae.latent_dim, device)
+        vae.kept = read_priors(path.parent, weights, vae.latent_dim)
         # As in training: the same kernels, so the same pixels to the last bit, and the faster ones.
         return vae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vaekit.config.variants import PRIORS, FittedBy, code_of
+from vaekit.system.files import read_tensors
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -86,6 +87,14 @@ class FittedPrior(Protocol):
 
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
         """Write it with the metadata, whole or not at all; its class reads it with `load`."""
+
+
+def read_prior(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a prior's file. Raises `ValueError` if it is missing, damaged or something else."""
+    try:
+        return read_tensors(Path(path))
+    except ValueError as error:
+        raise ValueError(f"{error}; fit the prior again") from error
 
 
 def fit_prior(name: str, latents: Latents, seed: int, **options: Any) -> FittedPrior:

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from vaekit.networks.velocity import Velocity
-from vaekit.priors.base import NO_METADATA, log_standard_normal
+from vaekit.priors.base import NO_METADATA, log_standard_normal, read_prior
 from vaekit.priors.gaussian import TENSORS, GaussianPrior
-from vaekit.system.files import read_tensors, write_tensors
+from vaekit.system.files import write_tensors
 
 NAME = "flow"  # in the files
 QUARTER = math.pi / 2  # the angle of the latents; noise is at 0
@@ -198,10 +198,7 @@ class FlowPrior:
     @classmethod
     def load(cls, path: str | Path) -> FlowPrior:
         """Read what `save` wrote. Raises `ValueError` if the file is missing, damaged or something else."""
-        try:
-            tensors, metadata = read_tensors(Path(path))
-        except ValueError as error:
-            raise ValueError(f"{error}; fit the prior again") from error
+        tensors, metadata = read_prior(path)
         if metadata.get("prior") != NAME or not tensors.keys() >= {*TENSORS, SHARES} or not metadata.keys() >= {*ABOUT}:
             raise ValueError(f"{path} holds no flow; fit the prior again")
         gaussian = GaussianPrior(*(tensors.pop(name) for name in TENSORS)).checked(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vaekit.networks.average import update_ema
 from vaekit.networks.muon import Muon
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import Latents
@@ -31,8 +32,8 @@ WARMUP_STEPS = 100
 EMA = 0.999
 HELD_OUT = 0.05  # of the pictures, at most HELD_OUT_MOST: what decides which network is kept
 HELD_OUT_MOST = 512
-HELD_OUT_DRAWS = 1024
-HELD_OUT_KEY = 2**31  # of their seed: no step has this number
+HELD_OUT_BATCHES = 8  # drawn of them
+HELD_OUT_KEY = 2**31  # of their seeds: no step has this number
 LOOKS = 10  # times over the fit that the held-out loss is taken
 NO_LABEL = 0.1  # share of the draws whose label is hidden: the flow of any class, which guidance needs
 FEWEST = 20  # pictures that a network is trained on; with fewer the flow stays the Gaussian
@@ -46,9 +47,7 @@ class FlowFit:
     averaged: Velocity
     best: Velocity
     optimizer: Muon
-    counters: dict[str, float] = field(
-        default_factory=lambda: {"step": 0, "elapsed_sec": 0.0, "looks": 0, "best_loss": 1.0}
-    )
+    counters: dict[str, float] = field(default_factory=lambda: {"step": 0, "elapsed_sec": 0.0, "best_loss": 1.0})
     scaler: torch.amp.GradScaler | None = None  # none: there is no fp16 here
 
     @property
@@ -107,9 +106,9 @@ def fit_flow(
     begin(fit)
     train, test = held_out(latents, seed)
     if len(test):
-        batches = Batches(latents, gaussian, seed, device)
+        draws = Draws(latents, gaussian, seed, device)
         with torch.autocast(torch.device(device).type, enabled=False):
-            run_fit(fit, length or Length(10 * len(train)), batches, train, test, watch)
+            run_fit(fit, length or Length(10 * len(train)), draws, train, test, watch)
     return FlowPrior(gaussian, fit.best, settings, latents.classes, shares_of(latents), fit.counters["best_loss"])
 
 
@@ -143,13 +142,13 @@ class Batch(NamedTuple):
     label: Tensor | None
 
 
-class Batches:
+class Draws:
     """Draws of the latents, whitened, with noise and angles of their own: functions of a seed."""
 
     def __init__(self, latents: Latents, gaussian: GaussianPrior, seed: int, device: torch.device | str) -> None:
         self.latents, self.gaussian, self.seed, self.device = latents, gaussian, seed, device
 
-    def draw(self, of: Tensor, size: int, *key: int, rank: int = 0, world: int = 1) -> Batch:
+    def batch(self, of: Tensor, size: int, *key: int, rank: int = 0, world: int = 1) -> Batch:
         """This rank's share of `size` draws of the latents at the places `of`, by (seed, *key)."""
         seed = np.random.SeedSequence([self.seed, *key]).generate_state(1)
         generator = torch.Generator().manual_seed(int(seed[0]))
@@ -169,7 +168,7 @@ class Batches:
 def run_fit(
     fit: FlowFit,
     length: Length,
-    batches: Batches,
+    draws: Draws,
     train: Tensor,
     test: Tensor,
     watch: Watch,
@@ -177,36 +176,34 @@ def run_fit(
     """Step until the fit is over; what it found is in `fit.best`."""
     rank, world = rank_and_world()
     started_at = time.monotonic() - fit.counters["elapsed_sec"]
-    judged_by = batches.draw(test, HELD_OUT_DRAWS, HELD_OUT_KEY)
-    while (done := length.done(fit.counters)) < 1:
+    judged_by = [draws.batch(test, BATCH, HELD_OUT_KEY, i) for i in range(HELD_OUT_BATCHES)]
+    done = length.done(fit.counters)
+    while done < 1:
         step = int(fit.counters["step"])
         for group in fit.optimizer.param_groups:
             group["lr"] = LR * min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * done))
-        batch = batches.draw(train, BATCH, step, rank=rank, world=world)
+        batch = draws.batch(train, BATCH, step, rank=rank, world=world)
         loss = squared_error(fit.network, batch).sum() * world / BATCH  # the mean over ranks is that over the batch
         fit.optimizer.zero_grad()
         loss.backward()
         average_gradients(fit.network)
         nn.utils.clip_grad_norm_(fit.network.parameters(), CLIP)
         fit.optimizer.step()
-        decay = min(EMA, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(fit.averaged.parameters()), list(fit.network.parameters()), 1 - decay)
+        update_ema(fit.averaged, fit.network, EMA, step)
         fit.counters["step"] = step + 1
         fit.counters["elapsed_sec"], _ = agree(time.monotonic() - started_at, 0)
-        done = length.done(fit.counters)
-        if math.floor(LOOKS * done) > fit.counters["looks"]:
-            fit.counters["looks"] = math.floor(LOOKS * done)
+        before, done = done, length.done(fit.counters)
+        if math.floor(LOOKS * done) > math.floor(LOOKS * before):
             look(fit, judged_by)
         watch(fit, done)
 
 
 @torch.no_grad()
-def look(fit: FlowFit, judged_by: Batch) -> None:
+def look(fit: FlowFit, judged_by: Sequence[Batch]) -> None:
     """Keep the averaged network if its held-out loss, 1 without a network, is the least so far."""
-    parts = zip(*(tensor.split(BATCH) for tensor in judged_by if tensor is not None), strict=True)
-    losses = [squared_error(fit.averaged, Batch(*part, *[None] * (4 - len(part)))) for part in parts]
-    fit.counters["held_out_loss"] = loss = (torch.cat(losses).mean() / judged_by.slope.square().mean()).item()
+    error = sum(squared_error(fit.averaged, batch).sum().item() for batch in judged_by)
+    without = sum(batch.slope.square().mean(1).sum().item() for batch in judged_by)
+    fit.counters["held_out_loss"] = loss = error / without
     if loss < fit.counters["best_loss"]:
         fit.counters["best_loss"] = loss
         fit.best.load_state_dict(fit.averaged.state_dict())

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vaekit.priors.base import NO_METADATA, Latents, log_standard_normal
-from vaekit.system.files import read_tensors, write_tensors
+from vaekit.priors.base import NO_METADATA, Latents, log_standard_normal, read_prior
+from vaekit.system.files import write_tensors
 
 NAME = "gaussian"  # in the files
 TENSORS = ("mean", "root", "inverse")
@@ -74,10 +74,7 @@ class GaussianPrior:
     @classmethod
     def load(cls, path: str | Path) -> GaussianPrior:
         """Read what `save` wrote. Raises `ValueError` if the file is missing, damaged or something else."""
-        try:
-            tensors, metadata = read_tensors(Path(path))
-        except ValueError as error:
-            raise ValueError(f"{error}; fit the prior again") from error
+        tensors, metadata = read_prior(path)
         if metadata.get("prior") != NAME or tensors.keys() != set(TENSORS):
             raise ValueError(f"{path} holds no Gaussian; fit the prior again")
         return cls(**tensors).checked(path)

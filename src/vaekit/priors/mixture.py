@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.priors.base import NO_METADATA, Latents, log_standard_normal
-from vaekit.system.files import read_tensors, write_tensors
+from vaekit.priors.base import NO_METADATA, Latents, log_standard_normal, read_prior
+from vaekit.system.files import write_tensors
 
 NAME = "gaussian-mixture"  # in the files
 # Components to try, fewest first. A full covariance has d (d + 1) / 2 numbers, 33,000 for d = 256: ten thousand
@@ -80,10 +80,7 @@ class GaussianMixturePrior:
     @classmethod
     def load(cls, path: str | Path) -> GaussianMixturePrior:
         """Read what `save` wrote. Raises `ValueError` if the file is missing, damaged or something else."""
-        try:
-            tensors, metadata = read_tensors(Path(path))
-        except ValueError as error:
-            raise ValueError(f"{error}; fit the prior again") from error
+        tensors, metadata = read_prior(path)
         if metadata.get("prior") != NAME or tensors.keys() != {"weights", "mean", "scale"}:
             raise ValueError(f"{path} holds no fitted prior; give a file that GaussianMixturePrior.save wrote")
         prior = cls(**tensors)

@@ -132,6 +132,11 @@ def read_records(run: Path) -> list[dict[str, float]]:
     return [record for record in map(record_of, lines) if record is not None]
 
 
+def last_counters(run: Path) -> Mapping[str, float]:
+    """The newest record of a run's log that says how many images it has seen; empty if there is none."""
+    return next((record for record in reversed(read_records(run)) if "images_seen" in record), {})
+
+
 def drop_records_after(path: Path, step: int, measure_again: bool = False) -> None:
     """Remove what an interrupted run logged after the checkpoint that is resumed, a half-written line included.
 

@@ -118,10 +118,7 @@ def from_first_of_machine(make: Callable[[], Plain]) -> Plain:
 
 def check_alike(**facts: str) -> None:
     """Raise `ValueError` on every rank where one has another value of a fact than rank 0."""
-    if not is_distributed():
-        return
-    everyone: list[dict[str, str]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(everyone, facts)
+    everyone = objects_of_ranks(facts)
     for rank, theirs in enumerate(everyone):
         for name, value in theirs.items():
             if value != everyone[0][name]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from vaekit.config.settings import Config
 from vaekit.data.loader import Stream
 from vaekit.data.pixels import to_float
+from vaekit.networks.average import update_ema
 from vaekit.objectives.build import build_objective
 from vaekit.objectives.losses import Objective
 from vaekit.runs.checkpoint import latest, save_checkpoint
@@ -31,7 +32,7 @@ from vaekit.system.ranks import agree
 from vaekit.system.signals import StopSignals
 from vaekit.training.flops import step_flops
 from vaekit.training.optimizers import set_learning_rates
-from vaekit.training.state import TrainState, settle_batch_norm, update_ema
+from vaekit.training.state import TrainState, settle_batch_norm
 from vaekit.training.step import NonFiniteLoss, check_finite, check_weights, split_batch, train_step
 from vaekit.training.threads import ThreadWatch
 

@@ -122,16 +122,6 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
 
 
 @torch.no_grad()
-def update_ema(ema: VAE, vae: VAE, decay: float, step: int) -> None:
-    """Update the running average of the weights, with a lower decay early in the run.
-
-    The statistics of live BatchNorm are those of other weights; `settle_batch_norm` takes those of the averaged ones.
-    """
-    decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(ema.parameters()), list(vae.parameters()), 1 - decay)
-
-
-@torch.no_grad()
 def settle_batch_norm(ema: VAE, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Take the statistics of live BatchNorm anew, as means over batches of pictures and noise, as `forward` takes them.
 
