@@ -12,6 +12,7 @@ import vaekit  # noqa: F401  # first, since torch reads how long threads spin wh
 
 # isort: split
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def measure(settings: Generation, model: str) -> dict[str, Any]:
         "psnr": reconstruction["psnr"],
         "rate": result.latents["rate"],
         "reconstructions": reconstruction["fd_effnet"],
-        "rows": {name: {key: result.generation[name].get(key) for key in KEPT} for name in result.generation},
+        "rows": {name: {key: result.generation[name].get(key, math.nan) for key in KEPT} for name in result.generation},
     }
     return measured | (midpoints(run) if settings.midpoints else {})
 
@@ -108,7 +109,7 @@ def main(settings: Generation) -> None:
     rows = []
     for model, found in measured.items():
         row = {"model": model} | {name: found[name] for name in ("psnr", "rate", "reconstructions")}
-        row |= {name: found["rows"].get(name, {}).get("fd_effnet", float("nan")) for name in ROWS}
+        row |= {name: found["rows"].get(name, {}).get("fd_effnet", math.nan) for name in ROWS}
         row |= {name: value for name, value in found.items() if name.startswith("midpoints")}
         rows.append(row)
     show(title, rows, dict.fromkeys(rows[0].keys() - {"model"}, ".1f"), settings.json)

@@ -126,6 +126,7 @@ def labels_of(prepared: Prepared, chosen: np.ndarray, say: Say) -> tuple[tuple[s
 def length_of_fit(images_seen: float) -> tuple[int, int]:
     """After a training that saw so many images: latents to encode, and draws of a flow; about a tenth of its time.
 
-    On a CPU, encoding a picture costs about a sixth of training on it, a draw of a flow a fortieth.
+    Of training on a picture, encoding it costs a sixteenth (54 and 896 a second on two cores), a draw of a flow about a
+    fortieth.
     """
     return max(FEWEST_ENCODED, int(images_seen / AFTER_IMAGES)), int(DRAWS_PER_IMAGE * images_seen)
