@@ -52,7 +52,7 @@ def test_a_finished_run_has_a_gaussian_and_a_flow_and_draws_from_the_flow(run):
     vae = VAE.from_pretrained(run)
     assert list(vae.priors) == ["normal", "gaussian", "flow"]
     assert vae.prior_name == "flow"
-    assert vae.prior.classes == ("dark", "light")
+    assert vae.prior.conditions.names == ("dark", "light")
     assert vae.sample(2).shape == (2, 3, 16, 16)
     assert vae.prior.log_prob(vae.draw(3)).isfinite().all()
     assert sample_run(run, num_images=4).name == "samples-flow.png"
@@ -73,9 +73,18 @@ def test_what_is_fitted_at_the_end_is_chosen(tiny, photos, prior, tmp_path):
     assert not (tmp_path / "run" / FLOW).exists()
 
 
-def test_a_label_draws_pictures_of_its_class(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_prior, "length_of_fit", lambda seen: (2048, 60_000))
-    fit_prior_run(run)
+@pytest.fixture(scope="module")
+def fitted_long(trained, tmp_path_factory):
+    """The same run with a flow that had the time to tell the classes apart."""
+    run = shutil.copytree(trained, tmp_path_factory.mktemp("runs") / "fitted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_prior, "length_of_fit", lambda seen: (2048, 60_000))
+        fit_prior_run(run)
+    return run
+
+
+def test_a_label_draws_pictures_of_its_class(fitted_long, tmp_path):
+    run = fitted_long
     brightness = {}
     for label in ("dark", "light"):
         out = sample_run(run, num_images=24, out=tmp_path / label, label=label)
@@ -199,7 +208,7 @@ def test_labels_that_cannot_be_used_are_told(tiny, folder, tmp_path, capsys):
     (flat / "labels.csv").write_text("file,label\n00.png,a\n01.png,b\n")
     train(tiny, flat, tmp_path / "run")
     assert "the labels are not used: labels.csv has no label for 58" in " ".join(capsys.readouterr().err.split())
-    assert VAE.from_pretrained(tmp_path / "run").prior.classes == ()
+    assert VAE.from_pretrained(tmp_path / "run").prior.conditions.names == ()
 
 
 def test_a_class_that_was_not_trained_on_cannot_be_drawn(tiny, folder, tmp_path):
@@ -213,6 +222,70 @@ def test_a_class_that_was_not_trained_on_cannot_be_drawn(tiny, folder, tmp_path)
     train(tiny, flat, tmp_path / "run")
     with pytest.raises(ValueError, match="no label 'c' in this prior; it knows a, b"):
         sample_run(tmp_path / "run", num_images=1, label="c")
+
+
+def test_a_probe_of_real_pictures_tells_the_classes_of_new_ones(fitted_long, tmp_path):
+    result = evaluate_run(fitted_long, out=tmp_path, features="none")
+    found = result.by_label["class"]
+    assert found["test"] > 0.9
+    assert found["drawn"] > 0.9
+    assert found["majority"] == pytest.approx(0.5)
+    assert "new pictures by label" in result.markdown()
+
+
+def test_a_flow_that_confuses_the_classes_is_seen_by_the_probe(fitted_long, tmp_path):
+    run = shutil.copytree(fitted_long, tmp_path / "run")
+    vae = VAE.from_pretrained(run)
+    rows = vae.prior.network.label.weight
+    rows[[0, 1]] = rows[[1, 0]]
+    vae.save_pretrained(run)
+    assert evaluate_run(run, features="none").by_label["class"]["drawn"] < 0.2
+
+
+def test_with_other_labels_the_probe_is_missing_with_the_reason(run, tmp_path):
+    path = tmp_path / "other.csv"
+    names = [f"{name}/{i:02d}.png" for name in ("dark", "light") for i in range(30)]
+    path.write_text("\n".join(f"{name},{'ab'[i % 2]}" for i, name in enumerate(names)))
+    result = evaluate_run(run, features="none", labels=path)
+    assert result.by_label == {}
+    assert "fitted with the labels dark, light" in result.not_measured["labels of new pictures"]
+
+
+def test_attributes_of_a_table_can_be_asked_for_one_by_one_and_together(tiny, tmp_path, monkeypatch, capsys):
+    """Pictures that are dark or light, and reddish or bluish, in all four ways."""
+    random = np.random.default_rng(0)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    lines = ["file,light,red"]
+    for i in range(80):
+        light, red = i % 2, i // 2 % 2
+        pixels = random.integers(60, 100, (4, 4, 3)) + 100 * light
+        pixels[..., 2 * red] -= 60
+        Image.fromarray(pixels.astype(np.uint8)).resize((20, 20)).save(photos / f"{i:02d}.png")
+        lines.append(f"{i:02d}.png,{light},{red}")
+    (photos / "labels.csv").write_text("\n".join(lines))
+    run = tmp_path / "run"
+    train(dataclasses.replace(tiny, images=1600, lr=3e-3), photos, run)
+    monkeypatch.setattr(fit_prior, "length_of_fit", lambda seen: (2048, 60_000))
+    fit_prior_run(run)
+    assert "2 attributes in labels.csv: light, red" in " ".join(capsys.readouterr().err.split())
+
+    def drawn(*label):
+        out = sample_run(run, num_images=24, out=tmp_path / "-".join(label), label=label)
+        pictures = np.stack([np.asarray(Image.open(path)).astype(float) for path in out.glob("*.png")])
+        return pictures.mean(), (pictures[..., 0] - pictures[..., 2]).mean()
+
+    assert drawn("light")[0] > drawn("light=0")[0] + 50
+    assert drawn("light", "red")[1] > drawn("light", "red=0")[1] + 50
+    assert sample_run(run, num_images=4, label=("light", "red")).name == "samples-flow-light-red.png"
+    with pytest.raises(ValueError, match="no label 'old' in this prior; it knows light, red"):
+        sample_run(run, num_images=1, label="old")
+    found = evaluate_run(run, features="none")
+    assert list(found.by_label) == ["light", "red"]
+    for name, accuracy in found.by_label.items():
+        assert accuracy["drawn"] > 0.85, name
+        assert accuracy["test"] > 0.85, name
+    assert "new pictures by label" in found.markdown()
 
 
 def test_labels_have_files_of_their_own():

@@ -10,6 +10,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import Latents
+from vaekit.priors.conditions import Attributes, Classes, conditions_of
 from vaekit.priors.flow import FlowPrior, on_arc, probe_directions, with_divergence
 from vaekit.priors.flow_fit import BATCH, Draws, Length, fit_flow, held_out
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
@@ -26,20 +27,23 @@ class ExactField(nn.Module):
         super().__init__()
         self.place = nn.Parameter(torch.zeros(1))
 
-    def shares(self, log_shares, label):
+    def shares(self, log_shares, told):
         return torch.softmax(log_shares, 1)
 
-    def forward(self, w, a, label=None):
+    def forward(self, w, a, told=None):
         cos, sin = a.cos()[:, None, None], a.sin()[:, None, None]
         variance = cos**2 + (sin * STD) ** 2
         apart = w[:, None] - sin * CENTRES  # (N, K, d)
-        share = self.shares((-0.5 * apart**2 / variance).sum(-1), label)[..., None]
+        share = self.shares((-0.5 * apart**2 / variance).sum(-1), told)[..., None]
         u, eps = CENTRES + sin * STD**2 / variance * apart, cos / variance * apart
         return (share * (cos * u - sin * eps)).sum(1)
 
 
-def flow_of(network, gaussian=IDENTITY, classes=(), shares=None):
-    return FlowPrior(gaussian, network, {}, classes, torch.ones(0) if shares is None else shares, 1.0)
+NO_CONDITIONS = Classes()
+
+
+def flow_of(network, gaussian=IDENTITY, conditions=NO_CONDITIONS):
+    return FlowPrior(gaussian, network, {}, conditions, 1.0)
 
 
 @pytest.fixture
@@ -149,8 +153,9 @@ def test_a_label_draws_its_own_class_and_none_draws_all_as_frequent_as_they_are(
     assert right_hand(label="right", guidance=2.0) >= right_hand(label="right", guidance=0.0)
     for options, message in (
         ({"label": "up"}, "no label 'up' in this prior; it knows left, right"),
-        ({"guidance": -1.0}, "guidance -1; 1 is the class as it is"),
-        ({"guidance": float("nan")}, "guidance nan; 1 is the class as it is"),
+        ({"label": ["left", "right"]}, "labels left, right; a picture is of one of these classes"),
+        ({"guidance": -1.0}, "guidance -1; 1 is the label as it is"),
+        ({"guidance": float("nan")}, "guidance nan; 1 is the label as it is"),
     ):
         with pytest.raises(ValueError, match=message):
             fitted.sample(1, **options)
@@ -159,21 +164,84 @@ def test_a_label_draws_its_own_class_and_none_draws_all_as_frequent_as_they_are(
 def test_a_flow_without_labels_says_so(exact):
     with pytest.raises(ValueError, match="no label 'x' in this prior; it was fitted without labels"):
         exact.sample(1, label="x")
-    with pytest.raises(ValueError, match="guidance 3 needs classes, and this prior was fitted without labels"):
+    with pytest.raises(ValueError, match="guidance 3 needs labels, and this prior was fitted without"):
         exact.sample(1, guidance=3.0)
 
 
-class FieldOfClass(ExactField):
-    """The same with a class for each part of the mixture; the last label is any of them."""
+def two_attributes(generator):
+    """Latents whose first entry says whether a picture is high and whose third whether it is wide, each at random."""
+    has = torch.randint(2, (600, 2), generator=generator)
+    means = 0.2 * torch.randn(600, 4, generator=generator)
+    means[:, 0] += 2.0 * has[:, 0] - 1
+    means[:, 2] += 2.0 * has[:, 1] - 1
+    stds = torch.full_like(means, 0.1)
+    return Latents(means, stds, positions=2, attributes=("high", "wide"), labels=has)
 
-    def shares(self, log_shares, label):
-        known = nn.functional.one_hot(label.clamp(max=2), 3).bool() | (label == 3)[:, None]
+
+@pytest.fixture(scope="module")
+def of_attributes():
+    return fit_flow(two_attributes(torch.Generator().manual_seed(0)), length=Length(800 * BATCH), width=32, depth=2)
+
+
+@pytest.mark.parametrize(
+    ("label", "high", "wide"),
+    [
+        ("high", 1, 0.5),
+        ("high=0", 0, 0.5),
+        ("wide", 0.5, 1),
+        (["high", "wide=0"], 1, 0),
+        (["wide=1", "high=1"], 1, 1),
+        (None, 0.5, 0.5),
+    ],
+)
+def test_attributes_that_are_asked_for_are_there_and_the_others_as_frequent_as_they_are(
+    of_attributes, label, high, wide
+):
+    z = of_attributes.sample(400, torch.Generator().manual_seed(3), label=label)
+    found = (z[:, [0, 2]] > 0).float().mean(0)
+    for share, expected in zip(found.tolist(), (high, wide), strict=True):
+        assert share == pytest.approx(expected, abs=0.2 if expected == 0.5 else 0.05)
+
+
+def test_attributes_that_cannot_be_asked_for_are_refused_by_name(of_attributes):
+    for label, message in (
+        ("tall", "no label 'tall' in this prior; it knows high, wide"),
+        ("tall=0", "no label 'tall=0' in this prior; it knows high, wide"),
+        ("high=2", "no label 'high=2' in this prior"),
+        (["high", "high=0"], "high is asked for as 1 and as 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            of_attributes.sample(1, label=label)
+
+
+def test_a_flow_of_attributes_is_kept_with_their_names_and_has_a_density(of_attributes, tmp_path):
+    of_attributes.save(tmp_path / "flow.safetensors")
+    kept = FlowPrior.load(tmp_path / "flow.safetensors")
+    assert kept.conditions == of_attributes.conditions
+    draws = [each.sample(5, torch.Generator().manual_seed(0), label="wide") for each in (of_attributes, kept)]
+    assert torch.equal(*draws)
+    middle = torch.zeros(1, 4)  # between the four groups
+    assert kept.log_prob(draws[0], probes=None).min() > kept.log_prob(middle, probes=None).item()
+
+
+def test_any_number_of_attributes_is_hidden_from_a_draw(generator):
+    told = Attributes(("a", "b", "c")).told(torch.ones(6000, 3, dtype=torch.int64))
+    hidden = Attributes(("a", "b", "c")).hidden(told, generator) == Attributes(("a", "b", "c")).unknown(6000)
+    shares = torch.bincount(hidden.sum(1), minlength=4) / 6000
+    torch.testing.assert_close(shares, torch.full((4,), 0.25), atol=0.03, rtol=0)
+
+
+class FieldOfClass(ExactField):
+    """The same with a class for each part of the mixture; the last row is any of them."""
+
+    def shares(self, log_shares, told):
+        known = nn.functional.one_hot(told[:, 0].clamp(max=2), 3).bool() | (told == 3)
         return torch.softmax(log_shares.masked_fill(~known, -torch.inf), 1)
 
 
 def test_the_density_with_labels_is_that_of_all_that_is_drawn(generator):
     z = MIXTURE.sample((100,))
-    flow = flow_of(FieldOfClass(), classes=("a", "b", "c"), shares=torch.ones(3) / 3)
+    flow = flow_of(FieldOfClass(), conditions=Classes(("a", "b", "c"), torch.ones(3) / 3))
     torch.testing.assert_close(flow.log_prob(z, probes=None, steps=100), MIXTURE.log_prob(z), atol=0.02, rtol=0)
     only_b = flow.sample(2000, generator, label="b")
     torch.testing.assert_close(only_b.mean(0), CENTRES[1], atol=0.05, rtol=0)
@@ -235,26 +303,26 @@ def test_a_handful_of_pictures_stays_a_gaussian(generator):
 
 
 def test_draws_hide_some_labels_and_shares_of_ranks_are_the_same_batch(latents):
-    draws = Draws(latents, fit_gaussian(latents), 0, "cpu")
+    draws = Draws(latents, fit_gaussian(latents), conditions_of(latents), 0, "cpu")
     whole = draws.batch(torch.arange(400), BATCH, 5)
     for world in (2, 3, 17, 24):
         parts = [draws.batch(torch.arange(400), BATCH, 5, rank=rank, world=world) for rank in range(world)]
         for i, tensor in enumerate(whole):
             torch.testing.assert_close(torch.cat([part[i] for part in parts]), tensor)
-    hidden = (draws.batch(torch.arange(400), 5000, 1).label == 2).float().mean()
+    hidden = (draws.batch(torch.arange(400), 5000, 1).told == 2).float().mean()
     assert hidden == pytest.approx(0.1, abs=0.02)
 
 
 @pytest.mark.parametrize(("latent_dim", "positions"), [(8, 1), (8, 4), (32, 16)])
 def test_a_velocity_is_zero_before_it_is_trained_and_every_entry_sees_all(latent_dim, positions, generator):
-    network = Velocity(latent_dim, positions=positions, width=32, depth=2, classes=3)
+    network = Velocity(latent_dim, positions=positions, width=32, depth=2, conditions=4)
     w, a = torch.randn(2, latent_dim, generator=generator), torch.rand(2, generator=generator)
-    label = torch.tensor([0, 2])
-    assert not network(w, a, label).any()
+    told = torch.tensor([[0, 1], [2, 3]])
+    assert not network(w, a, told).any()
     shaken(network, generator)
-    jacobian = torch.autograd.functional.jacobian(lambda w: network(w, a, label)[0], w)[:, 0]
+    jacobian = torch.autograd.functional.jacobian(lambda w: network(w, a, told)[0], w)[:, 0]
     assert (jacobian != 0).all()
-    changed = [network(w, a, label), network(w, a + 0.1, label), network(w, a, torch.tensor([1, 2]))]
+    changed = [network(w, a, told), network(w, a + 0.1, told), network(w, a, torch.tensor([[0, 2], [2, 3]]))]
     assert not torch.allclose(changed[0], changed[1])
     assert not torch.allclose(changed[0], changed[2])
 

@@ -19,6 +19,7 @@ from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels, find_labels
 from vaekit.data.loader import HeldOut, evenly
+from vaekit.measures.by_label import measure_by_label
 from vaekit.measures.diagnostics import diagnose
 from vaekit.measures.features import load_extractor
 from vaekit.measures.full import (
@@ -63,9 +64,9 @@ def evaluate_run(
 ) -> Evaluation:
     """Measure a finished run on its own test pictures, or on all pictures of the folder `images`.
 
-    `features` names the feature space of the distances ("efficientnet-lite0", "inception" or "none") and `weights`
-    the file of its weights where it needs one; `labels` is a CSV of file,label (class folders are found without),
-    `normal` names the classes that are no anomaly; `limit` takes that many pictures, at even distances; with
+    `features` names the feature space of the distances ("efficientnet-lite0", "inception", "dinov2" or "none") and
+    `weights` the file of its weights where it needs one; `labels` is a CSV of file,label (class folders are found
+    without), `normal` names the classes that are no anomaly; `limit` takes that many pictures, at even distances; with
     `reuse`, numbers of the same protocol that are already there are returned; `say` hears the progress.
 
     Returns an `Evaluation`, and writes it to evaluation.json in the folder `out`, by default the run
@@ -120,6 +121,7 @@ def measure_run(
         train = train_part(run, config, subject)
         generation = measure_generations(subject, priors_of(run, config, subject, train), train)
         closest = None if train is None else nearest_of(subject, train)
+        by_label = measure_by_label(subject, train, posterior, labels)
     say("diagnosing the latents")
     latents = diagnose(posterior, seed, config.objective)
     result = Evaluation(
@@ -132,6 +134,7 @@ def measure_run(
         warnings=[*subject.warnings, *latents["verdict"]["warnings"]],
         not_measured=subject.missing | latents.pop("not_measured"),
         measuring_sec=round(time.monotonic() - started_at, 1),
+        by_label=by_label,
     )
     try:
         say(f"the numbers are in {write_evaluation(result, closest, out, name)}")

@@ -172,7 +172,15 @@ def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: S
 def identity(subject: Subject, latents: Latents, length: Length) -> str:
     """Sixteen digits of all that a fit depends on: one that was interrupted goes on where nothing else has changed."""
     labels = None if latents.labels is None else latents.labels.tolist()
-    about = (length, latents.classes, labels, latents.mean.shape, latents.views, subject.config.seed)
+    about = (
+        length,
+        latents.classes,
+        latents.attributes,
+        labels,
+        latents.mean.shape,
+        latents.views,
+        subject.config.seed,
+    )
     weights = weights_sha256(subject.vae.state_dict())
     return hashlib.sha256(f"{weights} {about}".encode()).hexdigest()[:16]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ def sample_run(
     out: str | Path | None = None,
     *,
     temperature: float = 1.0,
-    label: str | None = None,
+    label: str | Sequence[str] = (),
     guidance: float | None = None,
     say: Callable[[str], object] = lambda line: None,
 ) -> Path:
@@ -35,14 +35,16 @@ def sample_run(
     `prior` is one of the table, by default the best that the run has: "normal" is N(0, I); "gaussian" and
     "gaussian-mixture" are fitted to the latents of the train pictures when they are first asked for, and kept in the
     run; a "flow" is fitted at the end of a training, or by `fit_prior_run`. A `temperature` below 1 gives safer and
-    less varied pictures. A flow that was fitted with labels draws those of a `label`, and with a `guidance` above 1
-    more typical ones. Without `out` they go into one PNG in the run's figures; with it, one by one into that folder,
-    which must be empty or not there. Raises `ValueError` for an unknown prior or label, a folder without a model, a
-    prior that is not there and cannot be fitted, and an `out` that holds files.
+    less varied pictures. A flow that was fitted with labels draws those of a `label`, a class or attributes
+    ("smiling", "glasses=0"), and with a `guidance` above 1 more typical ones. Without `out` they go into one PNG in the
+    run's figures; with it, one by one into that folder, which must be empty or not there. Raises `ValueError` for an
+    unknown prior or label, a folder without a model, a prior that is not there and cannot be fitted, and an `out` that
+    holds files.
     """
     check_one_process("sample")
     if prior is not None and prior not in PRIORS:
         raise ValueError(f"unknown prior {prior!r}; choose one of {', '.join(PRIORS)}")
+    asked = (label,) if isinstance(label, str) else tuple(label)
     run = Path(run)
     if out is not None:
         check_empty(Path(out))
@@ -51,9 +53,9 @@ def sample_run(
         name = prior or vae.prior_name
         prior_of(run, vae, name, say=say)
         generator = torch.Generator().manual_seed(seed)
-        z = vae.draw(num_images, generator, name, temperature, label=label, guidance=guidance)
+        z = vae.draw(num_images, generator, name, temperature, label=asked or None, guidance=guidance)
         if out is None:
-            figure = f"samples-{name}.png" if label is None else f"samples-{name}-{label_name(label)}.png"
+            figure = "-".join(["samples", name, *map(label_name, asked)]) + ".png"
             try:
                 return save_png(square(vae, z), run / FIGURES_FOLDER / figure)
             except OSError as error:

@@ -15,7 +15,7 @@ class Drawing:
     """By default the best that the run has: a flow, else a mixture, else a Gaussian, else N(0, I), which is normal."""
     temperature: float = 1.0
     """Below 1: nearer to the middle, safer and less varied."""
-    label: str | None = None
-    """Only pictures of this class, from a flow that was fitted with labels."""
+    label: tuple[str, ...] = ()
+    """Only pictures of this class, or with these attributes (smiling glasses=0), from a flow fitted with labels."""
     guidance: float | None = None
     """With a label: above 1, more typical of it."""

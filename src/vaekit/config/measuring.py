@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Features = Literal["efficientnet-lite0", "inception", "none"]
+Features = Literal["efficientnet-lite0", "inception", "dinov2", "none"]
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class Measuring:
     """What to measure with."""
 
     features: Features = "efficientnet-lite0"
-    """Feature space of Frechet and kernel distances; inception gives the true FID and KID."""
+    """Feature space of Frechet and kernel distances; inception gives the true FID and KID, dinov2 a second opinion."""
     weights: Path | None = None
-    """File of the weights of --features inception, if it is not where torch looks for it."""
+    """File of the weights of --features inception or dinov2, if it is not where they are looked for."""
     labels: Path | None = None
     """CSV of file,label, to probe what the latents are good for; class folders and labels.csv are found without."""
     normal: tuple[str, ...] = ()

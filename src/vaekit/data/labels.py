@@ -8,7 +8,7 @@ import os
 import posixpath
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,15 +107,26 @@ def find_labels(folder: Path, names: Sequence[str], labels: Path | None = None) 
     folder = folder.resolve()
     if labels is not None:
         return read_labels(labels, folder, names)
+    by_folder = class_folders(names)
+    if by_folder is not None:
+        return by_folder
+    path = labels_file(folder, names)
+    return None if path is None else read_labels(path, folder, names)
+
+
+def class_folders(names: Sequence[str]) -> Labels | None:
+    """The classes of pictures by the folders that they lie in; None if those are no classes, see `find_labels`."""
     parents = [name.partition("/")[0] for name in names if "/" in name]
-    if len(parents) == len(names) and 2 <= len(set(parents)) <= len(names) / 2:
-        return Labels.of(parents, "class folders")
+    is_classes = len(parents) == len(names) and 2 <= len(set(parents)) <= len(names) / 2
+    return Labels.of(parents, "class folders") if is_classes else None
+
+
+def labels_file(folder: Path, names: Sequence[str]) -> Path | None:
+    """The labels.csv of pictures, in their folder or beside it; None if there is none, or only one about others."""
     inside, beside = folder / LABELS_FILE, folder.parent / LABELS_FILE
     if inside.is_file():
-        return read_labels(inside, folder, names)
-    if beside.is_file() and match_names(beside, folder, names):  # else it is about other pictures
-        return read_labels(beside, folder, names)
-    return None
+        return inside
+    return beside if beside.is_file() and match_names(beside, folder, names) else None
 
 
 def read_labels(path: Path, folder: Path, names: Sequence[str]) -> Labels:
@@ -131,13 +142,7 @@ def read_labels(path: Path, folder: Path, names: Sequence[str]) -> Labels:
     single class, or more classes than half the pictures, which look like a measurement and not like a class.
     """
     found = match_names(path, folder.resolve(), names)
-    missing = [name for i, name in enumerate(names) if i not in found]
-    if missing:
-        example = missing[0]
-        raise ValueError(
-            f"{path.name} has no label for {len(missing):,} of {len(names):,} pictures, for instance {example}; "
-            f"add a line for each, such as {example},LABEL, or move those pictures elsewhere"
-        )
+    check_all_there(found, path, names)
     labels = Labels.of([found[i] for i in range(len(names))], str(path))
     if len(labels.classes) < 2:
         raise ValueError(f"{path.name} gives every picture the label {found[0]!r}; two classes or more are needed")
@@ -147,6 +152,17 @@ def read_labels(path: Path, folder: Path, names: Sequence[str]) -> Labels:
             "a measurement, not a class; give a few classes"
         )
     return labels
+
+
+def check_all_there(found: Mapping[int, object], path: Path, names: Sequence[str]) -> None:
+    """Raise `ValueError` if a table says nothing of some of the pictures `names`."""
+    missing = [name for i, name in enumerate(names) if i not in found]
+    if missing:
+        example = missing[0]
+        raise ValueError(
+            f"{path.name} has no label for {len(missing):,} of {len(names):,} pictures, for instance {example}; "
+            f"add a line for each, such as {example},LABEL, or move those pictures elsewhere"
+        )
 
 
 def match_names(path: Path, folder: Path, names: Sequence[str]) -> dict[int, str]:

@@ -6,11 +6,8 @@ package, so it needs no download; its distances have a name of their own, since 
 
 from __future__ import annotations
 
-import pickle
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vaekit.data.pixels import to_uint8
+from vaekit.measures.dinov2 import dinov2
+from vaekit.measures.extractor import Extractor, as_rgb, one_line_if_unfit, read_weights
 from vaekit.system.files import sha256
 
-FEATURES = ("efficientnet-lite0", "inception")
+FEATURES = ("efficientnet-lite0", "inception", "dinov2")
 SIDE = 224  # pixels: what EfficientNet-Lite0 was trained on
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # nothing else is unpickled
 # One file under two names: torch-fidelity's, which is looked for first, and pytorch-fid's.
@@ -36,55 +34,15 @@ LPIPS_SMALLEST = 32  # pixels: smaller pictures leave AlexNet an empty feature m
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class Extractor:
-    """A feature space: pictures (B, C, H, W) in [-1, 1] -> features (B, F), float32 on the CPU.
-
-    Every picture is first rounded to the 256 levels that a saved one has, so that originals, which come from files,
-    and reconstructions are treated alike; grey ones are repeated into three channels. It computes in float32 even
-    under autocast: bf16 is twice as fast on some CPUs, but moves small Frechet distances by 2 %.
-    `distance_name`, `kernel_name` and `sliced_name` are the names of distances in this space.
-    """
-
-    name: str
-    distance_name: str
-    kernel_name: str
-    sliced_name: str
-    num_features: int
-    weights_sha256: str
-    preparation: str
-    network: Callable[[Tensor], Tensor]  # uint8 (B, 3, H, W) -> (B, F)
-    device: torch.device
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, F). Raises `ValueError` for pixels that are not finite or neither grey nor RGB."""
-        if not x.isfinite().all():
-            raise ValueError("the pictures are not finite; look for NaN in the network that drew them")
-        parts = to_uint8(as_rgb(x)).split(batch_size(self.device))
-        with torch.autocast(self.device.type, enabled=False):
-            return torch.cat([self.network(pixels.to(self.device)).float().cpu() for pixels in parts])
-
-    def protocol(self) -> dict[str, Any]:
-        """What makes a distance in this space comparable with another one."""
-        return {
-            "network": self.name,
-            "distance": self.distance_name,
-            "num_features": self.num_features,
-            "weights_sha256": self.weights_sha256,
-            "preparation": self.preparation,
-        }
-
-
 @lru_cache
 def load_extractor(name: str, weights: Path | None = None, device: str | torch.device = "cpu") -> Extractor:
-    """The feature space `name`, "efficientnet-lite0" or "inception", with its weights from the file `weights` if given.
+    """The feature space `name`, one of `FEATURES`, with its weights from the file `weights` if given.
 
-    Without that file, the weights of EfficientNet come with its package, and those of Inception from the folder where
-    torch keeps downloads or, once, from the internet. Raises `ValueError` for an unknown name, a package that is not
-    installed, and weights that are not there or do not fit.
+    Without that file, the weights of EfficientNet and of DINOv2 come with packages, and those of Inception from the
+    folder where torch keeps downloads or, once, from the internet. Raises `ValueError` for an unknown name, a package
+    that is not installed, and weights that are not there or do not fit.
     """
-    loaders = {"efficientnet-lite0": efficientnet_lite0, "inception": inception}
+    loaders = {"efficientnet-lite0": efficientnet_lite0, "inception": inception, "dinov2": dinov2}
     if name not in loaders:
         raise ValueError(f"unknown features {name!r}; choose one of {', '.join(FEATURES)}")
     return loaders[name](weights, torch.device(device))
@@ -138,11 +96,6 @@ def made_fast(model: Any) -> Any:
         if isinstance(module, nn.ReLU6):
             module.inplace = True
     return model
-
-
-def batch_size(device: torch.device) -> int:
-    """Pictures at a time: on a CPU the few whose activations its cache holds, 1.3 times as fast as 32."""
-    return 8 if device.type == "cpu" else 64
 
 
 def inception(weights: Path | None, device: torch.device) -> Extractor:
@@ -245,32 +198,6 @@ def lpips_network(net: str, path: Path) -> nn.Module:
     return model
 
 
-def as_rgb(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 3, H, W): grey is repeated. Raises `ValueError` unless C is 1 or 3."""
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"pictures of shape {tuple(x.shape)}; these networks take (B, 1, H, W) or (B, 3, H, W)")
-    return x.expand(-1, 3, -1, -1)
-
-
 def downloads() -> Path:
     """Where torch keeps the weights it downloads."""
     return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file by name; reading it cannot run code. Raises `ValueError` if there are none."""
-    if not path.is_file():
-        raise ValueError(f"no weights in {path}; leave out --weights to take those of the package")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} holds no weights that torch can read") from error
-
-
-@contextmanager
-def one_line_if_unfit(path: Path) -> Iterator[None]:
-    """Turn what torch says about weights of another network, a line for each, into one `ValueError`."""
-    try:
-        yield
-    except (RuntimeError, KeyError, TypeError) as error:
-        raise ValueError(f"the weights in {path} are those of another network") from error

@@ -20,7 +20,8 @@ from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels
 from vaekit.data.loader import HeldOut, evenly
 from vaekit.measures.copying import TRAIN_COMPARED, judged, nearest, small_of
-from vaekit.measures.features import LPIPS_SMALLEST, Extractor, load_lpips
+from vaekit.measures.extractor import Extractor
+from vaekit.measures.features import LPIPS_SMALLEST, load_lpips
 from vaekit.measures.pictures import l1, ms_ssim, ms_ssim_scales, psnr, ssim
 from vaekit.measures.probes import usefulness
 from vaekit.measures.quick import BATCH, reconstruct

@@ -47,11 +47,8 @@ def linear_probe(train_means: Array, train_labels: Labels, test_means: Array, te
     class or the test part one that the train part lacks.
     """
     task = task_of(train_means, train_labels, test_means, test_labels)
-    center = task.train.mean(0)
-    spread = np.where(np.ptp(task.train, 0) > 0, task.train.std(0), 1)  # an entry that never varies is only centred
-    train, test = (task.train - center) / spread, (task.test - center) / spread
-    c = choose_c(train, task.train_classes)
-    return task.scores(fit_logistic(train, task.train_classes, c).predict_proba(test)) | {"c": c}
+    probabilities, c = probabilities_of(task)
+    return task.scores(probabilities) | {"c": c}
 
 
 def knn_probe(train_means: Array, train_labels: Labels, test_means: Array, test_labels: Labels) -> Scores:
@@ -180,6 +177,15 @@ class Task:
             scores["auroc"], scores["auroc_se"] = area_under_roc(truth, belief)
             scores["average_precision"] = float(average_precision_score(truth, belief))
         return scores
+
+
+def probabilities_of(task: Task) -> tuple[np.ndarray, float]:
+    """What the linear probe gives to each class of the M pictures that are scored, (M, K), and the C that it chose."""
+    center = task.train.mean(0)
+    spread = np.where(np.ptp(task.train, 0) > 0, task.train.std(0), 1)  # an entry that never varies is only centred
+    train, test = (task.train - center) / spread, (task.test - center) / spread
+    c = choose_c(train, task.train_classes)
+    return fit_logistic(train, task.train_classes, c).predict_proba(test), c
 
 
 def task_of(train_means: Array, train_labels: Labels, test_means: Array, test_labels: Labels) -> Task:

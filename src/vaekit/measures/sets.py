@@ -20,7 +20,7 @@ from vaekit.measures.distances import (
     sliced_feature_distance,
     sliced_wasserstein,
 )
-from vaekit.measures.features import Extractor
+from vaekit.measures.extractor import Extractor
 from vaekit.measures.pictures import laplacian_energy, power_spectrum, spectrum_db
 
 SLICED_PICTURES = 512  # kept as pixels for the sliced Wasserstein distance, whose sorting takes time

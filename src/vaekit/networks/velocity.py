@@ -1,4 +1,4 @@
-"""The velocity of a flow of latents: a small transformer over the positions of their grid, moved by time and class.
+"""The velocity of a flow of latents: a small transformer over the positions of their grid, moved by time and label.
 
 As in Peebles & Xie, "Scalable diffusion models with transformers" (2023): each block is scaled, shifted and gated by
 what it is told (adaLN-zero), and starts as the identity. Letters: N latents of d entries, at P positions; width W.
@@ -21,12 +21,12 @@ class Velocity(nn.Module):
     """v(u, t) of latents u (N, d) at times t (N,), of about 0 to 2: (N, d), zero before it is trained.
 
     With `positions` P above 1, u is a grid (d / P, P) flattened, as spatial heads give it, and attention joins its
-    positions; with 1, for dense heads, each block is a residual network over all entries. With `classes` above 0 it is
-    also told a class, a number below `classes`, or `classes` itself for none.
+    positions; with 1, for dense heads, each block is a residual network over all entries. With `conditions` above 0 it
+    is also told things about each picture, (N, F) whole numbers below `conditions`: the sum of their embeddings.
     """
 
     def __init__(
-        self, latent_dim: int, *, positions: int = 1, width: int = 128, depth: int = 4, classes: int = 0
+        self, latent_dim: int, *, positions: int = 1, width: int = 128, depth: int = 4, conditions: int = 0
     ) -> None:
         super().__init__()
         self.positions = positions
@@ -34,16 +34,16 @@ class Velocity(nn.Module):
         self.embed = nn.Linear(entries, width)
         self.place = nn.Parameter(0.02 * torch.randn(positions, width))
         self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
-        self.label = nn.Embedding(classes + 1, width) if classes else None
+        self.label = nn.Embedding(conditions, width) if conditions else None
         self.blocks = nn.ModuleList(Block(width, attends=positions > 1) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = zero_linear(width, 2 * width)
         self.out = zero_linear(width, entries)
 
-    def forward(self, u: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, u: Tensor, t: Tensor, about: Tensor | None = None) -> Tensor:
         told = self.time(waves(t))
-        if self.label is not None and label is not None:
-            told = told + self.label(label)
+        if self.label is not None and about is not None:
+            told = told + self.label(about).sum(1)
         told = nn.functional.silu(told)[:, None]  # (N, 1, W)
         tokens = self.embed(u.unflatten(1, (-1, self.positions)).transpose(1, 2)) + self.place  # (N, P, W)
         for block in self.blocks:

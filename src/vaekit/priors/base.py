@@ -46,8 +46,9 @@ class Latents:
     """The posteriors of N training pictures, to which a prior is fitted: `mean` and `std` (N, d).
 
     `positions`: the places P of the grid that the entries belong to, (d / P, P) flattened; 1 where all see all.
-    `labels` (N,) are places in `classes`, where the pictures have any. With `views` above 1 the rows are that many
-    times the same pictures in the same order, as they are and then mirrored.
+    `labels`, where the pictures have any, are places (N,) in `classes`, or which of K `attributes` they have, 0 or 1,
+    (N, K). With `views` above 1 the rows are that many times the same pictures in the same order, as they are and then
+    mirrored.
     """
 
     mean: Tensor
@@ -55,6 +56,7 @@ class Latents:
     positions: int = 1
     views: int = 1
     classes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
     labels: Tensor | None = None
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import NO_METADATA, log_standard_normal, read_prior
+from vaekit.priors.conditions import Attributes, Classes, Conditions
 from vaekit.priors.gaussian import TENSORS, GaussianPrior
 from vaekit.system.files import write_tensors
 
@@ -34,8 +35,9 @@ QUARTER = math.pi / 2  # the angle of the latents; noise is at 0
 STEPS = 25  # of Heun's method from one to the other
 AT_ONCE = 256  # latents that are moved together
 PROBES = 16  # directions that the divergence is estimated in
+CLASSES, ATTRIBUTES = "classes", "attributes"  # in the file: what can be asked for
 NETWORK, SHARES = "network.", "shares"  # in the file: before the names of its weights, and of the classes' shares
-ABOUT = ("settings", "classes", "held_out_loss")  # what the file's metadata say
+ABOUT = ("settings", "held_out_loss")  # what the file's metadata say, beside the names of classes or attributes
 
 Field = Callable[[Tensor, Tensor], Tensor]  # dw/da of w (N, d) at angles (N,)
 
@@ -43,9 +45,8 @@ Field = Callable[[Tensor, Tensor], Tensor]  # dw/da of w (N, d) at angles (N,)
 class FlowPrior:
     """Latents as what the flow makes of N(0, I): dw/da = network(w, a), and z from w by the Gaussian.
 
-    `settings` are those that `Velocity` is built with. `classes` are the names of what it can be asked for, and
-    `shares` (K,) how frequent they are. `held_out_loss` is that of the network on pictures that it did not learn from,
-    where 1 is the Gaussian's.
+    `settings` are those that `Velocity` is built with, `conditions` what can be asked for. `held_out_loss` is that of
+    the network on pictures that it did not learn from, where 1 is the Gaussian's.
     """
 
     def __init__(
@@ -53,14 +54,13 @@ class FlowPrior:
         gaussian: GaussianPrior,
         network: Velocity,
         settings: Mapping[str, Any],
-        classes: tuple[str, ...],
-        shares: Tensor,
+        conditions: Conditions,
         held_out_loss: float,
     ) -> None:
         self.gaussian = gaussian
         self.network = network.eval().requires_grad_(False)
         self.settings = dict(settings)
-        self.classes, self.shares = classes, shares
+        self.conditions = conditions
         self.held_out_loss = held_out_loss
 
     @property
@@ -78,33 +78,33 @@ class FlowPrior:
         self.network.to(device)
         return self
 
-    def field(self, w: Tensor, a: Tensor, label: Tensor | None = None, guidance: float = 1.0) -> Tensor:
-        """dw/da (N, d) of w (N, d) at angles a (N,): of any class, or of the classes at the places `label` (N,).
+    def field(self, w: Tensor, a: Tensor, told: Tensor | None = None, guidance: float = 1.0) -> Tensor:
+        """dw/da (N, d) of w (N, d) at angles a (N,): of any picture, or of those of which is `told` (N, F).
 
-        With a `guidance` above 1, that of the class, away from that of any class (Ho & Salimans, 2022).
+        With a `guidance` above 1, that of those pictures, away from that of any (Ho & Salimans, 2022).
         """
         with torch.autocast(self.device.type, enabled=False):
-            if not self.classes:
+            if not self.conditions.num_rows:
                 return self.network(w, a)
-            any_class = torch.full((len(w),), len(self.classes), device=w.device)
-            if label is None:
-                return self.network(w, a, any_class)
-            of_class = self.network(w, a, label)
-            return of_class if guidance == 1 else torch.lerp(self.network(w, a, any_class), of_class, guidance)
+            unknown = self.conditions.unknown(len(w)).to(w.device)
+            if told is None:
+                return self.network(w, a, unknown)
+            of_those = self.network(w, a, told)
+            return of_those if guidance == 1 else torch.lerp(self.network(w, a, unknown), of_those, guidance)
 
-    def labels(self, label: str | None, num_images: int, generator: torch.Generator | None) -> Tensor | None:
-        """The places (N,) of the classes to draw: of one, or as frequent as in training; None where there are none.
+    def told(
+        self, label: str | Sequence[str] | None, num_images: int, generator: torch.Generator | None
+    ) -> Tensor | None:
+        """What is told of new pictures, (num_images, F): what is asked for, else as in training; None without labels.
 
-        Raises `ValueError` for a class that the prior does not know.
+        Raises `ValueError` for a label that the prior does not know.
         """
-        if label is not None and label not in self.classes:
-            known = f"it knows {', '.join(self.classes[:20])}" if self.classes else "it was fitted without labels"
-            raise ValueError(f"no label {label!r} in this prior; {known}")
-        if label is not None:
-            return torch.full((num_images,), self.classes.index(label))
-        if not self.classes:
-            return None
-        return torch.multinomial(self.shares, num_images, replacement=True, generator=generator)
+        names = [label] if isinstance(label, str) else list(label or ())
+        if names and not self.conditions.num_rows:
+            raise ValueError(f"no label {names[0]!r} in this prior; it was fitted without labels")
+        if names:
+            return self.conditions.asked(names, num_images)
+        return self.conditions.drawn(num_images, generator) if self.conditions.num_rows else None
 
     @torch.no_grad()
     def sample(
@@ -113,25 +113,26 @@ class FlowPrior:
         generator: torch.Generator | None = None,
         *,
         temperature: float = 1.0,
-        label: str | None = None,
+        label: str | Sequence[str] | None = None,
         guidance: float = 1.0,
         steps: int = STEPS,
     ) -> Tensor:
-        """Draw z (num_images, d) on the CPU: of one of the `classes`, or of all, as frequent as they are.
+        """Draw z (num_images, d) on the CPU: of pictures with a `label`, or of all, as frequent as they are.
 
-        Raises `ValueError` for a class that the prior does not know, and a `guidance` that is negative.
+        A label is a class, or attributes: "smiling", "glasses=0", or several of them. Raises `ValueError` for one that
+        the prior does not know, and a `guidance` that is negative.
         """
         if not 0 <= guidance < math.inf:
-            raise ValueError(f"guidance {guidance:g}; 1 is the class as it is, 2 more of it, 0 any class")
-        if guidance != 1 and not self.classes:
-            raise ValueError(f"guidance {guidance:g} needs classes, and this prior was fitted without labels")
+            raise ValueError(f"guidance {guidance:g}; 1 is the label as it is, 2 more of it, 0 any picture")
+        if guidance != 1 and not self.conditions.num_rows:
+            raise ValueError(f"guidance {guidance:g} needs labels, and this prior was fitted without")
         noise = temperature * torch.randn(num_images, self.latent_dim, generator=generator)
-        labels = self.labels(label, num_images, generator)
-        return self.gaussian.colour(self.moved(noise, 0, QUARTER, steps, labels, guidance))
+        told = self.told(label, num_images, generator)
+        return self.gaussian.colour(self.moved(noise, 0, QUARTER, steps, told, guidance))
 
     @torch.no_grad()
     def noise_of(self, z: Tensor, steps: int = STEPS) -> Tensor:
-        """The noise (N, d) that the flow makes z (N, d) of: the way back, of any class."""
+        """The noise (N, d) that the flow makes z (N, d) of: the way back, of any picture."""
         return self.moved(self.gaussian.whiten(z), QUARTER, 0, steps)
 
     @torch.no_grad()
@@ -140,24 +141,24 @@ class FlowPrior:
         return self.gaussian.colour(self.moved(noise, 0, QUARTER, steps))
 
     def moved(
-        self, w: Tensor, start: float, stop: float, steps: int, labels: Tensor | None = None, guidance: float = 1.0
+        self, w: Tensor, start: float, stop: float, steps: int, told: Tensor | None = None, guidance: float = 1.0
     ) -> Tensor:
         """w (N, d) moved from one angle to another by Heun's method; on the CPU."""
         angles = torch.linspace(start, stop, steps + 1, device=self.device)
         parts = []
         for chosen in torch.arange(len(w)).split(AT_ONCE):
             part = w[chosen].to(self.device)
-            label = None if labels is None else labels[chosen].to(self.device)
+            known = None if told is None else told[chosen].to(self.device)
             for here, there in pairwise(angles.unbind()):
                 h, (start_at, stop_at) = there - here, (angle.expand(len(part)) for angle in (here, there))
-                slope = self.field(part, start_at, label, guidance)
-                slope_there = self.field(part + h * slope, stop_at, label, guidance)
+                slope = self.field(part, start_at, known, guidance)
+                slope_there = self.field(part + h * slope, stop_at, known, guidance)
                 part = part + h / 2 * (slope + slope_there)
             parts.append(part.cpu())
         return torch.cat(parts)
 
     def log_prob(self, z: Tensor, probes: int | None = PROBES, steps: int = STEPS, seed: int = 0) -> Tensor:
-        """log p(z) of z (N, d): (N,), nats, on the CPU; where there are classes, of their mixture, at their cost each.
+        """log p(z) of z (N, d): (N,), nats, on the CPU; where there are classes, of their mixture, at the cost of each.
 
         By the change of variables along the flow: log p = log N(w at 0) - (integral of the divergence of dw/da) + that
         of whitening. The divergence is estimated in `probes` random directions (Hutchinson), drawn from `seed`; with
@@ -165,18 +166,18 @@ class FlowPrior:
         """
         directions = probe_directions(self.latent_dim, probes, seed).to(self.device)
         u = self.gaussian.whiten(z)
-        if not self.classes:
+        if not self.conditions.num_rows:
             return self.log_prob_of(u, None, directions, steps)
-        present = self.shares.nonzero().flatten().tolist()
-        by_class = [self.log_prob_of(u, place, directions, steps) + self.shares[place].log() for place in present]
-        return torch.logsumexp(torch.stack(by_class), 0)
+        parts = self.conditions.parts()
+        densities = [self.log_prob_of(u, told, directions, steps) + math.log(share) for told, share in parts]
+        return torch.logsumexp(torch.stack(densities), 0)
 
-    def log_prob_of(self, u: Tensor, place: int | None, directions: Tensor, steps: int) -> Tensor:
-        """log p(z) of whitened latents u (N, d), of the class at a place or, with None, of any: (N,)."""
+    def log_prob_of(self, u: Tensor, told: Tensor | None, directions: Tensor, steps: int) -> Tensor:
+        """log p(z) of whitened latents u (N, d): (N,), of pictures of which is `told` (F,)."""
         parts = []
         for w in (part.to(self.device) for part in u.split(AT_ONCE)):
-            label = None if place is None else torch.full((len(w),), place, device=w.device)
-            field = partial(self.field, label=label)
+            known = None if told is None else told.to(w.device).expand(len(w), -1)
+            field = partial(self.field, told=known)
             grown = torch.zeros(len(w), device=w.device)
             angles = torch.linspace(QUARTER, 0, steps + 1, device=w.device)
             for here, there in pairwise(angles.unbind()):
@@ -191,25 +192,35 @@ class FlowPrior:
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
         """Write Gaussian, weights and settings as safetensors, with metadata; a reader sees the old file or the new."""
         weights = {NETWORK + name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
-        tensors = self.gaussian.tensors() | {SHARES: self.shares} | weights
+        shares = self.conditions.shares if isinstance(self.conditions, Classes) else torch.ones(0)
+        tensors = self.gaussian.tensors() | {SHARES: shares} | weights
         about = {name: json.dumps(getattr(self, name)) for name in ABOUT}
+        about[ATTRIBUTES if isinstance(self.conditions, Attributes) else CLASSES] = json.dumps(self.conditions.names)
         write_tensors(tensors, Path(path), {"prior": NAME} | about | dict(metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> FlowPrior:
         """Read what `save` wrote. Raises `ValueError` if the file is missing, damaged or something else."""
         tensors, metadata = read_prior(path)
-        if metadata.get("prior") != NAME or not tensors.keys() >= {*TENSORS, SHARES} or not metadata.keys() >= {*ABOUT}:
+        if metadata.get("prior") != NAME or not tensors.keys() >= {*TENSORS, SHARES} or not names_in(metadata):
             raise ValueError(f"{path} holds no flow; fit the prior again")
         gaussian = GaussianPrior(*(tensors.pop(name) for name in TENSORS)).checked(path)
         shares = tensors.pop(SHARES)
-        settings, classes, held_out_loss = (json.loads(metadata[name]) for name in ABOUT)
+        settings, held_out_loss = (json.loads(metadata[name]) for name in ABOUT)
+        names = tuple(json.loads(metadata[names_in(metadata)]))
+        conditions = Attributes(names) if ATTRIBUTES in metadata else Classes(names, shares)
         try:
-            network = Velocity(gaussian.latent_dim, **settings, classes=len(classes))
+            network = Velocity(gaussian.latent_dim, **settings, conditions=conditions.num_rows)
             network.load_state_dict({name.removeprefix(NETWORK): tensor for name, tensor in tensors.items()})
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
-        return cls(gaussian, network, settings, tuple(classes), shares, held_out_loss)
+        return cls(gaussian, network, settings, conditions, held_out_loss)
+
+
+def names_in(metadata: Mapping[str, str]) -> str:
+    """Under what a file keeps the names that can be asked for; empty if it is no flow's."""
+    kinds = [kind for kind in (ATTRIBUTES, CLASSES) if kind in metadata]
+    return kinds[0] if kinds and metadata.keys() >= {*ABOUT} else ""
 
 
 def on_arc(u: Tensor, eps: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from vaekit.networks.average import update_ema
 from vaekit.networks.muon import Muon
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import Latents
+from vaekit.priors.conditions import Conditions, conditions_of
 from vaekit.priors.flow import FlowPrior, on_arc
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
 from vaekit.system.devices import own_generators
@@ -35,7 +36,6 @@ HELD_OUT_MOST = 512
 HELD_OUT_BATCHES = 8  # drawn of them
 HELD_OUT_KEY = 2**31  # of their seeds: no step has this number
 LOOKS = 10  # times over the fit that the held-out loss is taken
-NO_LABEL = 0.1  # share of the draws whose label is hidden: the flow of any class, which guidance needs
 FEWEST = 20  # pictures that a network is trained on; with fewer the flow stays the Gaussian
 
 
@@ -98,25 +98,19 @@ def fit_flow(
     """
     settings = {"positions": latents.positions, "width": width, "depth": depth}
     gaussian = fit_gaussian(latents)
+    conditions = conditions_of(latents)
     with own_generators():
         torch.manual_seed(seed)
-        network = Velocity(latents.mean.shape[1], **settings, classes=len(latents.classes)).to(device)
+        network = Velocity(latents.mean.shape[1], **settings, conditions=conditions.num_rows).to(device)
     optimizer = Muon(network.parameters(), LR, BETAS, EPSILON, WEIGHT_DECAY, momentum=MOMENTUM, fused=False)
     fit = FlowFit(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
     begin(fit)
     train, test = held_out(latents, seed)
     if len(test):
-        draws = Draws(latents, gaussian, seed, device)
+        draws = Draws(latents, gaussian, conditions, seed, device)
         with torch.autocast(torch.device(device).type, enabled=False):
             run_fit(fit, length or Length(10 * len(train)), draws, train, test, watch)
-    return FlowPrior(gaussian, fit.best, settings, latents.classes, shares_of(latents), fit.counters["best_loss"])
-
-
-def shares_of(latents: Latents) -> Tensor:
-    """The share of each class among the latents."""
-    if latents.labels is None:
-        return torch.ones(0)
-    return torch.bincount(latents.labels, minlength=len(latents.classes)) / len(latents.labels)
+    return FlowPrior(gaussian, fit.best, settings, conditions, fit.counters["best_loss"])
 
 
 def held_out(latents: Latents, seed: int) -> tuple[Tensor, Tensor]:
@@ -134,19 +128,32 @@ def held_out(latents: Latents, seed: int) -> tuple[Tensor, Tensor]:
 
 
 class Batch(NamedTuple):
-    """What a loss is taken of: w (B, d) at angles a (B,), where dw/da is `slope` (B, d), and labels (B,) or None."""
+    """What a loss is taken of: w (B, d) at angles a (B,), where dw/da is `slope` (B, d), and what is `told` (B, F)."""
 
     w: Tensor
     a: Tensor
     slope: Tensor
-    label: Tensor | None
+    told: Tensor | None
 
 
 class Draws:
     """Draws of the latents, whitened, with noise and angles of their own: functions of a seed."""
 
-    def __init__(self, latents: Latents, gaussian: GaussianPrior, seed: int, device: torch.device | str) -> None:
-        self.latents, self.gaussian, self.seed, self.device = latents, gaussian, seed, device
+    def __init__(
+        self,
+        latents: Latents,
+        gaussian: GaussianPrior,
+        conditions: Conditions,
+        seed: int,
+        device: torch.device | str,
+    ) -> None:
+        self.latents, self.gaussian, self.conditions, self.seed, self.device = (
+            latents,
+            gaussian,
+            conditions,
+            seed,
+            device,
+        )
 
     def batch(self, of: Tensor, size: int, *key: int, rank: int = 0, world: int = 1) -> Batch:
         """This rank's share of `size` draws of the latents at the places `of`, by (seed, *key)."""
@@ -155,14 +162,14 @@ class Draws:
         chosen = of[torch.randint(len(of), (size,), generator=generator)]
         eps, noise = torch.randn(2, size, self.latents.mean.shape[1], generator=generator)
         a = torch.randn(size, generator=generator).exp().atan()  # logit-normal in the time of straight paths
-        hidden = torch.rand(size, generator=generator) < NO_LABEL
-        chosen, eps, noise, a, hidden = (tensor.tensor_split(world)[rank] for tensor in (chosen, eps, noise, a, hidden))
+        told = None
+        if self.latents.labels is not None:
+            told = self.conditions.hidden(self.conditions.told(self.latents.labels[chosen]), generator)
+            told = told.tensor_split(world)[rank].to(self.device)
+        chosen, eps, noise, a = (tensor.tensor_split(world)[rank] for tensor in (chosen, eps, noise, a))
         u = self.gaussian.whiten(self.latents.mean[chosen] + self.latents.std[chosen] * eps)
         w, slope = on_arc(u, noise, a)
-        label = None
-        if self.latents.labels is not None:
-            label = self.latents.labels[chosen].masked_fill(hidden, len(self.latents.classes)).to(self.device)
-        return Batch(w.to(self.device), a.to(self.device), slope.to(self.device), label)
+        return Batch(w.to(self.device), a.to(self.device), slope.to(self.device), told)
 
 
 def run_fit(
@@ -211,4 +218,4 @@ def look(fit: FlowFit, judged_by: Sequence[Batch]) -> None:
 
 def squared_error(network: Velocity, batch: Batch) -> Tensor:
     """Squared distance of the network's dw/da from that of each draw, the mean over the entries: (B,)."""
-    return (network(batch.w, batch.a, batch.label) - batch.slope).square().mean(1)
+    return (network(batch.w, batch.a, batch.told) - batch.slope).square().mean(1)

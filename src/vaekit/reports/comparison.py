@@ -24,7 +24,9 @@ from vaekit.reports.mosaic import Pixels, save_png
 from vaekit.reports.tables import ABSENT, GENERATIONS, MEASURES, Table, caveats, number
 from vaekit.system.files import json_text, write_text
 
-FD, KD, SD = ("fd_effnet", "fid"), ("kd_effnet", "kid"), ("sd_effnet", "mind")
+FD = ("fd_effnet", "fid", "fd_dinov2_s")
+KD = ("kd_effnet", "kid", "kd_dinov2_s")
+SD = ("sd_effnet", "mind", "sd_dinov2_s")
 RECONSTRUCTION = ("l1", "psnr", "ssim", "ms_ssim", "lpips", "laplacian_ratio", "spectrum_db", *FD, *KD)
 GENERATION = (*FD, *KD, *SD, "precision", "recall", "density", "coverage", "sliced_wasserstein", "copied_pixels")
 LATENTS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vaekit.reports.tables import ABSENT, GENERATIONS, Table, by_measure, caveats
@@ -21,7 +21,8 @@ class Evaluation(dict[str, Any]):
     `protocol`: what gave these numbers. `reconstruction`: measures by name, from `sampled` z and from the `mean`.
     `generation`: the same by prior, and of `train` pictures, which says how near pictures of the same kind come.
     `latents`: see `diagnostics.diagnose`. `usefulness`: probes and anomaly score, None without labels. `spectra`: power
-    spectra by set of pictures. `warnings`; `not_measured`: the reasons by name. `measuring_sec`.
+    spectra by set of pictures. `warnings`; `not_measured`: the reasons by name. `measuring_sec`. `by_label`: see
+    `measure_by_label`, empty without labels.
     """
 
     protocol: dict[str, Any]
@@ -33,6 +34,7 @@ class Evaluation(dict[str, Any]):
     warnings: list[str]
     not_measured: dict[str, str]
     measuring_sec: float
+    by_label: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.update(vars(self))
@@ -99,8 +101,19 @@ def evaluation_tables(result: Evaluation) -> list[Table]:
     reconstruction = {RECONSTRUCTION_HEADINGS[kind]: values for kind, values in result.reconstruction.items()}
     generation = {GENERATIONS[kind]: values for kind, values in result.generation.items()}
     useful = [usefulness_table(result.usefulness)] if result.usefulness else []
+    useful += [by_label_table(result.by_label)] if result.by_label else []
     title = f"Reconstruction of {result['protocol']['pictures']['num_images']:,} pictures"
     return [by_measure(title, reconstruction), by_measure("Generation, as many", generation), *useful]
+
+
+def by_label_table(found: Mapping[str, Mapping[str, float]]) -> Table:
+    """The accuracy of the probe on test pictures and on new ones, a line for the classes or for each attribute."""
+    rows = [
+        [name, f"{v['test']:.3f}", f"{v['drawn']:.3f} ± {v['drawn_se']:.3f}", f"{v['majority']:.3f}"]
+        for name, v in found.items()
+    ]
+    columns = ("accuracy", "test pictures", "new pictures by label", "most frequent class")
+    return Table("Labels of new pictures (linear probe of the means, learned from train pictures)", columns, rows)
 
 
 def usefulness_table(scores: Mapping[str, Any]) -> Table:

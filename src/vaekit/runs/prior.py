@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vaekit.config.settings import Config
+from vaekit.data.attributes import find_attributes
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import find_labels
 from vaekit.data.loader import Batches, evenly
@@ -71,28 +72,23 @@ def latents_of(
     """The latents of the pictures at `indices`, at even distances if those are more than `most`; ranks share the work.
 
     Where the run mirrors pictures, so are these, for a second view of each. Their labels are those of class folders or
-    of a labels.csv, if there are any; `say` hears why not.
+    of a labels.csv, if there are any, classes or attributes; `say` hears why not.
     """
     views = 2 if config.flip else 1
     most = min(most, MOST_NUMBERS // vae.latent_dim)
     chosen = indices[evenly(len(indices), max(2, most // views))]
     batches = Batches(prepared.images, chosen, ENCODED_AT_ONCE)
     posterior = gathered([encoded(vae, batches, mirrored) for mirrored in (False, True)[:views]])
-    classes, labels = object_from_rank_zero(labels_of(prepared, chosen, say))
-    repeated = None if labels is None else labels.repeat(views)
-    return latents_from(posterior, config, views, classes, repeated)
+    known = object_from_rank_zero(labels_of(prepared, chosen, say))
+    if "labels" in known:
+        known["labels"] = torch.cat([known["labels"]] * views)
+    return dataclasses.replace(latents_from(posterior, config, views), **known)
 
 
-def latents_from(
-    posterior: Posterior,
-    config: Config,
-    views: int = 1,
-    classes: tuple[str, ...] = (),
-    labels: Tensor | None = None,
-) -> Latents:
+def latents_from(posterior: Posterior, config: Config, views: int = 1) -> Latents:
     """A posterior (N, d) as what priors are fitted to."""
     positions = math.prod(config.grid) if config.network.heads == "spatial" else 1
-    return Latents(posterior.mean, posterior.std, positions, views, classes, labels)
+    return Latents(posterior.mean, posterior.std, positions, views)
 
 
 def encoded(vae: VAE, batches: Batches, mirrored: bool) -> Posterior:
@@ -109,18 +105,22 @@ def encoded(vae: VAE, batches: Batches, mirrored: bool) -> Posterior:
     return gathered(parts[i % world][i // world] for i in range(len(batches)))
 
 
-def labels_of(prepared: Prepared, chosen: np.ndarray, say: Say) -> tuple[tuple[str, ...], Tensor | None]:
-    """The classes of the pictures at `chosen`, and the place of each one's among them; none if there are no labels."""
+def labels_of(prepared: Prepared, chosen: np.ndarray, say: Say) -> dict[str, Any]:
+    """The labels of the pictures at `chosen`, and the names of their classes or attributes, as `Latents` has them."""
     try:
-        labels = find_labels(prepared.folder, prepared.names)
+        attributes = find_attributes(prepared.folder, prepared.names)
+        labels = find_labels(prepared.folder, prepared.names) if attributes is None else None
     except ValueError as error:  # a table about other things, or about some of the pictures
         say(f"the labels are not used: {error}")
-        return (), None
+        return {}
+    if attributes is not None:
+        say(f"{len(attributes.names)} attributes in {attributes.source}: {', '.join(attributes.names)}")
+        return {"attributes": attributes.names, "labels": torch.from_numpy(attributes.values[chosen])}
     if labels is None:
-        return (), None
+        return {}
     labels = labels.decided()
     present, places = np.unique(labels.indices[chosen], return_inverse=True)
-    return tuple(labels.classes[i] for i in present), torch.from_numpy(places)
+    return {"classes": tuple(labels.classes[i] for i in present), "labels": torch.from_numpy(places)}
 
 
 def length_of_fit(images_seen: float) -> tuple[int, int]:
