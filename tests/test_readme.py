@@ -32,8 +32,8 @@ def commands(page, program):
 def here(photos, tmp_path, monkeypatch):
     """A current folder that holds photos/."""
     shutil.copytree(photos, tmp_path / "photos")
-    lines = [f"{path.name},{'smiling' if i % 2 else 'neutral'}" for i, path in enumerate(sorted(photos.iterdir()))]
-    (tmp_path / "photos" / "labels.csv").write_text("\n".join(lines))
+    lines = [f"{path.name},{i % 2},{i // 2 % 2}" for i, path in enumerate(sorted(photos.iterdir()))]
+    (tmp_path / "photos" / "labels.csv").write_text("\n".join(["file,smiling,glasses", *lines]))
     monkeypatch.chdir(tmp_path)
 
 
