@@ -79,14 +79,16 @@ class Prepare:
     """Side of the square pictures in pixels, or height and width, as given to train."""
     channels: int = 3
     """3: colour, 1: grey, as given to train."""
+    colour_profiles: bool = True
+    """Bring colours to sRGB, as given to train."""
 
     def run(self) -> None:
-        from vaekit.commands.prepare import prepare_pictures
+        from vaekit.commands.prepare import about_files, about_skipped, prepare_pictures
 
         height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
-        prepared = prepare_pictures(self.pictures, height, width, self.channels)
-        for name, reason in prepared.skipped:
-            progress(f"skipped {name}: {reason}")
+        prepared = prepare_pictures(self.pictures, height, width, self.channels, self.colour_profiles)
+        for line in (*about_skipped(prepared), *about_files(prepared)):
+            progress(line)
         print(f"{len(prepared):,} pictures at {height}x{width} are in {prepared.path}")  # noqa: T201
 
 

@@ -192,6 +192,6 @@ def test_the_solar_cells_of_the_demo_have_821_that_are_rather_defective():
     if importlib.util.find_spec("elpv_dataset") is None:  # found, not imported: see tests/data/test_sources.py
         pytest.skip("elpv-dataset is not installed")
     folder = resolve_source("elpv")
-    labels = find_labels(folder, [path.name for path in find_pictures(folder)])
+    labels = find_labels(folder, [path.name for path in find_pictures(folder).pictures])
     assert list(labels.counts.values()) == [1508, 295, 106, 715]
     assert labels.decided().counts == {"below 0.5": 1803, "0.5 or more": 821}

@@ -41,19 +41,19 @@ def test_pictures_are_found_at_every_depth_in_the_order_of_their_relative_paths(
     names = ["b.png", "a/z.JPG", "a/b/c.webp", "a-b.gif", "B.tiff", "a/y.jpeg", "c.Bmp", "d.tif"]
     for name in names:
         touch(tmp_path / name)
-    assert [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)] == sorted(names)
+    assert [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path).pictures] == sorted(names)
 
 
 def test_other_and_hidden_files_and_folders_are_left_out(tmp_path):
     for name in ["a.txt", "b", ".c.png", ".hidden/d.png", "folder.png/e.txt"]:
         touch(tmp_path / name)
     kept = touch(tmp_path / "kept.png")
-    assert find_pictures(tmp_path) == [kept]
+    assert find_pictures(tmp_path).pictures == [kept]
 
 
 def test_a_hidden_folder_is_read_when_it_is_the_one_asked_for(tmp_path):
     kept = touch(tmp_path / ".data" / "kept.png")
-    assert find_pictures(tmp_path / ".data") == [kept]
+    assert find_pictures(tmp_path / ".data").pictures == [kept]
 
 
 def test_links_are_followed_loops_end_and_dangling_links_are_left_out(tmp_path):
@@ -64,7 +64,7 @@ def test_links_are_followed_loops_end_and_dangling_links_are_left_out(tmp_path):
     (folder / "loop").symlink_to(folder)
     (folder / "dangling.png").symlink_to(tmp_path / "nowhere.png")
     (folder / "link.png").symlink_to(tmp_path / "elsewhere" / "a.png")
-    assert find_pictures(folder) == [folder / "link.png", folder / "linked" / "a.png"]
+    assert find_pictures(folder).pictures == [folder / "link.png", folder / "linked" / "a.png"]
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):

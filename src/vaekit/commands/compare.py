@@ -14,7 +14,6 @@ from vaekit.config.measuring import Features, Measuring
 from vaekit.config.presets import folder_name, model_config
 from vaekit.config.settings import Config
 from vaekit.config.variants import MODELS, PRIORS
-from vaekit.data.cache import prepare
 from vaekit.data.labels import find_labels
 from vaekit.data.loader import HeldOut
 from vaekit.data.sources.folder import resolve_source
@@ -32,6 +31,7 @@ from vaekit.runs.folder import (
     held_out_of,
     is_run,
     mark_as_output,
+    prepared_for,
 )
 from vaekit.runs.log import read_records
 from vaekit.runs.prior import prior_of
@@ -120,7 +120,7 @@ def check_measurable(config: Config, images: str | Path, plan: Sequence[Planned]
     """Raise `ValueError` for what would stop the comparison after its training: features, labels, other pictures."""
     if measuring.features != "none":
         load_extractor(measuring.features, measuring.weights, available("auto"))
-    pictures = prepare(resolve_source(str(images)), *config.image_size, config.channels)
+    pictures = prepared_for(config, str(images))
     check_normal(find_labels(pictures.folder, pictures.names, measuring.labels), measuring.normal)
     for one in plan:
         if (one.run / PICTURES_FILE).is_file():

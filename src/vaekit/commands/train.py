@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from vaekit.commands.prepare import about_files
 from vaekit.config.settings import Config, deciding
 from vaekit.data.cache import Prepared, open_entry, prepare
 from vaekit.data.loader import HeldOut, Stream, split
@@ -78,7 +80,14 @@ def train(
 def train_on(fabric: Fabric, config: Config, run: Path, folder: Path, start: Start, choose: Callable[[], Start]) -> VAE:
     """Train on devices that are not launched yet; what `train` returns and raises. `choose` gives `start` again."""
     first = is_first_process()
-    look = partial(prepare, folder, *config.image_size, config.channels, progress=preparing(Console(stderr=True)))
+    look = partial(
+        prepare,
+        folder,
+        *config.image_size,
+        config.channels,
+        progress=preparing(Console(stderr=True)),
+        colour_profiles=config.colour_profiles,
+    )
     prepared = look() if is_first_of_machine() and "TORCHELASTIC_RUN_ID" not in os.environ else None
     if prepared is not None and first:
         check_pictures(start, run, prepared, config)  # before other processes are started
@@ -86,7 +95,7 @@ def train_on(fabric: Fabric, config: Config, run: Path, folder: Path, start: Sta
             return finished_model(run, first)
     launch(fabric)
     with claimed(run, first):
-        prepared = opened(from_first_of_machine(lambda: str((prepared or look()).path)))
+        prepared = opened(from_first_of_machine(lambda: place_of(prepared or look())))
         identity = f"{prepared.crc32:08x} {prepared.names_sha256[:8]}"
         check_alike(pictures=identity, settings=json.dumps(deciding(config)))
         if first:
@@ -164,12 +173,18 @@ def check_pictures(start: Start, run: Path, prepared: Prepared, config: Config) 
     split_pictures(prepared, config)
 
 
-def opened(entry: str) -> Prepared:
+def place_of(prepared: Prepared) -> str:
+    """What other processes of this machine need to open prepared pictures."""
+    return json.dumps([str(prepared.path), dict(prepared.passed_over)])
+
+
+def opened(place: str) -> Prepared:
     """The prepared pictures at a place in the cache of this machine."""
+    entry, passed_over = json.loads(place)
     prepared = open_entry(Path(entry))
     if prepared is None:
         raise ValueError(f"the prepared pictures in {entry} are gone; start again, which prepares them anew")
-    return prepared
+    return dataclasses.replace(prepared, passed_over=passed_over)
 
 
 def tell(console: Console, text: str) -> None:
@@ -221,7 +236,8 @@ def summary(fabric: Fabric, config: Config, state: TrainState, pictures: Trainin
     prepared = pictures.prepared
     skipped = f", {len(prepared.skipped)} unreadable (see pictures.json)" if prepared.skipped else ""
     own_share = fabric.world_size > 1 and fabric.device.type != "cuda" and has_batch_norm(config)
-    notes = ["BatchNorm: each process normalises its own share of the batch"] if own_share else []
+    notes = about_files(prepared)
+    notes += ["BatchNorm: each process normalises its own share of the batch"] if own_share else []
     if fabric.device.type == "cpu" and torch.get_num_threads() > 1 and spins():
         notes.append(SPINNING)
     note = "".join(f"\n{line}" for line in notes)

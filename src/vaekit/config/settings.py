@@ -77,6 +77,8 @@ class Config:
     """fp32 (tf32: coarser and faster, on CUDA), or mixed: auto is bf16 where the hardware has it."""
     split: float = field(default=0.8, metadata=fixed("test pictures would be some that it has trained on"))
     """Fraction of the pictures of each folder, in the order of names, to train on; the rest is the test set."""
+    colour_profiles: bool = field(default=True, metadata=fixed("its pictures would have other colours"))
+    """Bring pictures with a colour profile, or a gamma, to sRGB; off: take their numbers as they are."""
     flip: bool = True
     """Mirror half of the training pictures, anew each time they are shown."""
     log_every_steps: int = field(default=20, metadata=FREE)
@@ -196,6 +198,8 @@ class Config:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"not a vaekit config: {error}") from error
+        if isinstance(values, dict):
+            values.setdefault("colour_profiles", False)  # runs of before ignored them
         return from_dict(cls, values)
 
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vaekit.data.decoding import UnreadablePicture, read_picture
-from vaekit.system.files import replacing
+from vaekit.system.files import printable, replacing
 from vaekit.system.locks import held
 
 PIXELS_FILE, INDEX_FILE, DONE_FILE = "images.npy", "index.json", "done.json"
@@ -41,6 +41,7 @@ class Request:
     channels: int
     height: int
     width: int
+    colour_profiles: bool = True
 
     @property
     def image_bytes(self) -> int:
@@ -59,7 +60,7 @@ class Request:
 
     def decode(self, name: str) -> np.ndarray | UnreadablePicture:
         try:
-            return read_picture(self.folder / name, self.height, self.width, self.channels)
+            return read_picture(self.folder / name, self.height, self.width, self.channels, self.colour_profiles)
         except UnreadablePicture as error:
             return error
 
@@ -170,7 +171,7 @@ def write_pixels(built: Path, request: Request, workers: int, progress: Progress
         unreadable = {name for name, _ in done.skipped}
         names = [name for name in request.names if name not in unreadable]
         if not names:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in done.skipped[:3])
+            reasons = "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in done.skipped[:3])
             raise ValueError(f"none of the {done.files} pictures in {request.folder} can be read ({reasons})")
         file.seek(0)
         write_bytes(file, request.npy_header(len(names)), request)  # now that the skipped ones are known

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from vaekit.system.files import replacing
 from vaekit.system.processors import processors
 
 CHECKSUMS_FILE = "checksums.npy"
-FORMAT_VERSION = 2  # raise it when the same files give other pixels: entries are made anew, fingerprints stay
+AS_STORED = "-as-stored"  # entries of pictures whose colour profiles are ignored
+FORMAT_VERSION = 3  # raise it when the same files give other pixels: entries are made anew, fingerprints stay
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Prepared:
 
     `images` is uint8 (N, C, H, W), memory-mapped and read-only; `names` are the N paths relative to `folder`;
     `skipped` holds (name, reason) of the files that could not be decoded; `path` is the entry in the cache
-    and `crc32` the checksum of its pixels.
+    and `crc32` the checksum of its pixels. `passed_over`: how many other files were in the folder, by kind.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Prepared:
     images: np.memmap
     path: Path
     crc32: int
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,11 +84,13 @@ def prepare(
     cache_dir: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    colour_profiles: bool = True,
 ) -> Prepared:
     """Return the pictures below a folder as one array of pixels, decoded now or found in the cache.
 
     Height and width are in pixels, channels is 1 (grey) or 3 (RGB). The cache is `cache_dir`, else the folder
     that VAEKIT_CACHE names, else the user's cache folder; a file added, removed or changed makes a new entry.
+    Colours are brought to sRGB unless `colour_profiles` is off.
     `workers` threads decode (default: one a processor); `progress(done, total)` is called after every file.
 
     Raises ValueError for a folder without readable pictures or a size that makes no sense, OSError if the
@@ -98,9 +103,11 @@ def prepare(
     """
     check_request(height, width, channels, workers)
     folder = folder.resolve()
-    names = tuple(path.relative_to(folder).as_posix() for path in find_pictures(folder))
-    request = Request(folder, names, channels, height, width)
-    entry = (cache_dir or default_cache_dir()) / f"{request.fingerprint()}-{FORMAT_VERSION}"
+    found = find_pictures(folder)
+    names = tuple(path.relative_to(folder).as_posix() for path in found.pictures)
+    request = Request(folder, names, channels, height, width, colour_profiles)
+    kind = "" if colour_profiles else AS_STORED
+    entry = (cache_dir or default_cache_dir()) / f"{request.fingerprint()}-{FORMAT_VERSION}{kind}"
     prepared = open_entry(entry)
     if prepared is None:
         try:
@@ -115,7 +122,7 @@ def prepare(
                 prepared = open_entry(entry)
                 assert prepared is not None, entry
                 _ = prepared.checksums  # now that the pixels are in memory
-    return prepared
+    return replace(prepared, passed_over=found.passed_over)
 
 
 def default_cache_dir() -> Path:

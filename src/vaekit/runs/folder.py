@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class Pictures:
     skipped: list[tuple[str, str]]
     crc32: int | None = None  # of the pixels; runs of before have none
     names_sha256: str | None = None  # of the names, which decide what is trained on; runs of before have none
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # other files, by kind
 
     def matches(self, prepared: Prepared) -> bool:
         """Whether `prepared` holds these pictures, split alike: the same files, or their pixels by the same names."""
@@ -123,7 +124,8 @@ def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared
         write_text(config.to_json() + "\n", run / CONFIG_FILE)
     skipped = list(prepared.skipped)
     identity = (prepared.fingerprint, len(prepared), skipped, prepared.crc32, prepared.names_sha256)
-    write_json(asdict(Pictures(str(folder.resolve()), *identity)), run / PICTURES_FILE)
+    pictures = Pictures(str(folder.resolve()), *identity, passed_over=dict(prepared.passed_over))
+    write_json(asdict(pictures), run / PICTURES_FILE)
     if config is not None or not (run / TRAINED_ON_FILE).exists():
         with replacing(run / TRAINED_ON_FILE) as unfinished, unfinished.open("wb") as file:
             np.save(file, np.unique(prepared.checksums[trained]))
@@ -137,10 +139,7 @@ def held_out_of(
     `images` is their folder, None for the run's own. Of other pictures those that the run trained on are known one by
     one, and left out with a line. Raises `ValueError` if its own are gone or have changed, or none is left.
     """
-    if images is None:
-        prepared = own_pictures(run, config)
-    else:
-        prepared = prepare(resolve_source(str(images)), *config.image_size, config.channels)
+    prepared = own_pictures(run, config) if images is None else prepared_for(config, str(images))
     if (run / PICTURES_FILE).is_file() and read_pictures(run).matches(prepared):
         return prepared, split(prepared.names, config.split)[1]
     seen = np.isin(prepared.checksums, trained_checksums(run, prepared, say))
@@ -187,12 +186,18 @@ def trained_on(run: Path, config: Config, at_hand: Prepared | None = None) -> tu
     return at_hand, split(at_hand.names, config.split)[0]
 
 
+def prepared_for(config: Config, source: str) -> Prepared:
+    """The pictures of a source, as a model of these settings takes them."""
+    folder, profiles = resolve_source(source), config.colour_profiles
+    return prepare(folder, *config.image_size, config.channels, colour_profiles=profiles)
+
+
 def own_pictures(run: Path, config: Config) -> Prepared:
     """The pictures of a run. Raises `ValueError` if they are gone or have changed: its train part is then unknown."""
     pictures = read_pictures(run)
     if not Path(pictures.folder).is_dir():
         raise ValueError(f"the pictures of {run} are no longer in {pictures.folder}; name their folder")
-    prepared = prepare(resolve_source(pictures.folder), *config.image_size, config.channels)
+    prepared = prepared_for(config, pictures.folder)
     if not pictures.matches(prepared):
         raise changed(run, pictures.folder)
     return prepared

@@ -70,6 +70,11 @@ def json_text(value: Any, indent: int | None = None) -> str:
     return json.dumps(finite_or_none(value), indent=indent, allow_nan=False)
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: control characters, which names of files may hold, are escaped."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def finite_or_none(value: Any) -> Any:
     """The same value with None for every number that is not finite, at any depth."""
     if isinstance(value, float):

@@ -2,10 +2,16 @@
 
 import importlib.util
 import os
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from vaekit.data.formats import readable_formats
+from vaekit.data.magic import HEAD_BYTES, kind_of
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+NO_PICTURES_IN = ("@eaDir", "__MACOSX")  # folders of thumbnails and the like
 OUTPUT_MARK = ".vaekit"  # lies in the folders that vaekit writes
 ELPV = "elpv"  # 2,624 grey photographs of solar cells, from the package elpv-dataset
 
@@ -24,13 +30,21 @@ def resolve_source(name: str) -> Path:
     return Path(package.origin).parent / "data" / "images"
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Return every picture below a folder, in the order of the paths relative to it.
+@dataclass(frozen=True)
+class Found:
+    """The pictures below a folder, in the order of their relative paths, and how many other files of which kind."""
 
-    Hidden files and folders are left out, and folders below that vaekit wrote: a run among its own pictures must not
-    learn from its figures. Links to folders are followed, but each real folder is read once,
-    so a loop of links ends. Raises ValueError if the folder does not exist, is a file, cannot be read or
-    holds no picture.
+    pictures: list[Path]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+
+
+def find_pictures(folder: Path) -> Found:
+    """Every picture below a folder, and what else was there.
+
+    Files that are called like pictures are some; of others the first bytes decide. Hidden files and folders are left
+    out, and folders below that vaekit wrote: a run among its own pictures must not learn from its figures. Links to
+    folders are followed, but each real folder is read once, so a loop of links ends. Raises ValueError if the folder
+    does not exist, is a file, cannot be read or holds no picture.
     """
     if not folder.exists():
         raise ValueError(f"there is no folder {folder}; give the path of a folder of pictures")
@@ -38,7 +52,8 @@ def find_pictures(folder: Path) -> list[Path]:
         raise ValueError(f"{folder} is a file; give the folder that holds the pictures")
     if holds_results(folder):
         raise ValueError(f"{folder} holds results of vaekit, whose pictures are figures; give a folder of pictures")
-    pictures = []
+    pictures: list[Path] = []
+    others: Counter[str] = Counter()
     seen = set()
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         status = os.stat(parent)
@@ -49,12 +64,40 @@ def find_pictures(folder: Path) -> list[Path]:
         if Path(parent) != folder and is_output(files):
             folders.clear()
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        candidates = (Path(parent, name) for name in files if not name.startswith("."))
-        pictures += [path for path in candidates if path.suffix.lower() in SUFFIXES and path.is_file()]
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in NO_PICTURES_IN)
+        for path in (Path(parent, name) for name in files if not name.startswith(".")):
+            other = what_else(path)
+            if other is None:
+                pictures.append(path)
+            else:
+                others[other] += 1
     if not pictures:
-        raise ValueError(f"{folder} holds no picture; the files read are those ending in {', '.join(SUFFIXES)}")
-    return sorted(pictures, key=Path.as_posix)  # all below one folder: the order of the relative paths too
+        there = f": {kinds(others)}" if others else ""
+        raise ValueError(f"{folder} holds no picture{there}; the files read are {', '.join(SUFFIXES)} and their like")
+    pictures.sort(key=Path.as_posix)  # all below one folder: the order of the relative paths too
+    return Found(pictures, dict(others.most_common()))
+
+
+def what_else(path: Path) -> str | None:
+    """What kind of file this is, in a word or two, if it is no picture that can be read here."""
+    if not path.is_file():
+        return "broken links" if path.is_symlink() else "special files"
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return None
+    try:
+        with path.open("rb") as file:
+            kind = kind_of(file.read(HEAD_BYTES))
+    except OSError:
+        return "unreadable files"
+    if kind in readable_formats():
+        return None
+    return suffix or "files without a suffix"
+
+
+def kinds(others: Mapping[str, int]) -> str:
+    """Counts of other files for people: `9 .heic, 2 .txt`."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in others.items())
 
 
 def holds_results(folder: Path) -> bool:

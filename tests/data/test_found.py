@@ -1,0 +1,188 @@
+"""What is found in a folder: pictures by their content, and everything else counted by kind."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaekit.cli import run as command
+from vaekit.data.budget import Budget
+from vaekit.data.cache import prepare
+from vaekit.data.decoding import MOST_PIXELS, UnreadablePicture, read_picture
+from vaekit.data.formats import readable_formats
+from vaekit.data.magic import kind_of
+from vaekit.data.sources.folder import find_pictures
+
+PICTURES = {
+    "a.jpg": "JPEG", "b.JPG": "JPEG", "c.jfif": "JPEG", "d.jpe": "JPEG", "noextension": "JPEG", "e.jpg_large": "JPEG",
+    "g.apng": "PNG", "h.dib": "BMP", "i.avif": "AVIF", "j.jp2": "JPEG2000", "k.ppm": "PPM", "l.data": "WEBP",
+    "m.x": "GIF", "n.y": "TIFF",
+}  # fmt: skip
+OTHERS = {
+    "o.dcm": bytes(128) + b"DICM",
+    "p.npy": b"\x93NUMPY",
+    "q.txt": b"text",
+    "r.txt": b"",
+    "s.pdf": b"%PDF-1.7",
+    "t.MOV": b"\0\0\0\x14ftypqt  \0\0\0\0qt  ",
+    "Makefile": b"all:",
+}
+
+
+def save(path, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, kind)
+
+
+def test_the_content_decides_what_is_a_picture_and_the_rest_is_counted(tmp_path):
+    for name, kind in PICTURES.items():
+        if kind in readable_formats():
+            save(tmp_path / name, kind)
+    for name, data in OTHERS.items():
+        (tmp_path / name).write_bytes(data)
+    os.symlink("gone.jpg", tmp_path / "dangling.jpg")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "@eaDir").mkdir()
+    save(tmp_path / "@eaDir" / "thumbnail.jpg", "JPEG")
+    save(tmp_path / "._x.jpg", "JPEG")
+    found = find_pictures(tmp_path)
+    assert {path.name for path in found.pictures} == {k for k, v in PICTURES.items() if v in readable_formats()}
+    expected = {".txt": 2, ".dcm": 1, ".npy": 1, ".pdf": 1, ".mov": 1, "files without a suffix": 1}
+    assert found.passed_over == expected | {"broken links": 1, "special files": 1}
+    prepared = prepare(tmp_path, 16, 16, 3, tmp_path.parent / "cache")
+    assert len(prepared) == len(found.pictures)
+    assert prepared.passed_over == found.passed_over
+    assert (
+        prepare(tmp_path, 16, 16, 3, tmp_path.parent / "cache").passed_over == found.passed_over
+    )  # from the cache too
+
+
+def test_a_folder_of_other_files_says_which(tmp_path):
+    (tmp_path / "a.mov").write_bytes(b"film")
+    (tmp_path / "b.mov").write_bytes(b"film")
+    with pytest.raises(ValueError, match=r"holds no picture: 2 \.mov; the files read are"):
+        find_pictures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIF"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "HEIF"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0mif1miaf", "AVIF"),
+        (b"\0\0\0\x14ftypisom\0\0\0\0mp42", None),
+        (b"\xff\x0a\xfa", "JXL"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"  <svg xmlns", "an SVG drawing"),
+        (b"P5 16 16", "PPM"),
+        (b"Plain words", None),
+        (b"BMW is a car", None),
+        (b"", None),
+    ],
+)
+def test_first_bytes_tell_the_kind(data, kind):
+    assert kind_of(data) == kind
+
+
+def test_other_content_under_a_picture_s_name_is_called_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("vaekit.data.decoding.readable_formats", lambda: ("JPEG", "PNG"))
+    for data, said in (
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64), r'a HEIC picture; run: pip install "vaekit\[formats\]"'),
+        (b"\xff\x0a" + bytes(64), "a JPEG XL picture; run"),
+        (b"<html><body>404", "a web page, not a picture"),
+        (b"%PDF-1.4", "a PDF, not a picture"),
+        (b"RIFF\0\0\0\0WEBP", "a damaged or unusual WEBP picture"),
+        (b"words", "not a picture"),
+        (b"", "the file is empty"),
+    ):
+        (tmp_path / "a.jpg").write_bytes(data)
+        with pytest.raises(UnreadablePicture, match=said):
+            read_picture(tmp_path / "a.jpg", 8, 8, 3)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "JXL"])
+def test_phones_pictures_are_read_with_the_extra(tmp_path, kind):
+    pytest.importorskip({"HEIF": "pillow_heif", "JXL": "pillow_jxl"}[kind])
+    assert kind in readable_formats()
+    Image.new("RGB", (64, 64), (200, 80, 60)).save(tmp_path / "a.bin", kind, quality=95)
+    (path,) = find_pictures(tmp_path).pictures
+    assert np.abs(read_picture(path, 8, 8, 3)[:, 4, 4].astype(int) - (200, 80, 60)).max() <= 4
+
+
+def test_a_jpeg_of_any_size_is_read_since_it_is_decoded_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)  # Pillow refuses twice as many
+    monkeypatch.setattr("vaekit.data.decoding.MOST_PIXELS", 100_000)
+    Image.new("L", (640, 480), 128).save(tmp_path / "large.jpg")
+    assert (read_picture(tmp_path / "large.jpg", 16, 16, 1) == 128).all()
+    Image.new("L", (640, 480), 128).save(tmp_path / "large.png")
+    for name, size in (("large.png", 16), ("large.jpg", 400)):  # the latter has to be decoded at its full size
+        with pytest.raises(UnreadablePicture, match=r"exceeds limit|more than the 100,000 that are read"):
+            read_picture(tmp_path / name, size, size, 1)
+
+
+def test_the_limit_is_pillow_s_own():
+    assert MOST_PIXELS == 2 * 89_478_485
+
+
+def test_threads_share_a_budget_and_one_that_is_too_large_goes_alone():
+    budget = Budget(100)
+    with budget.holding(60):
+        with budget.holding(40):
+            assert budget.used == 100
+        assert budget.used == 60
+    with budget.holding(1000):
+        assert budget.used == 1000
+    assert budget.used == 0
+
+
+def test_a_budget_makes_threads_wait():
+    from threading import Event, Thread
+
+    budget, inside, leave = Budget(100), Event(), Event()
+
+    def hold():
+        with budget.holding(60):
+            inside.set()
+            leave.wait(10)
+
+    first = Thread(target=hold)
+    first.start()
+    assert inside.wait(10)
+    inside.clear()
+    second = Thread(target=hold)
+    second.start()
+    assert not inside.wait(0.2)  # there is no room for a second one
+    leave.set()
+    assert inside.wait(10)
+    first.join()
+    second.join()
+    assert budget.used == 0
+
+
+def test_names_are_printed_without_control_characters(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    save(folder / "a.png", "PNG")
+    (folder / "bad\x1b]0;title\x07\nskipped a.png: fake.png").write_bytes(b"no")
+    (folder / "notes.txt").write_text("text")
+    assert command(["prepare", str(folder), "--size", "16"]) == 0
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "\x07" not in said
+    lines = said.strip().splitlines()
+    assert lines[0].startswith(r"skipped bad\x1b]0;title\x07\nskipped a.png: fake.png: not a picture")
+    assert lines[1] == "1 other file passed over: 1 .txt"
+    assert len(lines) == 2
+
+
+def test_a_folder_that_stays_dark_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    for i in range(3):
+        values = np.random.default_rng(i).integers(0, 4096, (16, 16)).astype(np.uint16)  # 12 bits in words of 16
+        Image.fromarray(values).save(folder / f"{i}.png")
+    assert command(["prepare", str(folder), "--size", "16", "--channels", "1"]) == 0
+    assert "WARNING: nothing in these pictures is lighter than" in capsys.readouterr().err
