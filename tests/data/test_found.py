@@ -177,6 +177,20 @@ def test_names_are_printed_without_control_characters(tmp_path, capsys, monkeypa
     assert len(lines) == 2
 
 
+def test_libtiff_writes_nothing_of_its_own(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    save(folder / "a.png", "PNG")
+    Image.effect_noise((200, 200), 90).save(folder / "cut.tif", compression="tiff_lzw")
+    data = (folder / "cut.tif").read_bytes()
+    (folder / "cut.tif").write_bytes(data[:8] + b"\xff" * 2000 + data[2008:])
+    assert command(["prepare", str(folder), "--size", "16"]) == 0
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("skipped cut.tif: a TIFF of 1 x uint8, grey: ")
+
+
 def test_a_folder_that_stays_dark_is_told(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "camera"

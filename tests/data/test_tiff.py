@@ -129,6 +129,14 @@ def test_what_is_not_read_says_what_it_is(tmp_path, dtype, bits, space, samples,
         read_picture(path, SIDE, SIDE, 3)
 
 
+def test_twelve_bits_are_scaled_by_their_own_white(tmp_path):
+    values = np.linspace(0, 4095, SIDE * SIDE).astype(int)
+    bits = "".join(format(value, "012b") for value in values)
+    path = write(tmp_path / "a.tif", int(bits, 2).to_bytes(len(bits) // 8, "big"), GREY, 12, 1)
+    found = read_picture(path, SIDE, SIDE, 1).ravel()
+    assert np.abs(found - values / 4095 * 255).max() <= 0.51
+
+
 def test_without_tifffile_an_odd_layout_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
     values = np.zeros((SIDE, SIDE, 3), int)

@@ -9,6 +9,7 @@ from vaekit.data.cache import Prepared, prepare
 from vaekit.data.loader import evenly
 from vaekit.data.sources.folder import kinds, resolve_source
 from vaekit.system.files import printable
+from vaekit.system.process import silence_libtiff
 
 LOOKED_AT, DARK = 256, 32  # pictures, and the level below which all of them are suspect
 PHONES = (".heic", ".heif", ".jxl")
@@ -16,6 +17,7 @@ PHONES = (".heic", ".heif", ".jxl")
 
 def prepare_pictures(pictures: str, height: int, width: int, channels: int, colour_profiles: bool = True) -> Prepared:
     """Decode the source `pictures` at this size with a progress bar, or find it in the cache; see `cache.prepare`."""
+    silence_libtiff()
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("preparing pictures", total=None)

@@ -111,7 +111,7 @@ def upright(data: bytes, height: int, width: int, mode: str, colour_profiles: bo
             with BUDGET.holding(BYTES_A_PIXEL * image.width * image.height):
                 image.load()
                 turn = UPRIGHT.get(image.getexif().get(ExifTag.Orientation, 1))
-                flat = eight_bit(image, png_depth(data))
+                flat = eight_bit(image, layout.bits[0] if layout else png_depth(data))
     if not meaning:
         flat = flat if flat.mode == mode else flat.convert(mode)  # which would copy it
     elif flat.mode not in ("L", "RGB", "CMYK"):
@@ -148,14 +148,14 @@ def png_depth(data: bytes) -> int:
     return data[24] if data.startswith(b"\x89PNG") and len(data) > 24 else 8
 
 
-def eight_bit(image: Image.Image, png_depth: int = 8) -> Image.Image:
+def eight_bit(image: Image.Image, depth: int = 8) -> Image.Image:
     """Bring the modes that Pillow's `convert` clips, refuses or makes black to 8 bits without alpha.
 
-    `png_depth`: bits of a sample in the file, of a PNG.
+    `depth`: bits of a sample in the file, of a PNG or a TIFF.
     """
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
-        grey = eight_bit_grey(values)
+        grey = eight_bit_grey(values, 4095 if depth == 12 else 65535)
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
             grey[values == transparent] = 255
@@ -166,7 +166,7 @@ def eight_bit(image: Image.Image, png_depth: int = 8) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     if image.has_transparency_data:
-        scale_transparency(image, png_depth)
+        scale_transparency(image, depth)
         rgba = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(rgba, mask=rgba)
@@ -183,8 +183,8 @@ def scale_transparency(image: Image.Image, depth: int) -> None:
         image.info["transparency"] = tuple(value >> (depth - 8) for value in transparent)
 
 
-def eight_bit_grey(values: np.ndarray) -> np.ndarray:
-    white = 1.0 if values.dtype.kind == "f" else 65535
+def eight_bit_grey(values: np.ndarray, white: float) -> np.ndarray:
+    white = 1.0 if values.dtype.kind == "f" else white
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= white:  # also refuses NaN
         raise ValueError(f"its pixels run from {low} to {high}, and only 0 to {white} can be read")

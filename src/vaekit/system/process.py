@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import logging
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from vaekit.system.memory import keep_freed_memory
@@ -30,11 +33,27 @@ def own_process(device: str, ranks: int = 1) -> None:
     if available(device) == "cpu":
         keep_freed_memory()
     limit_threads(max(1, processors() // ranks))
+    silence_libtiff()
     if getattr(warnings.showwarning, "func", None) is not in_one_line:
         warnings.showwarning = partial(in_one_line, warnings.showwarning)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the summary of a command says the same
     if getattr(threading.excepthook, "func", None) is not without_tensorboard:
         threading.excepthook = partial(without_tensorboard, threading.excepthook)
+
+
+def silence_libtiff() -> None:
+    """Keep Pillow's libtiff from writing to the terminal, where its wheel brings one: what fails is told anyway.
+
+    A folder of odd TIFFs gives a thousand lines of it.
+    """
+    package = importlib.util.find_spec("PIL")
+    if package is None or package.origin is None:
+        return
+    for path in Path(package.origin).parent.with_name("pillow.libs").glob("libtiff*"):
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(str(path))
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
 
 
 def in_one_line(
