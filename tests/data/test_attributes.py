@@ -20,9 +20,16 @@ def found(folder, text, names=NAMES):
         "file,smiling,glasses\na.png,1,0\nb.png,0,0\nc.png,1,1\n",
         "image_id,smiling,glasses\na.png,1,-1\nb.png,-1,-1\nc.png,1,1\n",
         "smiling;filename;glasses\n1;a.png;0\n0;b.png;0\n1;c.png;1\n",
+        "3\nsmiling glasses\na.png  1 -1\nb.png -1 -1\nc.png  1  1\n",
         "file,split,smiling,age,glasses\nb.png,train,0,31,0\na.png,test,1,2,0\nc.png,train,1,9,1\nz.png,test,0,0,0",
     ],
-    ids=["zeros and ones", "one and minus one", "another order of columns", "other columns and pictures"],
+    ids=[
+        "zeros and ones",
+        "one and minus one",
+        "another order of columns",
+        "CelebA's own",
+        "other columns and pictures",
+    ],
 )
 def test_columns_of_zeros_and_ones_are_attributes(tmp_path, text):
     attributes = found(tmp_path, text)
@@ -39,8 +46,9 @@ def test_columns_of_zeros_and_ones_are_attributes(tmp_path, text):
         "file,smiling\na.png,1\nb.png,0\nc.png,1\n",
         "a.png,1,0\nb.png,0,0\nc.png,1,1\n",
         "file,width,height\na.png,10,20\nb.png,30,40\nc.png,1,2\n",
+        "file,cat,dog\na.png,1,0\nb.png,0,1\nc.png,0,1\n",
     ],
-    ids=["a column for the label", "one column", "no names of columns", "measurements"],
+    ids=["a column for the label", "one column", "no names of columns", "measurements", "a column a class"],
 )
 def test_other_tables_are_none(tmp_path, text):
     assert found(tmp_path, text) is None
@@ -56,7 +64,7 @@ def test_class_folders_come_first_and_no_table_is_none(tmp_path):
     ("text", "message"),
     [
         ("file,smiling,glasses\na.png,1,0\nc.png,1,1\n", "has no label for 1 of 3 pictures, for instance b.png"),
-        ("file,p,q\na.png,1,0\na.png,0,0\nb.png,0,0\nc.png,1,1\n", "has two different lines for a.png; keep one"),
+        ("file,p,q\na.png,1,0\na.png,0,0\nb.png,0,0\nc.png,1,1\n", "gives a.png two labels, '1' and '0'; keep one"),
     ],
 )
 def test_tables_with_gaps_and_contradictions_are_refused(tmp_path, text, message):

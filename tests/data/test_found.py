@@ -48,8 +48,8 @@ def test_the_content_decides_what_is_a_picture_and_the_rest_is_counted(tmp_path)
     save(tmp_path / "._x.jpg", "JPEG")
     found = find_pictures(tmp_path)
     assert {path.name for path in found.pictures} == {k for k, v in PICTURES.items() if v in readable_formats()}
-    expected = {".txt": 2, ".dcm": 1, ".npy": 1, ".pdf": 1, ".mov": 1, "files without a suffix": 1}
-    assert found.passed_over == expected | {"broken links": 1, "special files": 1}
+    expected = {".txt": 2, ".dcm": 1, ".npy": 1, ".pdf": 1, ".mov": 1, "file without a suffix": 1}
+    assert found.passed_over == expected | {"broken link": 1, "special file": 1}
     prepared = prepare(tmp_path, 16, 16, 3, tmp_path.parent / "cache")
     assert len(prepared) == len(found.pictures)
     assert prepared.passed_over == found.passed_over
@@ -59,9 +59,11 @@ def test_the_content_decides_what_is_a_picture_and_the_rest_is_counted(tmp_path)
 
 
 def test_a_folder_of_other_files_says_which(tmp_path):
-    (tmp_path / "a.mov").write_bytes(b"film")
-    (tmp_path / "b.mov").write_bytes(b"film")
-    with pytest.raises(ValueError, match=r"holds no picture: 2 \.mov; the files read are"):
+    for name in ("a.mov", "b.mov", "README", "LICENSE"):
+        (tmp_path / name).write_bytes(b"film")
+    os.symlink("gone.jpg", tmp_path / "dangling.jpg")
+    there = r"2 \.mov, 2 files without a suffix, 1 broken link"
+    with pytest.raises(ValueError, match=f"holds no picture: {there}; the files read are"):
         find_pictures(tmp_path)
 
 

@@ -34,6 +34,15 @@ def test_a_picture_in_a_folder_of_its_own_class_has_its_name(tmp_path):
     assert labels.source == "class folders"
 
 
+def test_folders_that_part_train_from_test_are_no_classes(tmp_path):
+    labels = find_labels(tmp_path, ["train/dog/1.png", "train/cat/2.png", "test/dog/3.png", "test/cat/4.png"])
+    assert by_picture(labels) == ["dog", "cat", "dog", "cat"]
+    assert find_labels(tmp_path, ["train/1.png", "train/2.png", "test/3.png", "test/4.png"]).classes == (
+        "test",
+        "train",
+    )
+
+
 @pytest.mark.parametrize(
     "names",
     [NAMES, ["cat/1.png", "dog/2.png", "cat/3.png", "4.png"], ["cat/1.png", "cat/2.png"], ["a/1.png", "b/2.png"]],
@@ -73,7 +82,77 @@ def test_a_csv_is_read_as_people_write_it(tmp_path, text):
     labels = find_labels(tmp_path, NAMES, written(tmp_path / "my.csv", text))
     assert labels.classes == ("cat", "dog")
     assert by_picture(labels) == ANSWER
-    assert labels.source.endswith("my.csv")
+    assert "my.csv" in labels.source
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("filename,split,category\na.png,train,cat\nb.png,test,dog\nc.png,train,cat\nd.png,test,dog", "category"),
+        (",filename,category\n0,a.png,cat\n1,b.png,dog\n2,c.png,cat\n3,d.png,dog", "category"),
+        ("Unnamed: 0,path,kind\n0,a.png,cat\n1,b.png,dog\n2,c.png,cat\n3,d.png,dog", "kind"),
+        ("file,split,animal\na.png,train,cat\nb.png,test,dog\nc.png,train,cat\nd.png,test,dog", "animal"),
+    ],
+    ids=["a split before the category", "an index of pandas", "an index with a name", "no column called label"],
+)
+def test_the_column_that_is_taken_is_said(tmp_path, text, column):
+    labels = find_labels(tmp_path, NAMES, written(tmp_path / "my.csv", text))
+    assert by_picture(labels) == ANSWER
+    assert labels.source.endswith(f"my.csv, column {column}")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["file,label"] + [f"{name[:-4]},{label}" for name, label in zip(NAMES, ANSWER, strict=True)],
+        [f"{label},{name}" for name, label in zip(NAMES, ANSWER, strict=True)],
+        ["path,label"] + [f"data/img/{name},{label}" for name, label in zip(NAMES, ANSWER, strict=True)],
+        ["path,label"] + [f"/content/img/{name},{label}" for name, label in zip(NAMES, ANSWER, strict=True)],
+        ["path,label"] + [f"C:\\img\\{name},{label}" for name, label in zip(NAMES, ANSWER, strict=True)],
+        ["path,label"] + [f"img/{name[:-4]}.jpg,{label}" for name, label in zip(NAMES, ANSWER, strict=True)],
+    ],
+    ids=["no suffix", "label first", "prefix", "absolute, of elsewhere", "backslashes", "another suffix"],
+)
+def test_pictures_are_known_by_what_a_table_calls_them(tmp_path, lines):
+    labels = find_labels(tmp_path, NAMES, written(tmp_path / "my.csv", "\n".join(lines)))
+    assert by_picture(labels) == ANSWER
+
+
+def test_a_longer_end_of_a_path_counts_where_names_are_shared(tmp_path):
+    names = ["x/1.png", "y/1.png", "x/2.png", "y/2.png"]
+    text = "path,label\ndata/x/1.png,cat\ndata/y/1.png,dog\ndata/x/2.png,cat\ndata/y/2.png,dog"
+    assert by_picture(find_labels(tmp_path, names, written(tmp_path / "my.csv", text))) == ANSWER
+
+
+def test_one_column_a_class_gives_their_names(tmp_path):
+    text = "image,cat,dog\na.png,1,0\nb.png,0,1\nc.png,1.0,0.0\nd.png,0,1"
+    labels = find_labels(tmp_path, NAMES, written(tmp_path / "my.csv", text))
+    assert by_picture(labels) == ANSWER
+    assert labels.source.endswith("one column a class")
+
+
+CELEBA = "4\n5_o_Clock_Shadow Male Smiling\na.png -1  1  1\nb.png  1 -1 -1\nc.png -1  1  1\nd.png  1  1 -1\n"
+
+
+def test_a_column_can_be_asked_for_by_name(tmp_path):
+    labels = find_labels(tmp_path, NAMES, written(tmp_path / "celeba.txt", CELEBA), "smiling")
+    assert by_picture(labels) == ["1", "-1", "1", "-1"]
+    assert labels.source.endswith("celeba.txt, column Smiling")
+    with pytest.raises(ValueError, match="no column 'tall'; it has 5_o_Clock_Shadow, Male, Smiling"):
+        find_labels(tmp_path, NAMES, tmp_path / "celeba.txt", "tall")
+    with pytest.raises(ValueError, match="no table with the column 'tall': give one with --labels"):
+        find_labels(tmp_path / "elsewhere", NAMES, None, "tall")
+
+
+def test_one_and_one_point_zero_are_one_class(tmp_path):
+    labels = find_labels(tmp_path, NAMES, written(tmp_path / "my.csv", "a.png,1\nb.png,1.0\nc.png,0\nd.png,1"))
+    assert labels.classes == ("0", "1")
+
+
+def test_a_table_about_nothing_here_shows_a_name_of_both_sides(tmp_path):
+    path = written(tmp_path / "my.csv", "file,label\nIMG_1.cr2,cat\nIMG_2.cr2,dog")
+    with pytest.raises(ValueError, match=r"names none of the 4 pictures: it has 'IMG_1.cr2' where .* called 'a.png'"):
+        find_labels(tmp_path, NAMES, path)
 
 
 def test_a_quoted_name_may_hold_what_parts_the_columns(tmp_path):

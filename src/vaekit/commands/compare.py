@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 
-from vaekit.commands.evaluate import check_normal, measure_run
+from vaekit.commands.evaluate import check_normal, labels_for, measure_run
 from vaekit.commands.train import train
 from vaekit.config.measuring import Features, Measuring
 from vaekit.config.presets import folder_name, model_config
 from vaekit.config.settings import Config
 from vaekit.config.variants import MODELS, PRIORS
-from vaekit.data.labels import find_labels
 from vaekit.data.loader import HeldOut
 from vaekit.data.sources.folder import resolve_source
 from vaekit.measures.features import load_extractor
@@ -50,6 +49,7 @@ def compare(
     features: Features = "efficientnet-lite0",
     weights: Path | None = None,
     labels: Path | None = None,
+    label_column: str | None = None,
     normal: Iterable[str] = (),
     say: Say = lambda line: None,
 ) -> Path:
@@ -78,7 +78,7 @@ def compare(
     if is_run(folder):
         raise ValueError(f"{folder} holds a run; give the comparison another --out")
     plan = planned(config, folder, models, seeds)
-    measuring = Measuring(features, weights, labels, tuple(normal))
+    measuring = Measuring(features, weights, labels, label_column, tuple(normal))
     check_measurable(config, images, plan, measuring)
     mark_as_output(folder)
     for i, one in enumerate(plan, start=1):
@@ -121,7 +121,7 @@ def check_measurable(config: Config, images: str | Path, plan: Sequence[Planned]
     if measuring.features != "none":
         load_extractor(measuring.features, measuring.weights, available("auto"))
     pictures = prepared_for(config, str(images))
-    check_normal(find_labels(pictures.folder, pictures.names, measuring.labels), measuring.normal)
+    check_normal(labels_for(pictures, measuring)[0], measuring.normal)
     for one in plan:
         if (one.run / PICTURES_FILE).is_file():
             check_same_pictures(one.run, pictures)

@@ -55,6 +55,7 @@ def evaluate_run(
     features: Features = "efficientnet-lite0",
     weights: Path | None = None,
     labels: Path | None = None,
+    label_column: str | None = None,
     normal: Iterable[str] = (),
     limit: int | None = None,
     seed: int = 0,
@@ -65,9 +66,10 @@ def evaluate_run(
     """Measure a finished run on its own test pictures, or on all pictures of the folder `images`.
 
     `features` names the feature space of the distances ("efficientnet-lite0", "inception", "dinov2" or "none") and
-    `weights` the file of its weights where it needs one; `labels` is a CSV of file,label (class folders are found
-    without), `normal` names the classes that are no anomaly; `limit` takes that many pictures, at even distances; with
-    `reuse`, numbers of the same protocol that are already there are returned; `say` hears the progress.
+    `weights` the file of its weights where it needs one; `labels` is a table of file,label (class folders are found
+    without) and `label_column` the name of its column; `normal` names the classes that are no anomaly; `limit` takes
+    that many pictures, at even distances; with `reuse`, numbers of the same protocol that are already there are
+    returned; `say` hears the progress.
 
     Returns an `Evaluation`, and writes it to evaluation.json in the folder `out`, by default the run
     (evaluation-<folder>.json for other pictures, of which those that it trained on are left out), its tables beside it
@@ -77,7 +79,7 @@ def evaluate_run(
     files, a normal class that none of them has, an unknown feature space or one without its weights.
     """
     check_one_process("evaluate")
-    measuring = Measuring(features, weights, labels, tuple(normal))
+    measuring = Measuring(features, weights, labels, label_column, tuple(normal))
     kept_in = None if out is None else Path(out)
     return measure_run(Path(run), images, measuring, {}, limit=limit, seed=seed, reuse=reuse, out=kept_in, say=say)
 
@@ -99,12 +101,13 @@ def measure_run(
     vae = VAE.from_pretrained(run, available("auto"))
     config = config_of(run, vae)
     prepared, chosen = pictures_of(run, config, images, limit, say)
-    labels = find_labels(prepared.folder, prepared.names, measuring.labels)
+    labels, unlabelled = labels_for(prepared, measuring)
     check_normal(labels, measuring.normal)
     wanted = measuring.features != "none"
     extractor = load_extractor(measuring.features, measuring.weights, available("auto")) if wanted else None
     subject = Subject(vae, prepared, HeldOut(prepared.images, chosen), extractor, seed, say, known)
     subject.warnings += few_images(len(chosen)) if extractor else []
+    subject.missing |= unlabelled
     say(f"{len(chosen):,} pictures, {seen_as(config)}")
 
     if out is not None:
@@ -141,6 +144,16 @@ def measure_run(
     except OSError as error:
         say(f"WARNING: the numbers are not kept: {error}; name another folder with --out")
     return result
+
+
+def labels_for(prepared: Prepared, measuring: Measuring) -> tuple[Labels | None, dict[str, str]]:
+    """The labels of the pictures, or why there are none. A table that nobody named stops nothing."""
+    try:
+        return find_labels(prepared.folder, prepared.names, measuring.labels, measuring.label_column), {}
+    except ValueError as error:
+        if measuring.labels is not None or measuring.label_column is not None or measuring.normal:
+            raise
+        return None, {"usefulness": str(error)}
 
 
 def check_normal(labels: Labels | None, normal: tuple[str, ...]) -> None:

@@ -6,13 +6,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vaekit.data.cache import Prepared, prepare
+from vaekit.data.formats import readable_formats
 from vaekit.data.loader import evenly
 from vaekit.data.sources.folder import kinds, resolve_source
 from vaekit.system.files import printable
 from vaekit.system.process import silence_libtiff
 
 LOOKED_AT, DARK = 256, 32  # pictures, and the level below which all of them are suspect
-PHONES = (".heic", ".heif", ".jxl")
+PHONES = {".heic": "HEIF", ".heif": "HEIF", ".jxl": "JXL"}  # suffixes, and what reads them
 
 
 def prepare_pictures(pictures: str, height: int, width: int, channels: int, colour_profiles: bool = True) -> Prepared:
@@ -42,7 +43,8 @@ def about_files(prepared: Prepared) -> list[str]:
     if prepared.passed_over:
         count = sum(prepared.passed_over.values())
         lines.append(f"{count:,} other file{'s' * (count > 1)} passed over: {kinds(prepared.passed_over)}")
-    if any(kind in PHONES for kind in prepared.passed_over):
+    needed = {PHONES[kind] for kind in prepared.passed_over if kind in PHONES}
+    if needed - {*readable_formats()}:
         lines.append('phones\' pictures are read after: pip install "vaekit[formats]"')
     some = prepared.images[evenly(len(prepared), LOOKED_AT)]
     if some.max() <= DARK:

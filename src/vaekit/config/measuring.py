@@ -19,5 +19,7 @@ class Measuring:
     """File of the weights of --features inception or dinov2, if it is not where they are looked for."""
     labels: Path | None = None
     """CSV of file,label, to probe what the latents are good for; class folders and labels.csv are found without."""
+    label_column: str | None = None
+    """Column of that table that holds the labels; by default label, class, category or the like, or the first."""
     normal: tuple[str, ...] = ()
     """Classes that are no anomaly; by default the lower of two numbers, else the most frequent one."""

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vaekit.data.labels import (
-    LABEL_COLUMNS,
-    check_all_there,
-    class_folders,
-    columns_of,
-    labels_file,
-    places_of,
-    read_rows,
-)
+from vaekit.data.labels import LABEL_COLUMNS, ONES, ZEROS, class_folders, labels_file, one_hot
+from vaekit.data.tables import check_all_there, read_table
 
-STATES = {"0": 0, "1": 1, "-1": 0}  # CelebA writes -1 where others write 0
+STATES = dict.fromkeys(ZEROS, 0) | dict.fromkeys(ONES, 1)  # CelebA writes -1 where others write 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,21 +38,14 @@ def find_attributes(folder: Path, names: Sequence[str]) -> Attributes | None:
 
 def read_attributes(path: Path, folder: Path, names: Sequence[str]) -> Attributes | None:
     """Read the attributes of the pictures `names` from a table; None if it is another kind of table."""
-    head, *rows = read_rows(path)
-    file, _, first = columns_of([cell.lower() for cell in head])
-    if first == 0 or any(cell.lower() in LABEL_COLUMNS for cell in head):
+    table = read_table(path, folder, names)
+    if not table.has_header or one_hot(table) or any(name.lower() in LABEL_COLUMNS for name in table.columns):
         return None
-    places = places_of(folder, names, path.resolve().parent)
-    found: dict[int, list[str]] = {}
-    for row in rows:
-        place = places.get(posixpath.normpath(row[file])) if len(row) == len(head) else None
-        if place is not None and found.setdefault(place, row) != row:
-            raise ValueError(f"{path.name} has two different lines for {names[place]}; keep one of them")
     columns = [
-        i for i, name in enumerate(head) if name and i != file and all(row[i] in STATES for row in found.values())
+        i for i, name in enumerate(table.columns) if name and all(row[i] in STATES for row in table.rows.values())
     ]
-    if len(columns) < 2:
+    if len(columns) < 2 or not table.rows:
         return None
-    check_all_there(found, path, names)
-    values = np.array([[STATES[found[place][i]] for i in columns] for place in range(len(names))])
-    return Attributes(tuple(head[i] for i in columns), values, path.name)
+    check_all_there(table.rows, table, names)
+    values = np.array([[STATES[table.rows[place][i]] for i in columns] for place in range(len(names))])
+    return Attributes(tuple(table.columns[i] for i in columns), values, path.name)

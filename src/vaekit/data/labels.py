@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import os
-import posixpath
 import zlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vaekit.data.sources.folder import SUFFIXES
+from vaekit.data.tables import Table, check_all_there, read_table
 
 LABELS_FILE = "labels.csv"
-FILE_COLUMNS = ("file", "filename", "path", "image", "picture", "name")
-LABEL_COLUMNS = ("label", "class", "target")
+LABEL_COLUMNS = ("label", "labels", "class", "classes", "target", "category", "species", "diagnosis")
+NO_LABELS = ("", "index", "split", "partition", "set", "subset", "fold", "width", "height", "age")
+SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")  # folders that are no classes
+ZEROS, ONES = ("0", "0.0", "-1"), ("1", "1.0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +35,13 @@ class Labels:
     @classmethod
     def of(cls, names: Sequence[str], source: str = "a list") -> Labels:
         """Labels from the name of each picture's class; numbers are sorted as numbers, anything else as text."""
-        classes = sorted(set(names))
-        ordered = all(is_number(name) for name in classes)
-        if ordered:
-            classes.sort(key=float)
+        ordered = all(map(is_number, set(names)))
+        if ordered:  # 1 and 1.0 are one class
+            shortest: dict[float, str] = {}
+            for name in sorted(set(names), key=len, reverse=True):
+                shortest[float(name)] = name
+            names = [shortest[float(name)] for name in names]
+        classes = sorted(set(names), key=float) if ordered else sorted(set(names))
         place = {name: i for i, name in enumerate(classes)}
         return cls(tuple(classes), np.array([place[name] for name in names], int), source, ordered)
 
@@ -93,32 +94,42 @@ class Labels:
         return self.at_least(0.5) if self.probabilities else self
 
 
-def find_labels(folder: Path, names: Sequence[str], labels: Path | None = None) -> Labels | None:
+def find_labels(
+    folder: Path, names: Sequence[str], labels: Path | None = None, column: str | None = None
+) -> Labels | None:
     """Return the classes of the pictures `names`, N paths relative to `folder`, or None if they are not written down.
 
     The first of these that there is:
-    - the CSV `labels`, lines of picture and label, see `read_labels`;
-    - class folders: every picture lies in one of two or more folders directly below `folder`, and there are at
-      least twice as many pictures as folders;
+    - the table `labels`, lines of picture and label, see `read_labels`;
+    - class folders: every picture lies in one of two or more folders directly below `folder` (or below train/, test/
+      and the like), and there are at least twice as many pictures as folders;
     - `labels.csv` in the folder, or beside it in the parent folder if that one names any of the pictures.
 
     Raises `ValueError` as `read_labels` does.
     """
     folder = folder.resolve()
     if labels is not None:
-        return read_labels(labels, folder, names)
-    by_folder = class_folders(names)
+        return read_labels(labels, folder, names, column)
+    by_folder = class_folders(names) if column is None else None
     if by_folder is not None:
         return by_folder
     path = labels_file(folder, names)
-    return None if path is None else read_labels(path, folder, names)
+    if path is None and column is not None:
+        raise ValueError(f"no table with the column {column!r}: give one with --labels, or a labels.csv")
+    return None if path is None else read_labels(path, folder, names, column)
 
 
 def class_folders(names: Sequence[str]) -> Labels | None:
     """The classes of pictures by the folders that they lie in; None if those are no classes, see `find_labels`."""
-    parents = [name.partition("/")[0] for name in names if "/" in name]
+    parents = [own_folder(name) for name in names if "/" in name]
     is_classes = len(parents) == len(names) and 2 <= len(set(parents)) <= len(names) / 2
     return Labels.of(parents, "class folders") if is_classes else None
+
+
+def own_folder(name: str) -> str:
+    """The folder at the top of a picture's path, or the one below that if the top only parts train from test."""
+    top, *rest = name.split("/")
+    return rest[0] if top.lower() in SPLITS and len(rest) > 1 else top
 
 
 def labels_file(folder: Path, names: Sequence[str]) -> Path | None:
@@ -126,24 +137,32 @@ def labels_file(folder: Path, names: Sequence[str]) -> Path | None:
     inside, beside = folder / LABELS_FILE, folder.parent / LABELS_FILE
     if inside.is_file():
         return inside
-    return beside if beside.is_file() and match_names(beside, folder, names) else None
+    if not beside.is_file():
+        return None
+    table = read_table(beside, folder, names)
+    return beside if table.rows and table.exact else None  # names that only end alike may be of another folder
 
 
-def read_labels(path: Path, folder: Path, names: Sequence[str]) -> Labels:
-    """Read the classes of the pictures `names`, N paths relative to `folder`, from a CSV of picture and label.
+def read_labels(path: Path, folder: Path, names: Sequence[str], column: str | None = None) -> Labels:
+    """Read the classes of the pictures `names`, N paths relative to `folder`, from a table; see `tables.read_table`.
 
-    Tabs, semicolons, commas or spaces separate the columns: the first of these, in this order, that splits the first
-    line. A first line without the name of a picture is the header: its column `label`, `class` or `target` holds the
-    label, and `file`, `filename`, `path`, `image`, `picture` or `name` the picture. Otherwise the first column holds
-    the picture and the second the label. A picture is named relative to `folder`, else to the CSV's own folder, else by
-    a file name that no two pictures share. Lines about other pictures are ignored.
+    The labels are in the `column` of that name, else in one called label, class, target, category or the like, else,
+    if all columns hold zeros and ones of which each row has a single one, they are the names of the columns; else in
+    the first column that is no number of the row and no train-or-test. `Labels.source` says which was taken.
 
-    Raises `ValueError` for a file that is missing, empty or no UTF-8 text, a picture without label or with two, a
-    single class, or more classes than half the pictures, which look like a measurement and not like a class.
+    Raises `ValueError` as `read_table` does, for a picture without label, a single class, or more classes than half the
+    pictures, which look like a measurement and not like a class.
     """
-    found = match_names(path, folder.resolve(), names)
-    check_all_there(found, path, names)
-    labels = Labels.of([found[i] for i in range(len(names))], str(path))
+    table = read_table(path, folder, names)
+    hot = one_hot(table) if column is None else None
+    if hot is not None:
+        found, source = hot, f"{path}, one column a class"
+    else:
+        place = table.column(column) if column is not None else label_column(table)
+        found = table.cells(place) if table.columns else {}
+        source = f"{path}, column {table.columns[place]}" if table.has_header and len(table.columns) > 1 else str(path)
+    check_all_there(found, table, names)
+    labels = Labels.of([found[i] for i in range(len(names))], source)
     if len(labels.classes) < 2:
         raise ValueError(f"{path.name} gives every picture the label {found[0]!r}; two classes or more are needed")
     if len(labels.classes) > len(names) / 2:
@@ -154,75 +173,31 @@ def read_labels(path: Path, folder: Path, names: Sequence[str]) -> Labels:
     return labels
 
 
-def check_all_there(found: Mapping[int, object], path: Path, names: Sequence[str]) -> None:
-    """Raise `ValueError` if a table says nothing of some of the pictures `names`."""
-    missing = [name for i, name in enumerate(names) if i not in found]
-    if missing:
-        example = missing[0]
-        raise ValueError(
-            f"{path.name} has no label for {len(missing):,} of {len(names):,} pictures, for instance {example}; "
-            f"add a line for each, such as {example},LABEL, or move those pictures elsewhere"
-        )
+def label_column(table: Table) -> int:
+    """The column that holds the labels, where nobody has said which."""
+    lowered = [name.lower() for name in table.columns]
+    if not table.has_header:
+        return 0
+    for name in LABEL_COLUMNS:
+        if name in lowered:
+            return lowered.index(name)
+    rest = [i for i, name in enumerate(lowered) if name not in NO_LABELS and not name.startswith("unnamed")]
+    return rest[0] if rest else 0
 
 
-def match_names(path: Path, folder: Path, names: Sequence[str]) -> dict[int, str]:
-    """The labels in a CSV by the place of their picture among `names`."""
-    rows = read_rows(path)
-    file, label, first = columns_of([cell.lower() for cell in rows[0]])
-    places = places_of(folder, names, path.resolve().parent)
-    found: dict[int, str] = {}
-    for row in rows[first:]:
-        if len(row) <= max(file, label) or not row[label]:
-            continue
-        place = places.get(posixpath.normpath(row[file]))
-        if place is not None and found.setdefault(place, row[label]) != row[label]:
-            raise ValueError(
-                f"{path.name} gives {names[place]} two labels, {found[place]!r} and {row[label]!r}; keep one of them"
-            )
-    return found
-
-
-def read_rows(path: Path) -> list[list[str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ValueError(f"cannot read the labels {path}: {reason}; give a CSV with lines of picture,label") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the labels {path} are no UTF-8 text; save them as CSV in UTF-8") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise ValueError(f"the labels {path} are empty; give a CSV with lines of picture,label")
-    try:
-        delimiter = next((mark for mark in "\t;," if len(split_rows(lines[:1], mark)[0]) > 1), " ")
-        return split_rows(lines, delimiter)
-    except csv.Error as error:
-        raise ValueError(f"the labels {path} are no CSV: {error}; give lines of picture,label") from error
-
-
-def split_rows(lines: list[str], delimiter: str) -> list[list[str]]:
-    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)  # so several spaces part only once
-    return [[cell.strip() for cell in row] for row in rows]
-
-
-def columns_of(head: list[str]) -> tuple[int, int, int]:
-    """The column of the picture, that of the label, and the first row that is no header."""
-    if any(cell.endswith(SUFFIXES) for cell in head):
-        return 0, 1, 0
-    label = next((head.index(name) for name in LABEL_COLUMNS if name in head), 1)
-    file = next((head.index(name) for name in FILE_COLUMNS if name in head), 0 if label else 1)
-    return file, label, 1
-
-
-def places_of(folder: Path, names: Sequence[str], csv_folder: Path) -> dict[str, int]:
-    """The index of each picture in `names`, by every name that a CSV may use for it."""
-    bases = [posixpath.basename(name) for name in names]
-    counts = Counter(bases)
-    bare = {base: i for i, base in enumerate(bases) if counts[base] == 1}
-    way = Path(os.path.relpath(folder, csv_folder)).as_posix()
-    beside = {posixpath.normpath(f"{way}/{name}"): i for i, name in enumerate(names)}
-    absolute = {f"{folder.as_posix()}/{name}": i for i, name in enumerate(names)}
-    return bare | absolute | beside | {name: i for i, name in enumerate(names)}  # the last one counts
+def one_hot(table: Table) -> dict[int, str] | None:
+    """The class of each picture where each has a column of its own; None for another kind of table."""
+    lowered = [name.lower() for name in table.columns]
+    columns = [i for i, name in enumerate(lowered) if name not in NO_LABELS]
+    if not table.has_header or len(columns) < 2 or any(name in LABEL_COLUMNS for name in lowered):
+        return None
+    found = {}
+    for place, row in table.rows.items():
+        values = [row[i] for i in columns]
+        if not set(values) <= {*ZEROS, *ONES} or sum(value in ONES for value in values) != 1:
+            return None
+        found[place] = table.columns[columns[next(k for k, value in enumerate(values) if value in ONES)]]
+    return found or None
 
 
 def is_number(text: str) -> bool:

@@ -119,7 +119,7 @@ def pillow_is_right(layout: Layout) -> bool:
     one_more = layout.samples == own + 1 and layout.extra_is_told
     return {
         WHITE_IS_ZERO: plain and bits in (1, 2, 4, 8),
-        BLACK_IS_ZERO: (plain and bits in (1, 2, 4, 8, 12, 16, 32)) or (one_more and bits == 8),
+        BLACK_IS_ZERO: (plain and bits in (1, 2, 4, 8, 12, 16)) or (one_more and bits == 8),
         RGB: (plain or one_more) and bits in (8, 16),
         PALETTE: plain and bits in (1, 2, 4, 8) and layout.has_colours,
         CMYK: plain and bits == 8,

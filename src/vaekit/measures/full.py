@@ -211,9 +211,8 @@ def usefulness_of(
     Pictures that the run did not train on have no train part: the probes then learn from half of them.
     """
     if labels is None:
-        subject.missing["usefulness"] = (
-            "no labels: sort pictures into class folders, or give a CSV of file,label (--labels)"
-        )
+        none = "no labels: sort pictures into class folders, or give a CSV of file,label (--labels)"
+        subject.missing.setdefault("usefulness", none)
         return None
     subject.say(f"probing the latents with the labels of {labels.source}")
     learned = train.indices if train is not None and train.prepared.path == subject.prepared.path else NO_INDICES

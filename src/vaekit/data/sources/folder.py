@@ -72,16 +72,21 @@ def find_pictures(folder: Path) -> Found:
             else:
                 others[other] += 1
     if not pictures:
-        there = f": {kinds(others)}" if others else ""
+        there = f": {kinds(in_order(others))}" if others else ""
         raise ValueError(f"{folder} holds no picture{there}; the files read are {', '.join(SUFFIXES)} and their like")
     pictures.sort(key=Path.as_posix)  # all below one folder: the order of the relative paths too
-    return Found(pictures, dict(others.most_common()))
+    return Found(pictures, in_order(others))
+
+
+def in_order(others: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent kinds first."""
+    return dict(sorted(others.items(), key=lambda item: (-item[1], item[0])))
 
 
 def what_else(path: Path) -> str | None:
     """What kind of file this is, in a word or two, if it is no picture that can be read here."""
     if not path.is_file():
-        return "broken links" if path.is_symlink() else "special files"
+        return "broken link" if path.is_symlink() else "special file"
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return None
@@ -89,15 +94,21 @@ def what_else(path: Path) -> str | None:
         with path.open("rb") as file:
             kind = kind_of(file.read(HEAD_BYTES))
     except OSError:
-        return "unreadable files"
+        return "unreadable file"
     if kind in readable_formats():
         return None
-    return suffix or "files without a suffix"
+    return suffix or "file without a suffix"
 
 
 def kinds(others: Mapping[str, int]) -> str:
-    """Counts of other files for people: `9 .heic, 2 .txt`."""
-    return ", ".join(f"{count:,} {kind}" for kind, count in others.items())
+    """Counts of other files for people: `9 .heic, 2 broken links`."""
+
+    def counted(kind: str, count: int) -> str:
+        noun, _, rest = kind.partition(" without")
+        many = "" if kind.startswith(".") or count == 1 else "s"
+        return f"{count:,} {noun}{many}" + (f" without{rest}" if rest else "")
+
+    return ", ".join(counted(kind, count) for kind, count in others.items())
 
 
 def holds_results(folder: Path) -> bool:

@@ -1,0 +1,172 @@
+"""Tables of pictures and what is known of them, as people and programs write them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaekit.data.sources.folder import SUFFIXES
+
+FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "image_id", "picture", "name", "id")
+LOOKED_AT = 200  # rows that the column of the pictures is found by
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a table that are about pictures, by the place of the picture among their names.
+
+    `columns` are the names of the other columns, `column 2` and so on where the table has no header; a row has a cell
+    for each, empty where it was too short.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Mapping[int, list[str]]
+    has_header: bool
+    example: str  # the cell that names the picture in the first row
+    exact: bool  # whether its names are those of the pictures as they are
+
+    def column(self, name: str) -> int:
+        """The place of a column. Raises `ValueError` if there is none of that name."""
+        lowered = [column.lower() for column in self.columns]
+        if name.lower() not in lowered:
+            raise ValueError(f"{self.path.name} has no column {name!r}; it has {', '.join(self.columns[:20])}")
+        return lowered.index(name.lower())
+
+    def cells(self, column: int) -> dict[int, str]:
+        """What a column says, by the place of the picture; empty cells are left out."""
+        return {place: row[column] for place, row in self.rows.items() if row[column]}
+
+
+def read_table(path: Path, folder: Path, names: Sequence[str]) -> Table:
+    """The table in `path` of the pictures `names`, N paths relative to `folder`.
+
+    Tabs, semicolons, commas or spaces separate the columns: the first of these, in this order, that splits the first
+    line. The column of the pictures is the one with the most names of them. A picture is named relative to `folder`,
+    else to the table's own folder, else by a file name that no two pictures share; if no row does so, also by the end
+    of a path of elsewhere, with either slash, and without its suffix. Rows about other pictures are left out. A first
+    line that is a number alone (CelebA's) is none.
+
+    Raises `ValueError` for a file that is missing, empty or no UTF-8 text, and for two different rows of one picture.
+    """
+    raw = read_rows(path)
+    if len(raw) > 1 and len(raw[0]) == 1 and raw[0][0].isdigit():
+        raw = raw[1:]
+    if len(raw) > 1 and len(raw[1]) == len(raw[0]) + 1 and not is_name(raw[0][0]):
+        raw[0].insert(0, "file")  # CelebA's: the first column has no name
+    places = places_of(folder.resolve(), names, path.resolve().parent)
+    file, exact = file_column(raw, places)
+    has_header = place_of(raw[0], file, places, exact) is None and not any(is_name(cell) for cell in raw[0])
+    width = max(len(raw[0]), *(len(row) for row in raw[1:LOOKED_AT]), 0) if len(raw) > 1 else len(raw[0])
+    heads = raw[0] if has_header else [f"column {i + 1}" for i in range(width)]
+    rows: dict[int, list[str]] = {}
+    for row in raw[has_header:]:
+        place = place_of(row, file, places, exact)
+        if place is None:
+            continue
+        cells = [row[i] if i < len(row) else "" for i in range(len(heads)) if i != file]
+        if rows.setdefault(place, cells) != cells:
+            raise ValueError(contradiction(path, names[place], rows[place], cells))
+    first = raw[min(int(has_header), len(raw) - 1)]
+    example = first[file] if file < len(first) else first[0]
+    return Table(path, tuple(head for i, head in enumerate(heads) if i != file), rows, has_header, example, exact)
+
+
+def contradiction(path: Path, name: str, one: Sequence[str], other: Sequence[str]) -> str:
+    """What is wrong with two rows of one picture."""
+    apart = next((a, b) for a, b in zip(one, other, strict=True) if a != b)
+    return f"{path.name} gives {name} two labels, {apart[0]!r} and {apart[1]!r}; keep one of them"
+
+
+def check_all_there(found: Mapping[int, object], table: Table, names: Sequence[str]) -> None:
+    """Raise `ValueError` if a table says nothing of some of the pictures `names`."""
+    missing = [name for i, name in enumerate(names) if i not in found]
+    if len(missing) == len(names) and not table.rows:
+        raise ValueError(
+            f"{table.path.name} names none of the {len(names):,} pictures: it has {table.example!r} where a picture is "
+            f"called {missing[0]!r}"
+        )
+    if missing:
+        example = missing[0]
+        raise ValueError(
+            f"{table.path.name} has no label for {len(missing):,} of {len(names):,} pictures, for instance {example}; "
+            f"add a line for each, such as {example},LABEL, or move those pictures elsewhere"
+        )
+
+
+def file_column(rows: Sequence[Sequence[str]], places: Mapping[str, int]) -> tuple[int, bool]:
+    """The column that names the most pictures, and whether it does so exactly; else one that looks like it."""
+    looked_at = rows[:LOOKED_AT]
+    width = max(map(len, looked_at))
+    for exact in (True, False):
+        hits = [sum(place_of(row, i, places, exact) is not None for row in looked_at) for i in range(width)]
+        if max(hits):
+            return hits.index(max(hits)), exact
+    head = [cell.lower() for cell in rows[0]]
+    return next((head.index(name) for name in FILE_COLUMNS if name in head), 0), True
+
+
+def place_of(row: Sequence[str], file: int, places: Mapping[str, int], exact: bool) -> int | None:
+    """The picture that a row is about, by the cell in the column `file`; None if it is about another one."""
+    if file >= len(row) or not row[file]:
+        return None
+    name = posixpath.normpath(row[file])
+    if exact:
+        return places.get(name)
+    parts = row[file].replace("\\", "/").split("/")
+    ends = ("/".join(parts[i:]) for i in range(len(parts)))
+    return next((places[key] for end in ends for key in (end, bare(end)) if key in places), None)
+
+
+def bare(name: str) -> str:
+    """The key of a name without its suffix: no picture is called so."""
+    stem = posixpath.splitext(name)[0] if name.lower().endswith(SUFFIXES) else name
+    return f"{stem}/"
+
+
+def places_of(folder: Path, names: Sequence[str], table_folder: Path) -> dict[str, int]:
+    """The index of each picture in `names`, by every name that a table may use for it."""
+    bases = [posixpath.basename(name) for name in names]
+    counts, stems = Counter(bases), Counter(bare(base) for base in bases)
+    alone = {base: i for i, base in enumerate(bases) if counts[base] == 1}
+    without = {bare(base): i for i, base in enumerate(bases) if stems[bare(base)] == 1}
+    way = Path(os.path.relpath(folder, table_folder)).as_posix()
+    beside = {posixpath.normpath(f"{way}/{name}"): i for i, name in enumerate(names)}
+    absolute = {f"{folder.as_posix()}/{name}": i for i, name in enumerate(names)}
+    return without | alone | absolute | beside | {name: i for i, name in enumerate(names)}  # the last one counts
+
+
+def is_name(cell: str) -> bool:
+    """Whether a cell looks like the name of a picture."""
+    return cell.lower().endswith(SUFFIXES)
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The cells of a table, stripped, without empty lines. Raises `ValueError` for what is no table."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"cannot read the labels {path}: {reason}; give a CSV with lines of picture,label") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the labels {path} are no UTF-8 text; save them as CSV in UTF-8") from error
+    lines = [line.strip("\r\n ") for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"the labels {path} are empty; give a CSV with lines of picture,label")
+    head = lines[1] if len(lines) > 1 and lines[0].isdigit() else lines[0]  # CelebA's first line is a count
+    try:
+        delimiter = next((mark for mark in "\t;," if len(split_rows([head], mark)[0]) > 1), " ")
+        return split_rows(lines, delimiter)
+    except csv.Error as error:
+        raise ValueError(f"the labels {path} are no CSV: {error}; give lines of picture,label") from error
+
+
+def split_rows(lines: list[str], delimiter: str) -> list[list[str]]:
+    """The cells of lines."""
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)  # so several spaces part only once
+    return [[cell.strip() for cell in row] for row in rows]
