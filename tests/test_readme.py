@@ -44,13 +44,18 @@ def test_there_are_two_commands_for_a_fresh_machine_and_make_knows_them():
 
 
 def test_every_command_stands_in_the_guide_and_the_main_ones_in_the_readme():
-    main = {"train", "sample", "evaluate", "compare"}
+    main = {"train", "sample", "encode", "evaluate", "compare"}
     assert {command[1] for command in commands(README, "vaekit")} == main
     assert {command[1] for command in commands(PAGES[1], "vaekit")} == main | {
         "prepare",
         "bench",
         "figures",
         "fit-prior",
+        "decode",
+        "reconstruct",
+        "interpolate",
+        "vary",
+        "nearest",
     }
 
 

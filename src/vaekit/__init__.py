@@ -14,12 +14,18 @@ if TYPE_CHECKING:
     from vaekit.commands.bench import bench
     from vaekit.commands.compare import compare
     from vaekit.commands.draw import draw_run
+    from vaekit.commands.encode import decode_run, encode_run, reconstruct_run
     from vaekit.commands.evaluate import evaluate_run
     from vaekit.commands.fit_prior import fit_prior_run
+    from vaekit.commands.interpolate import interpolate_run, vary_run
+    from vaekit.commands.latents import LatentTable
+    from vaekit.commands.nearest import nearest_run
     from vaekit.commands.sample import sample_run
     from vaekit.commands.train import train
+    from vaekit.commands.using import read_picture
     from vaekit.config.presets import preset
     from vaekit.config.settings import Config
+    from vaekit.data.reading import save_picture
     from vaekit.measures.diagnostics import diagnose
     from vaekit.measures.quick import evaluate
     from vaekit.models.build import build_discriminator
@@ -37,6 +43,7 @@ spin_briefly()  # here, since it must come before torch is loaded
 HOMES = {
     "Config": "config.settings",
     "GlobalELBO": "objectives.elbo",
+    "LatentTable": "commands.latents",
     "Losses": "objectives.losses",
     "MomentsMemory": "objectives.moments",
     "PatchDiscriminator": "networks.patchgan",
@@ -48,25 +55,34 @@ HOMES = {
     "build_discriminator": "models.build",
     "build_vae": "models.vae",
     "compare": "commands.compare",
+    "decode_run": "commands.encode",
     "diagnose": "measures.diagnostics",
     "discriminator_loss": "objectives.losses",
     "draw_run": "commands.draw",
+    "encode_run": "commands.encode",
     "evaluate": "measures.quick",
     "evaluate_run": "commands.evaluate",
     "fit_prior_run": "commands.fit_prior",
+    "interpolate_run": "commands.interpolate",
     "kl_gaussians": "models.posterior",
     "kl_global": "objectives.moments",
+    "nearest_run": "commands.nearest",
     "preset": "config.presets",
     "product_of_gaussians": "models.posterior",
+    "read_picture": "commands.using",
+    "reconstruct_run": "commands.encode",
     "sample_run": "commands.sample",
+    "save_picture": "data.reading",
     "train": "commands.train",
     "vae_loss": "objectives.losses",
+    "vary_run": "commands.interpolate",
 }
 
 __all__ = [
     "VAE",
     "Config",
     "GlobalELBO",
+    "LatentTable",
     "Losses",
     "MomentsMemory",
     "PatchDiscriminator",
@@ -77,19 +93,27 @@ __all__ = [
     "build_discriminator",
     "build_vae",
     "compare",
+    "decode_run",
     "diagnose",
     "discriminator_loss",
     "draw_run",
+    "encode_run",
     "evaluate",
     "evaluate_run",
     "fit_prior_run",
+    "interpolate_run",
     "kl_gaussians",
     "kl_global",
+    "nearest_run",
     "preset",
     "product_of_gaussians",
+    "read_picture",
+    "reconstruct_run",
     "sample_run",
+    "save_picture",
     "train",
     "vae_loss",
+    "vary_run",
 ]
 
 

@@ -12,12 +12,13 @@ from typing import Annotated, Any, Union, cast
 
 import tyro
 
+from vaekit.cli_use import USE_COMMANDS, UseCommand
 from vaekit.config.drawing import Drawing
 from vaekit.config.measuring import Measuring
 from vaekit.config.presets import PRESETS, preset
 from vaekit.config.settings import Config
 from vaekit.config.variants import MODELS, FittedName, ModelNames
-from vaekit.system.process import own_process
+from vaekit.system.process import own_process, progress
 
 DONE, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit status
 
@@ -223,11 +224,6 @@ class Bench:
         print(json_text(result, indent=2) if self.json else readable_bench(self.config, result))  # noqa: T201
 
 
-def progress(line: str) -> None:
-    """Print one line of progress to stderr, since stdout is for results."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a status: 0 done, 2 an error of the user, 1 an internal error.
 
@@ -255,7 +251,7 @@ def run(arguments: list[str]) -> int:
     return DONE
 
 
-Command = Train | Prepare | Bench | Evaluate | Sample | FitPrior | Compare | Figures
+Command = Train | Prepare | Bench | Evaluate | Sample | FitPrior | Compare | Figures | UseCommand
 
 
 def parse(arguments: list[str]) -> Command:
@@ -280,7 +276,7 @@ def parse_over(default: Train, arguments: list[str]) -> Command:
     compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=default.config))]
     bench = Annotated[Bench, tyro.conf.subcommand("bench", default=Bench(config=default.config))]
     kinds = {"evaluate": Evaluate, "sample": Sample, "fit-prior": FitPrior, "figures": Figures, "prepare": Prepare}
-    others = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in kinds.items()]
+    others = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in (kinds | USE_COMMANDS).items()]
     return tyro.cli(Union[train, others[0], compare, *others[1:], bench], prog="vaekit", args=arguments)  # type: ignore
 
 

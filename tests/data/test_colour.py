@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from vaekit.data.colour import meaning_of
-from vaekit.data.decoding import read_picture
+from vaekit.data.decoding import decode_picture
 
 # columns of XYZ under D50
 P3 = [(0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407)]
@@ -69,16 +69,16 @@ def test_a_profile_is_brought_to_srgb(tmp_path, picture, name, suffix):
     options = {"lossless": True} if suffix == "webp" else {"quality": 100}
     picture.save(tmp_path / f"a.{suffix}", icc_profile=profile, **options)
     expected = by_lcms(Image.open(tmp_path / f"a.{suffix}").convert("RGB"), profile).astype(int)
-    found = read_picture(tmp_path / f"a.{suffix}", 64, 64, 3).transpose(1, 2, 0)
+    found = decode_picture(tmp_path / f"a.{suffix}", 64, 64, 3).transpose(1, 2, 0)
     assert np.abs(found - expected).max() <= 1
     assert np.abs(expected - np.asarray(picture)).max() > 8  # or the profile says nothing
     luma = expected @ [0.299, 0.587, 0.114]
-    assert np.abs(read_picture(tmp_path / f"a.{suffix}", 64, 64, 1)[0] - luma).max() <= 1.5
+    assert np.abs(decode_picture(tmp_path / f"a.{suffix}", 64, 64, 1)[0] - luma).max() <= 1.5
 
 
 def test_profiles_are_left_alone_where_that_is_asked_for(tmp_path, picture):
     picture.save(tmp_path / "a.png", icc_profile=icc(*PROFILES["P3"]))
-    found = read_picture(tmp_path / "a.png", 64, 64, 3, colour_profiles=False)
+    found = decode_picture(tmp_path / "a.png", 64, 64, 3, colour_profiles=False)
     assert (found.transpose(1, 2, 0) == np.asarray(picture)).all()
 
 
@@ -89,7 +89,7 @@ def test_profiles_are_left_alone_where_that_is_asked_for(tmp_path, picture):
 )
 def test_a_profile_that_says_nothing_changes_nothing(tmp_path, picture, profile):
     picture.save(tmp_path / "a.png", icc_profile=profile)
-    found = read_picture(tmp_path / "a.png", 64, 64, 3)
+    found = decode_picture(tmp_path / "a.png", 64, 64, 3)
     assert (found.transpose(1, 2, 0) == np.asarray(picture)).all()
 
 
@@ -98,16 +98,16 @@ def test_a_profile_of_grey_and_one_upon_transparency(tmp_path, picture):
     linear = icc(SRGB, 1.0, space=b"GRAY")
     grey.save(tmp_path / "grey.png", icc_profile=linear)
     expected = by_lcms(grey, linear).astype(int)[..., 0]
-    assert np.abs(read_picture(tmp_path / "grey.png", 64, 64, 1)[0] - expected).max() <= 1
+    assert np.abs(decode_picture(tmp_path / "grey.png", 64, 64, 1)[0] - expected).max() <= 1
     clear = picture.copy()
     clear.putalpha(Image.new("L", (64, 64), 0))
     clear.save(tmp_path / "clear.png", icc_profile=icc(*PROFILES["rotated"]))
-    assert (read_picture(tmp_path / "clear.png", 64, 64, 3) >= 254).all()
+    assert (decode_picture(tmp_path / "clear.png", 64, 64, 3) >= 254).all()
 
 
 def test_a_profile_of_light_upon_ink_is_passed_over(tmp_path):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", icc_profile=icc(P3, 2.2), quality=100)
-    assert read_picture(tmp_path / "a.jpg", 8, 8, 3)[:, 4, 4] == pytest.approx([255, 0, 0], abs=3)
+    assert decode_picture(tmp_path / "a.jpg", 8, 8, 3)[:, 4, 4] == pytest.approx([255, 0, 0], abs=3)
 
 
 def png(pixels, depth, kind, chunks=()):
@@ -132,7 +132,7 @@ def test_the_gamma_of_a_png_is_brought_to_srgb(tmp_path, gamma, exponent):
     (tmp_path / "a.png").write_bytes(data)
     light = (np.arange(256) / 255) ** exponent
     expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    found = read_picture(tmp_path / "a.png", 1, 256, 1).ravel()
+    found = decode_picture(tmp_path / "a.png", 1, 256, 1).ravel()
     assert np.abs(found - expected).max() <= 0.51
 
 
@@ -142,7 +142,7 @@ def test_the_gamma_of_srgb_and_one_beside_srgb_change_nothing(tmp_path):
         [(b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 100000))],
     ):
         (tmp_path / "a.png").write_bytes(png((1, 256, [bytes(range(256))]), 8, GREY_KIND, chunks))
-        assert read_picture(tmp_path / "a.png", 1, 256, 1).ravel().tolist() == list(range(256))
+        assert decode_picture(tmp_path / "a.png", 1, 256, 1).ravel().tolist() == list(range(256))
         with Image.open(tmp_path / "a.png") as image:
             assert not meaning_of(image)
 
@@ -167,4 +167,4 @@ def test_the_gamma_of_srgb_and_one_beside_srgb_change_nothing(tmp_path):
 )
 def test_the_transparent_colour_of_every_depth_shows_white(tmp_path, depth, kind, row, transparent, shown):
     (tmp_path / "a.png").write_bytes(png((1, 4, [row]), depth, kind, [(b"tRNS", transparent)]))
-    assert read_picture(tmp_path / "a.png", 1, 4, 1).ravel().tolist() == shown
+    assert decode_picture(tmp_path / "a.png", 1, 4, 1).ravel().tolist() == shown

@@ -9,7 +9,7 @@ from PIL import Image
 from vaekit.cli import run as command
 from vaekit.data.budget import Budget
 from vaekit.data.cache import prepare
-from vaekit.data.decoding import MOST_PIXELS, UnreadablePicture, read_picture
+from vaekit.data.decoding import MOST_PIXELS, UnreadablePicture, decode_picture
 from vaekit.data.formats import readable_formats
 from vaekit.data.magic import kind_of
 from vaekit.data.sources.folder import find_pictures
@@ -100,7 +100,7 @@ def test_other_content_under_a_picture_s_name_is_called_by_its_name(tmp_path, mo
     ):
         (tmp_path / "a.jpg").write_bytes(data)
         with pytest.raises(UnreadablePicture, match=said):
-            read_picture(tmp_path / "a.jpg", 8, 8, 3)
+            decode_picture(tmp_path / "a.jpg", 8, 8, 3)
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "JXL"])
@@ -109,18 +109,18 @@ def test_phones_pictures_are_read_with_the_extra(tmp_path, kind):
     assert kind in readable_formats()
     Image.new("RGB", (64, 64), (200, 80, 60)).save(tmp_path / "a.bin", kind, quality=95)
     (path,) = find_pictures(tmp_path).pictures
-    assert np.abs(read_picture(path, 8, 8, 3)[:, 4, 4].astype(int) - (200, 80, 60)).max() <= 4
+    assert np.abs(decode_picture(path, 8, 8, 3)[:, 4, 4].astype(int) - (200, 80, 60)).max() <= 4
 
 
 def test_a_jpeg_of_any_size_is_read_since_it_is_decoded_small(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)  # Pillow refuses twice as many
     monkeypatch.setattr("vaekit.data.decoding.MOST_PIXELS", 100_000)
     Image.new("L", (640, 480), 128).save(tmp_path / "large.jpg")
-    assert (read_picture(tmp_path / "large.jpg", 16, 16, 1) == 128).all()
+    assert (decode_picture(tmp_path / "large.jpg", 16, 16, 1) == 128).all()
     Image.new("L", (640, 480), 128).save(tmp_path / "large.png")
     for name, size in (("large.png", 16), ("large.jpg", 400)):  # the latter has to be decoded at its full size
         with pytest.raises(UnreadablePicture, match=r"exceeds limit|more than the 100,000 that are read"):
-            read_picture(tmp_path / name, size, size, 1)
+            decode_picture(tmp_path / name, size, size, 1)
 
 
 def test_the_limit_is_pillow_s_own():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaekit.data.decoding import UnreadablePicture, read_picture
+from vaekit.data.decoding import UnreadablePicture, decode_picture
 from vaekit.data.sources.folder import find_pictures, resolve_source
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -27,7 +27,7 @@ def saved(path: Path, image: Image.Image, **options) -> Path:
 
 def colour(path: Path) -> tuple[int, ...]:
     """The one colour of a picture that has only one."""
-    pixels = read_picture(path, 4, 4, 3)
+    pixels = decode_picture(path, 4, 4, 3)
     assert pixels.shape == (3, 4, 4)
     assert pixels.dtype == np.uint8
     assert (pixels == pixels[:, :1, :1]).all()
@@ -122,7 +122,7 @@ def test_elpv_without_its_package_says_how_to_install_it(tmp_path, monkeypatch):
         resolve_source("elpv")
 
 
-# read_picture: formats and modes
+# decode_picture: formats and modes
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff", "gif"])
@@ -143,7 +143,7 @@ def test_a_wrong_suffix_does_not_matter(tmp_path):
 
 def test_three_channels_become_luma(tmp_path):
     path = saved(tmp_path / "a.png", Image.new("RGB", (8, 8), (200, 100, 50)))
-    pixels = read_picture(path, 4, 4, 1)
+    pixels = decode_picture(path, 4, 4, 1)
     assert pixels.shape == (1, 4, 4)
     assert (pixels == round(float(LUMA @ (200, 100, 50)))).all()
 
@@ -151,14 +151,14 @@ def test_three_channels_become_luma(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_grey_level_is_kept(tmp_path, channels):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    pixels = read_picture(saved(tmp_path / "a.png", Image.fromarray(levels)), 16, 16, channels)
+    pixels = decode_picture(saved(tmp_path / "a.png", Image.fromarray(levels)), 16, 16, channels)
     assert (pixels == levels).all()
 
 
 def test_one_bit_pictures_are_black_and_white(tmp_path):
     image = Image.fromarray(np.array([[True, False], [False, True]]))
     assert image.mode == "1"
-    assert read_picture(saved(tmp_path / "a.png", image), 2, 2, 1).tolist() == [[[255, 0], [0, 255]]]
+    assert decode_picture(saved(tmp_path / "a.png", image), 2, 2, 1).tolist() == [[[255, 0], [0, 255]]]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def palette_picture() -> Image.Image:
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
 def test_a_palette_gives_its_colours(tmp_path, suffix):
-    pixels = read_picture(saved(tmp_path / f"a.{suffix}", palette_picture()), 1, 2, 3)
+    pixels = decode_picture(saved(tmp_path / f"a.{suffix}", palette_picture()), 1, 2, 3)
     assert pixels.transpose(1, 2, 0).tolist() == [[[*RED], [*BLUE]]]
 
 
@@ -201,7 +201,7 @@ def test_a_palette_gives_its_colours(tmp_path, suffix):
 )
 def test_the_transparent_entry_of_a_palette_shows_white(tmp_path, suffix, transparency):
     path = saved(tmp_path / f"a.{suffix}", palette_picture(), transparency=transparency)
-    assert read_picture(path, 1, 2, 3).transpose(1, 2, 0).tolist() == [[[*WHITE], [*BLUE]]]
+    assert decode_picture(path, 1, 2, 3).transpose(1, 2, 0).tolist() == [[[*WHITE], [*BLUE]]]
 
 
 def test_the_transparent_colour_of_an_rgb_picture_shows_white(tmp_path):
@@ -213,24 +213,24 @@ def test_the_transparent_colour_of_an_rgb_picture_shows_white(tmp_path):
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
     values = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
     path = saved(tmp_path / f"a.{suffix}", Image.fromarray(values))
-    assert read_picture(path, 1, 4, 1).tolist() == [[[0, 1, 128, 255]]]
+    assert decode_picture(path, 1, 4, 1).tolist() == [[[0, 1, 128, 255]]]
 
 
 def test_16_bit_big_endian_grey_is_scaled(tmp_path):
     image = Image.frombytes("I;16B", (2, 1), np.array([0, 100 * 257], dtype=">u2").tobytes())
-    assert read_picture(saved(tmp_path / "a.tif", image), 1, 2, 1).tolist() == [[[0, 100]]]
+    assert decode_picture(saved(tmp_path / "a.tif", image), 1, 2, 1).tolist() == [[[0, 100]]]
 
 
 def test_16_bit_values_in_32_bit_integers_are_scaled(tmp_path):
     image = Image.fromarray(np.array([[0, 100 * 257, 65535]], dtype=np.int32))
     assert image.mode == "I"
-    assert read_picture(saved(tmp_path / "a.tif", image), 1, 3, 1).tolist() == [[[0, 100, 255]]]
+    assert decode_picture(saved(tmp_path / "a.tif", image), 1, 3, 1).tolist() == [[[0, 100, 255]]]
 
 
 def test_float_grey_runs_from_zero_to_one(tmp_path):
     image = Image.fromarray(np.array([[0.0, 0.4, 1.0]], dtype=np.float32))
     assert image.mode == "F"
-    assert read_picture(saved(tmp_path / "a.tif", image), 1, 3, 1).tolist() == [[[0, 102, 255]]]
+    assert decode_picture(saved(tmp_path / "a.tif", image), 1, 3, 1).tolist() == [[[0, 102, 255]]]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_float_grey_runs_from_zero_to_one(tmp_path):
 def test_values_of_unknown_scale_are_refused_with_their_range(tmp_path, values):
     path = saved(tmp_path / "a.tif", Image.fromarray(values))
     with pytest.raises(UnreadablePicture, match=r"its pixels run from .* and only 0 to"):
-        read_picture(path, 1, 2, 1)
+        decode_picture(path, 1, 2, 1)
 
 
 @pytest.mark.parametrize("suffix", ["tif", "jpg"])
@@ -280,7 +280,7 @@ def test_the_first_of_several_frames_is_read(tmp_path, suffix):
     assert colour(path) == GREEN
 
 
-# read_picture: geometry
+# decode_picture: geometry
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
@@ -302,7 +302,7 @@ def test_the_exif_orientation_is_honoured(tmp_path, orientation, suffix):
     exif[0x0112] = orientation
     options = {"lossless": True} if suffix == "webp" else {}
     path = saved(tmp_path / f"a.{suffix}", Image.fromarray(np.ascontiguousarray(stored)), exif=exif, **options)
-    np.testing.assert_allclose(read_picture(path, 16, 32, 1)[0].astype(int), upright, atol=2)
+    np.testing.assert_allclose(decode_picture(path, 16, 32, 1)[0].astype(int), upright, atol=2)
 
 
 def test_a_broken_exif_block_does_not_cost_the_picture(tmp_path):
@@ -318,7 +318,7 @@ def test_a_broken_exif_block_does_not_cost_the_picture(tmp_path):
 def test_a_picture_of_the_right_size_keeps_every_pixel(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     path = saved(tmp_path / "a.png", Image.fromarray(pixels))
-    assert (read_picture(path, 6, 5, 3) == pixels.transpose(2, 0, 1)).all()
+    assert (decode_picture(path, 6, 5, 3) == pixels.transpose(2, 0, 1)).all()
 
 
 @pytest.mark.parametrize("size", [2, 8, 32])
@@ -327,14 +327,14 @@ def test_the_middle_of_three_bands_fills_a_square(tmp_path, size):
     wide = saved(tmp_path / "wide.png", Image.fromarray(np.repeat(bands, 8, axis=0)))
     tall = saved(tmp_path / "tall.png", Image.open(wide).transpose(Image.Transpose.ROTATE_90))
     for path in (wide, tall):
-        pixels = read_picture(path, size, size, 3)
+        pixels = decode_picture(path, size, size, 3)
         assert (pixels == np.reshape(GREEN, (3, 1, 1))).all()
 
 
 def test_the_crop_follows_the_shape_that_is_asked_for(tmp_path):
     bands = np.repeat(np.array([[RED, GREEN, GREEN, BLUE]], np.uint8), 8, axis=1)
     path = saved(tmp_path / "a.png", Image.fromarray(np.repeat(bands, 8, axis=0)))
-    pixels = read_picture(path, 4, 8, 3)  # twice as wide as high: the two green bands
+    pixels = decode_picture(path, 4, 8, 3)  # twice as wide as high: the two green bands
     assert pixels.shape == (3, 4, 8)
     assert (pixels == np.reshape(GREEN, (3, 1, 1))).all()
 
@@ -346,21 +346,21 @@ def test_a_picture_of_one_pixel_fills_the_frame(tmp_path):
 def test_shrinking_does_not_alias(tmp_path):
     checkerboard = np.indices((64, 64)).sum(0) % 2 * np.uint8(255)
     path = saved(tmp_path / "a.png", Image.fromarray(checkerboard.astype(np.uint8)))
-    np.testing.assert_allclose(read_picture(path, 8, 8, 1).astype(int), 127.5, atol=3)
+    np.testing.assert_allclose(decode_picture(path, 8, 8, 1).astype(int), 127.5, atol=3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("height", "width", "size"), [(80, 80, (24, 24)), (37, 120, (37, 41)), (9, 14, (18, 28))])
 def test_the_resize_is_pillows_lanczos(tmp_path, height, width, size, channels):
     image = Image.fromarray(waves(height, width, noise=30)).convert("L" if channels == 1 else "RGB")
-    pixels = read_picture(saved(tmp_path / "a.png", image), *size, channels)
+    pixels = decode_picture(saved(tmp_path / "a.png", image), *size, channels)
     left = (width - round(height * size[1] / size[0])) // 2  # the crop is as high as the picture
     cropped = image.crop((left, 0, left + round(height * size[1] / size[0]), height))
     expected = np.asarray(cropped.resize(size[::-1], Image.Resampling.LANCZOS)).reshape(*size, channels)
     np.testing.assert_allclose(pixels.transpose(1, 2, 0).astype(int), expected, atol=1)
 
 
-# read_picture: large JPEGs, decoded at a fraction of their size
+# decode_picture: large JPEGs, decoded at a fraction of their size
 
 
 def waves(height: int, width: int, noise: float) -> np.ndarray:
@@ -385,8 +385,8 @@ def decoded_in_full(jpeg: Path) -> Path:
 def test_a_smaller_decoding_is_within_one_level_of_the_full_one(tmp_path, height, width, size, channels, noise):
     jpeg = saved(tmp_path / "a.jpg", Image.fromarray(waves(height, width, noise)), quality=90)
     size = size if isinstance(size, tuple) else (size, size)
-    small = read_picture(jpeg, *size, channels).astype(int)
-    full = read_picture(decoded_in_full(jpeg), *size, channels).astype(int)
+    small = decode_picture(jpeg, *size, channels).astype(int)
+    full = decode_picture(decoded_in_full(jpeg), *size, channels).astype(int)
     assert abs(small - full).mean() < 1
 
 
@@ -395,17 +395,17 @@ def test_a_smaller_decoding_of_a_turned_picture_shows_the_same_middle(tmp_path, 
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = Image.fromarray(waves(331, 517, noise=0))
-    small = read_picture(saved(tmp_path / "a.jpg", image, quality=95, exif=exif), 40, 50, 3)
-    full = read_picture(saved(tmp_path / "a.png", image, exif=exif), 40, 50, 3)
+    small = decode_picture(saved(tmp_path / "a.jpg", image, quality=95, exif=exif), 40, 50, 3)
+    full = decode_picture(saved(tmp_path / "a.png", image, exif=exif), 40, 50, 3)
     assert abs(small.astype(int) - full).mean() < 1
 
 
 def test_a_jpeg_less_than_four_times_as_large_is_decoded_in_full(tmp_path):
     jpeg = saved(tmp_path / "a.jpg", Image.fromarray(waves(255, 255, noise=30)), quality=90)
-    assert (read_picture(jpeg, 64, 64, 3) == read_picture(decoded_in_full(jpeg), 64, 64, 3)).all()
+    assert (decode_picture(jpeg, 64, 64, 3) == decode_picture(decoded_in_full(jpeg), 64, 64, 3)).all()
 
 
-# read_picture: broken files
+# decode_picture: broken files
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tif", "webp", "bmp"])
@@ -414,7 +414,7 @@ def test_a_truncated_file_is_unreadable(tmp_path, suffix):
     path = saved(tmp_path / f"a.{suffix}", Image.fromarray(noise))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UnreadablePicture) as error:
-        read_picture(path, 8, 8, 3)
+        decode_picture(path, 8, 8, 3)
     assert error.value.path == path
     assert error.value.reason in str(error.value)
 
@@ -430,34 +430,34 @@ def test_garbage_in_a_file_is_a_picture_or_unreadable_and_nothing_else(tmp_path,
         data[generator.integers(min(len(data), 64))] ^= 255
         path.write_bytes(data.tobytes())
         with suppress(UnreadablePicture):
-            assert read_picture(path, 4, 4, 3).shape == (3, 4, 4)
+            assert decode_picture(path, 4, 4, 3).shape == (3, 4, 4)
 
 
 def test_an_empty_file_is_unreadable(tmp_path):
     with pytest.raises(UnreadablePicture, match=r"a\.png: the file is empty"):
-        read_picture(touch(tmp_path / "a.png"), 8, 8, 3)
+        decode_picture(touch(tmp_path / "a.png"), 8, 8, 3)
 
 
 def test_a_file_that_is_no_picture_is_unreadable(tmp_path):
     path = tmp_path / "a.png"
     path.write_text("hello")
     with pytest.raises(UnreadablePicture, match=r"a\.png: not a picture"):
-        read_picture(path, 8, 8, 3)
+        decode_picture(path, 8, 8, 3)
 
 
 def test_a_picture_that_would_fill_the_memory_is_unreadable(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.new("L", (64, 64)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UnreadablePicture, match="decompression bomb"):
-        read_picture(path, 8, 8, 1)
+        decode_picture(path, 8, 8, 1)
 
 
 def test_a_large_picture_is_read_without_a_warning(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.new("L", (40, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert read_picture(path, 8, 8, 1).shape == (1, 8, 8)
+    assert decode_picture(path, 8, 8, 1).shape == (1, 8, 8)
 
 
 def test_a_file_that_the_system_does_not_hand_over_is_not_called_unreadable(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_picture(tmp_path / "gone.png", 8, 8, 3)
+        decode_picture(tmp_path / "gone.png", 8, 8, 3)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vaekit.data import tiff
-from vaekit.data.decoding import UnreadablePicture, read_picture
+from vaekit.data.decoding import UnreadablePicture, decode_picture
 
 SIDE = 16
 GREY_INVERTED, GREY, RGB, PALETTE, CMYK, LAB = 0, 1, 2, 3, 5, 8
@@ -84,7 +84,7 @@ def test_every_layout_of_unsigned_samples_has_its_pixels(tmp_path, space, sample
     data = bytes_of(values, bits, planar)
     path = write(tmp_path / "a.tif", data, space, bits, samples, planes=samples if planar else 1, extra=tags)
     expected = np.broadcast_to(255 * shown.transpose(2, 0, 1), (3, SIDE, SIDE))
-    found = read_picture(path, SIDE, SIDE, 3).astype(float)
+    found = decode_picture(path, SIDE, SIDE, 3).astype(float)
     assert np.abs(found - expected).max() < (3.5 if extra in (PREMULTIPLIED, ALPHA) and bits == 16 else 1.6)
 
 
@@ -108,7 +108,7 @@ def test_floats_run_from_zero_to_one(tmp_path, dtype, bits, space, samples):
     path = write(tmp_path / "a.tif", values.tobytes(), space, bits, samples, FLOAT)
     shown = values.reshape(SIDE, SIDE, samples).astype(float).transpose(2, 0, 1)
     shown = 1 - shown if space == GREY_INVERTED else shown
-    found = read_picture(path, SIDE, SIDE, 3)
+    found = decode_picture(path, SIDE, SIDE, 3)
     assert np.abs(found - np.broadcast_to(255 * shown, (3, SIDE, SIDE))).max() <= 1
 
 
@@ -126,14 +126,14 @@ def test_what_is_not_read_says_what_it_is(tmp_path, dtype, bits, space, samples,
     white = 255 if kind == FLOAT else 2 ** (bits - (kind == INT)) - 1
     path = write(tmp_path / "a.tif", ramp(white, dtype, samples).tobytes(), space, bits, samples, kind)
     with pytest.raises(UnreadablePicture, match=said):
-        read_picture(path, SIDE, SIDE, 3)
+        decode_picture(path, SIDE, SIDE, 3)
 
 
 def test_twelve_bits_are_scaled_by_their_own_white(tmp_path):
     values = np.linspace(0, 4095, SIDE * SIDE).astype(int)
     bits = "".join(format(value, "012b") for value in values)
     path = write(tmp_path / "a.tif", int(bits, 2).to_bytes(len(bits) // 8, "big"), GREY, 12, 1)
-    found = read_picture(path, SIDE, SIDE, 1).ravel()
+    found = decode_picture(path, SIDE, SIDE, 1).ravel()
     assert np.abs(found - values / 4095 * 255).max() <= 0.51
 
 
@@ -142,23 +142,23 @@ def test_without_tifffile_an_odd_layout_says_what_to_install(tmp_path, monkeypat
     values = np.zeros((SIDE, SIDE, 3), int)
     path = write(tmp_path / "a.tif", bytes_of(values, 16, True), RGB, 16, 3, planes=3)
     with pytest.raises(UnreadablePicture, match=r"3 x uint16 in planes, RGB, which needs tifffile.*vaekit\[formats\]"):
-        read_picture(path, SIDE, SIDE, 3)
+        decode_picture(path, SIDE, SIDE, 3)
 
 
 def test_a_palette_without_colours_is_refused(tmp_path):
     path = write(tmp_path / "a.tif", bytes(SIDE * SIDE), PALETTE, 8, 1)
     with pytest.raises(UnreadablePicture, match="palette"):
-        read_picture(path, SIDE, SIDE, 3)
+        decode_picture(path, SIDE, SIDE, 3)
 
 
 def test_cmyk_and_an_odd_layout_that_is_turned(tmp_path):
     path = write(tmp_path / "cmyk.tif", bytes([0, 255, 255, 0]) * SIDE * SIDE, CMYK, 8, 4)
-    assert read_picture(path, SIDE, SIDE, 3)[:, 0, 0].tolist() == [255, 0, 0]
+    assert decode_picture(path, SIDE, SIDE, 3)[:, 0, 0].tolist() == [255, 0, 0]
     pytest.importorskip("tifffile")
     rows = np.broadcast_to(np.linspace(0, 65535, SIDE)[:, None, None], (SIDE, SIDE, 3)).astype(int)
     data = bytes_of(rows, 16, True)
     path = write(tmp_path / "turned.tif", data, RGB, 16, 3, planes=3, more={274: (3, [6])}.items())
-    found = read_picture(path, SIDE, SIDE, 1)[0].astype(int)
+    found = decode_picture(path, SIDE, SIDE, 1)[0].astype(int)
     assert (found == found[:1]).all()  # what was dark above is dark at the right
     assert (np.diff(found[0]) < 0).all()
 
@@ -170,7 +170,7 @@ def test_the_layout_of_a_big_endian_and_a_big_tiff(tmp_path):
         tifffile.imwrite(tmp_path / name, pixels, photometric="rgb", planarconfig="separate", **options)
         layout = tiff.layout_of((tmp_path / name).read_bytes())
         assert (layout.samples, layout.bits[0], layout.planar) == (3, 16, True)
-        assert np.abs(read_picture(tmp_path / name, SIDE, SIDE, 3) - pixels / 257).max() <= 0.5
+        assert np.abs(decode_picture(tmp_path / name, SIDE, SIDE, 3) - pixels / 257).max() <= 0.5
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"])

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vaekit.data.decoding import UnreadablePicture, read_picture
+from vaekit.data.decoding import UnreadablePicture, decode_picture
 from vaekit.system.files import printable, replacing
 from vaekit.system.locks import held
 
@@ -60,7 +60,7 @@ class Request:
 
     def decode(self, name: str) -> np.ndarray | UnreadablePicture:
         try:
-            return read_picture(self.folder / name, self.height, self.width, self.channels, self.colour_profiles)
+            return decode_picture(self.folder / name, self.height, self.width, self.channels, self.colour_profiles)
         except UnreadablePicture as error:
             return error
 
@@ -223,7 +223,7 @@ def does_not_fit(folder: Path, request: Request, reason: str | None) -> OSError:
 @contextmanager
 def decoding_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads, since Pillow decodes and resizes outside the GIL."""
-    # `read_picture` silences warnings itself, but Python keeps the filters for the whole process: in threads, one
+    # `decode_picture` silences warnings itself, but Python keeps the filters for the whole process: in threads, one
     # call may undo the filters of another. Silenced here too, warnings stay silent in any order of the calls.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

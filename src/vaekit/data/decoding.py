@@ -57,7 +57,7 @@ class UnreadablePicture(ValueError):
         self.reason = reason
 
 
-def read_picture(path: Path, height: int, width: int, channels: int, colour_profiles: bool = True) -> np.ndarray:
+def decode_picture(path: Path, height: int, width: int, channels: int, colour_profiles: bool = True) -> np.ndarray:
     """Return one picture, upright, cropped to the middle and resized: uint8 (channels, height, width).
 
     The crop is the largest centred one of the shape height : width; the resize is Lanczos over its whole

@@ -41,6 +41,11 @@ def own_process(device: str, ranks: int = 1) -> None:
         threading.excepthook = partial(without_tensorboard, threading.excepthook)
 
 
+def progress(line: str) -> None:
+    """Print one line of progress to stderr, since stdout is for results."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
 def silence_libtiff() -> None:
     """Keep Pillow's libtiff from writing to the terminal, where its wheel brings one: what fails is told anyway.
 

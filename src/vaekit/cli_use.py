@@ -1,0 +1,144 @@
+"""The subcommands that use a finished model on pictures of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from vaekit.system.process import own_process, progress
+
+
+@dataclass(frozen=True)
+class Encode:
+    """The latents of pictures: mean, std, KL and reconstruction error of each, in one file."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """Files and folders."""
+    out: Path = Path("latents.npz")
+    """.npz, .safetensors or .parquet."""
+
+    def run(self) -> None:
+        own_process("auto")
+        from vaekit.commands.encode import encode_run
+
+        print(encode_run(self.run_folder, self.pictures, self.out, progress))  # noqa: T201
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Pictures of latents that encode wrote, changed or not, one by one into a folder."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    latents: tyro.conf.Positional[Path]
+    """What encode wrote."""
+    out: Path
+    """Empty folder for the pictures."""
+
+    def run(self) -> None:
+        own_process("auto")
+        from vaekit.commands.encode import decode_run
+
+        print(decode_run(self.run_folder, self.latents, self.out, progress))  # noqa: T201
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """What the model makes of pictures, one by one into a folder."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """Files and folders."""
+    out: Path
+    """Empty folder for the pictures."""
+
+    def run(self) -> None:
+        own_process("auto")
+        from vaekit.commands.encode import reconstruct_run
+
+        print(reconstruct_run(self.run_folder, self.pictures, self.out, progress))  # noqa: T201
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """The way from one picture to another, as a film or a strip."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    first: tyro.conf.Positional[Path]
+    """A picture."""
+    second: tyro.conf.Positional[Path]
+    """Another one."""
+    out: Path = Path("interpolation.gif")
+    """.gif, .webp or .mp4 (with imageio-ffmpeg), or a .png of one row."""
+    steps: int = 30
+    """Pictures on the way, both ends among them."""
+    straight: tyro.conf.FlagCreatePairsOff[bool] = False
+    """On the straight line, and not through the flow."""
+
+    def run(self) -> None:
+        own_process("auto")
+        from vaekit.commands.interpolate import interpolate_run
+
+        way = (self.run_folder, self.first, self.second)
+        print(interpolate_run(*way, self.out, self.steps, self.straight, progress))  # noqa: T201
+
+
+@dataclass(frozen=True)
+class Vary:
+    """A picture with two entries of its latent moved: fig. 4 of the paper for a picture of one's own."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    picture: tyro.conf.Positional[Path]
+    """A picture."""
+    out: Path = Path("variants.png")
+    """A .png."""
+    entries: tuple[int, ...] = ()
+    """One or two entries of the latent; by default those that vary most over the training set."""
+
+    def run(self) -> None:
+        own_process("auto")
+        from vaekit.commands.interpolate import vary_run
+
+        print(vary_run(self.run_folder, self.picture, self.out, self.entries, progress))  # noqa: T201
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The pictures that are most like one, by their latents."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    picture: tyro.conf.Positional[Path]
+    """A picture."""
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """Files and folders to look in."""
+    count: int = 8
+    """How many to show."""
+    out: Path | None = None
+    """A .png with the picture and those beside it."""
+
+    def run(self) -> None:
+        own_process("auto")
+        from vaekit.commands.nearest import nearest_run
+        from vaekit.system.files import printable
+
+        for name, distance in nearest_run(self.run_folder, self.picture, self.pictures, self.count, self.out, progress):
+            print(f"{distance:.3f}  {printable(name)}")  # noqa: T201
+
+
+UseCommand = Encode | Decode | Reconstruct | Interpolate | Vary | Nearest
+USE_COMMANDS = {
+    "encode": Encode,
+    "decode": Decode,
+    "reconstruct": Reconstruct,
+    "interpolate": Interpolate,
+    "vary": Vary,
+    "nearest": Nearest,
+}

@@ -1,0 +1,86 @@
+"""What the commands that use a finished model share: the model, and pictures of any files as it takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from vaekit.config.settings import Config
+from vaekit.data.reading import picture_files, read_batches
+from vaekit.models.vae import VAE
+from vaekit.priors.gaussian import GaussianPrior
+from vaekit.system.devices import available
+from vaekit.system.files import printable
+
+Say = Callable[[str], object]
+
+
+def read_picture(path: str | Path, vae: VAE) -> Tensor:
+    """The picture in a file as a model takes it: upright, cropped to the middle, resized, (1, C, H, W) in [-1, 1].
+
+    Raises `ValueError` for what is no picture.
+    """
+    ((_, x),) = read_batches({Path(path).name: Path(path)}, vae.image_shape, brings_to_srgb(vae), refuse)
+    return x
+
+
+def refuse(error: ValueError) -> None:
+    """Take a picture that cannot be read for the error that it is."""
+    raise error
+
+
+def brings_to_srgb(vae: VAE) -> bool:
+    """Whether the pictures of a model were brought to sRGB, as its config says; those without one should be."""
+    return vae.config_json is None or Config.from_json(vae.config_json).colour_profiles
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures x (B, C, H, W) in [-1, 1], with their names."""
+
+    names: list[str]
+    x: Tensor
+
+
+@contextmanager
+def batches_of(
+    vae: VAE, pictures: Sequence[str | Path], say: Say, what: str = "reading pictures"
+) -> Iterator[Iterator[Batch]]:
+    """The pictures in files and folders as a model takes them, with a progress bar; `say` hears which are no pictures.
+
+    Raises `ValueError` if there is none.
+    """
+    files = picture_files(pictures)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=len(files))
+
+        def told(error: ValueError) -> None:
+            say(f"skipped: {printable(str(error))}")
+            bar.advance(task)
+
+        def batches() -> Iterator[Batch]:
+            for names, x in read_batches(files, vae.image_shape, brings_to_srgb(vae), told):
+                yield Batch(names, x)
+                bar.advance(task, len(names))
+
+        yield batches()
+
+
+def load(run: str | Path) -> VAE:
+    """The model of a run, where it is fastest here. Raises `ValueError` for a folder without one."""
+    return VAE.from_pretrained(run, available("auto"))
+
+
+def spread_of(vae: VAE) -> tuple[Tensor, Tensor] | None:
+    """Mean and std (d,) of each entry over the latents of the training set; None without a Gaussian fitted to those."""
+    gaussian = vae.priors.get("gaussian")
+    if not isinstance(gaussian, GaussianPrior):
+        return None
+    return gaussian.mean, gaussian.root.square().sum(0).sqrt()
