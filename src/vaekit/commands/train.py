@@ -22,6 +22,7 @@ from vaekit.data.loader import HeldOut, Stream, split
 from vaekit.data.sources.folder import resolve_source
 from vaekit.measures.quick import measure
 from vaekit.models.vae import VAE
+from vaekit.runs.begin import begin_with, leaked
 from vaekit.runs.checkpoint import load_checkpoint
 from vaekit.runs.folder import FIGURE_IMAGES, check_apart, default_run, is_run, write_run
 from vaekit.runs.lock import claimed
@@ -113,6 +114,10 @@ def train_in(fabric: Fabric, config: Config, run: Path, folder: Path, pictures: 
     state = build_state(fabric, config)
     if start.newest is not None:
         load_checkpoint(state, start.newest)
+    elif config.init_from is not None:
+        source, held_out = Path(config.init_from), pictures.prepared.checksums[pictures.test_indices]
+        for line in filter(None, (begin_with(source, state.networks), leaked(source, held_out))):
+            tell(console, line)
     step = int(state.counters["step"])
     check_alike(step=f"{step:,}")
     if start.problems:

@@ -43,6 +43,8 @@ class Config:
     """Side of the square pictures in pixels, or height and width; multiples of 2^stages."""
     channels: int = field(default=3, metadata=fixed(SHAPES))
     """3: colour, 1: grey; the networks take any number, folders of pictures give these two."""
+    init_from: str | None = field(default=None, metadata=fixed("it has begun elsewhere"))
+    """Folder of a finished run to begin with the weights of; other pictures, and other sizes where layers fit."""
     seed: int = 0
     """Seeds weights, order, flips and noise."""
     images: int = 300_000
