@@ -54,6 +54,12 @@ def test_other_tables_are_none(tmp_path, text):
     assert found(tmp_path, text) is None
 
 
+def test_a_split_is_no_attribute_and_names_are_told_apart(tmp_path):
+    assert found(tmp_path, "file,split,p,q\na.png,0,1,0\nb.png,1,0,0\nc.png,0,1,1\n").names == ("p", "q")
+    with pytest.raises(ValueError, match="has two columns 'p'; give each attribute a name"):
+        found(tmp_path, "file,p,p\na.png,1,0\nb.png,0,0\nc.png,1,1\n")
+
+
 def test_class_folders_come_first_and_no_table_is_none(tmp_path):
     table = "file,smiling,glasses\nx/a.png,1,0\nx/b.png,0,0\ny/c.png,1,1\ny/d.png,0,1\n"
     assert found(tmp_path, table, ("x/a.png", "x/b.png", "y/c.png", "y/d.png")) is None

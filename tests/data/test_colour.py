@@ -84,13 +84,38 @@ def test_profiles_are_left_alone_where_that_is_asked_for(tmp_path, picture):
 
 @pytest.mark.parametrize(
     "profile",
-    [b"no profile", icc(SRGB, 2.2, name=b"sRGB IEC61966-2.1"), icc(SRGB, 2.2, space=b"GRAY"), icc(P3, 2.2)[:200]],
+    [
+        b"no profile",
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        icc(SRGB, 2.2, space=b"GRAY"),
+        icc(P3, 2.2)[:200],
+    ],
     ids=["damaged", "sRGB by name", "of another space", "cut short"],
 )
 def test_a_profile_that_says_nothing_changes_nothing(tmp_path, picture, profile):
     picture.save(tmp_path / "a.png", icc_profile=profile)
     found = decode_picture(tmp_path / "a.png", 64, 64, 3)
     assert (found.transpose(1, 2, 0) == np.asarray(picture)).all()
+
+
+def test_a_profile_that_only_calls_itself_srgb_is_converted(tmp_path, picture):
+    linear = icc(SRGB, 1.0, name=b"sRGB-elle-V2-g10.icc")
+    picture.save(tmp_path / "a.png", icc_profile=linear)
+    found = decode_picture(tmp_path / "a.png", 64, 64, 3).transpose(1, 2, 0)
+    assert np.abs(found - by_lcms(picture, linear).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_profile_of_grey_stays_with_transparent_grey(tmp_path, alpha):
+    linear = icc(SRGB, 1.0, space=b"GRAY")
+    grey = Image.new("L", (8, 8), 100)
+    shown = by_lcms(grey, linear)[0, 0, 0]
+    if alpha:
+        grey.putalpha(255)
+    else:
+        grey.info["transparency"] = 7
+    grey.save(tmp_path / "a.png", icc_profile=linear, transparency=grey.info.get("transparency"))
+    assert decode_picture(tmp_path / "a.png", 8, 8, 1)[0, 0, 0] == pytest.approx(shown, abs=1)
 
 
 def test_a_profile_of_grey_and_one_upon_transparency(tmp_path, picture):

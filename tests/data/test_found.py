@@ -1,6 +1,7 @@
 """What is found in a folder: pictures by their content, and everything else counted by kind."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from vaekit.data.sources.folder import find_pictures
 PICTURES = {
     "a.jpg": "JPEG", "b.JPG": "JPEG", "c.jfif": "JPEG", "d.jpe": "JPEG", "noextension": "JPEG", "e.jpg_large": "JPEG",
     "g.apng": "PNG", "h.dib": "BMP", "i.avif": "AVIF", "j.jp2": "JPEG2000", "k.ppm": "PPM", "l.data": "WEBP",
-    "m.x": "GIF", "n.y": "TIFF",
+    "m.x": "GIF", "scan": "TIFF",
 }  # fmt: skip
 OTHERS = {
     "o.dcm": bytes(128) + b"DICM",
@@ -56,6 +57,33 @@ def test_the_content_decides_what_is_a_picture_and_the_rest_is_counted(tmp_path)
     assert (
         prepare(tmp_path, 16, 16, 3, tmp_path.parent / "cache").passed_over == found.passed_over
     )  # from the cache too
+
+
+def test_raw_files_and_what_is_there_twice_are_no_pictures(tmp_path):
+    save(tmp_path / "a.jpg", "JPEG")
+    for name, kind in (("a.NEF", "TIFF"), ("a.dng", "TIFF"), ("a.THM", "JPEG"), ("a.jpg_original", "JPEG")):
+        save(tmp_path / name, kind)
+    for i in range(30):
+        (tmp_path / f"scan.1.2.840.{i}").write_bytes(b"DICOM of old")
+    (tmp_path / "notes").write_bytes(b"P1 meeting notes")
+    (tmp_path / "x.\x1b[31m").write_bytes(b"")
+    found = find_pictures(tmp_path)
+    assert [path.name for path in found.pictures] == ["a.jpg"]
+    rest = {".dng": 1, ".nef": 1, ".thm": 1, "file without a suffix": 1}
+    assert found.passed_over == {"other file": 32, **rest}
+
+
+def test_a_reader_that_is_installed_later_reads_what_was_skipped(tmp_path, monkeypatch):
+    pytest.importorskip("tifffile")
+    (tmp_path / "photos").mkdir()
+    save(tmp_path / "photos" / "a.png", "PNG")
+    Image.fromarray(np.zeros((16, 16), np.float32)).save(tmp_path / "photos" / "b.tif")
+    monkeypatch.setattr("vaekit.data.tiff.pillow_is_right", lambda layout: False)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tifffile", None)
+        patch.setattr("vaekit.data.cache.extra_readers", lambda: ())
+        assert len(prepare(tmp_path / "photos", 16, 16, 3, tmp_path / "cache").skipped) == 1
+    assert not prepare(tmp_path / "photos", 16, 16, 3, tmp_path / "cache").skipped
 
 
 def test_a_folder_of_other_files_says_which(tmp_path):

@@ -37,10 +37,13 @@ def test_a_picture_in_a_folder_of_its_own_class_has_its_name(tmp_path):
 def test_folders_that_part_train_from_test_are_no_classes(tmp_path):
     labels = find_labels(tmp_path, ["train/dog/1.png", "train/cat/2.png", "test/dog/3.png", "test/cat/4.png"])
     assert by_picture(labels) == ["dog", "cat", "dog", "cat"]
-    assert find_labels(tmp_path, ["train/1.png", "train/2.png", "test/3.png", "test/4.png"]).classes == (
-        "test",
-        "train",
-    )
+    for names in (
+        ["train/1.png", "train/2.png", "test/3.png", "test/4.png"],
+        ["train/cat/1.png", "train/dog/2.png", "test/3.png", "test/4.png"],
+    ):
+        assert find_labels(tmp_path, names) is None
+    written(tmp_path / "labels.csv", "train/1.png,cat\ntrain/2.png,dog\ntest/3.png,cat\ntest/4.png,dog")
+    assert by_picture(find_labels(tmp_path, ["train/1.png", "train/2.png", "test/3.png", "test/4.png"])) == ANSWER
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,46 @@ def test_a_table_about_nothing_here_shows_a_name_of_both_sides(tmp_path):
     path = written(tmp_path / "my.csv", "file,label\nIMG_1.cr2,cat\nIMG_2.cr2,dog")
     with pytest.raises(ValueError, match=r"names none of the 4 pictures: it has 'IMG_1.cr2' where .* called 'a.png'"):
         find_labels(tmp_path, NAMES, path)
+
+
+@pytest.mark.parametrize("header", [",id,label", "index,id,label", "Unnamed: 0,id,label"])
+def test_numbers_of_rows_are_no_names_of_pictures(tmp_path, header):
+    names = [f"{i}.png" for i in range(1, 51)]
+    text = "\n".join([header, *(f"{i},{i + 1},{'ab'[i % 2]}" for i in range(100))])
+    labels = find_labels(tmp_path, names, written(tmp_path / "my.csv", text))
+    assert by_picture(labels) == ["ab"[(i - 1) % 2] for i in range(1, 51)]
+
+
+def test_labels_that_are_numbers_are_no_names_of_pictures(tmp_path):
+    names = [f"{i}.png" for i in range(1, 101)]
+    text = "\n".join(["id,label", *(f"{i},{i % 10 + 1}" for i in range(1, 101))])
+    assert by_picture(find_labels(tmp_path, names, written(tmp_path / "my.csv", text)))[:3] == ["2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,label,caption\na.png,cat,a cat, asleep\nb.png,dog,a dog\nc.png,cat,a cat\nd.png,dog,a dog",
+        "file,label\na.png,cat,\nb.png,dog,\nc.png,cat,\nd.png,dog,",
+        "file,label,box\na.png,cat,1\na.png,cat,5\nb.png,dog,1\nc.png,cat,1\nd.png,dog,1",
+    ],
+    ids=["commas that are not quoted", "a comma at the end", "several rows of a picture"],
+)
+def test_what_is_beside_the_labels_does_not_move_them(tmp_path, text):
+    assert by_picture(find_labels(tmp_path, NAMES, written(tmp_path / "my.csv", text))) == ANSWER
+
+
+@pytest.mark.parametrize("column", ["image", "image_name"])
+def test_a_part_of_a_long_table_is_found_wherever_it_is(tmp_path, column):
+    names = [f"ISIC_{i:04d}.jpg" for i in range(500, 560)]
+    text = "\n".join([f"nr,{column},target", *(f"x,ISIC_{i:04d},{'ab'[i % 2]}" for i in range(1000))])
+    labels = find_labels(tmp_path, names, written(tmp_path / "my.csv", text))
+    assert by_picture(labels) == ["ab"[i % 2] for i in range(500, 560)]
+
+
+def test_class_folders_called_by_numbers_stay_apart():
+    assert Labels.of(["1_11", "11_1", "2_1"]).classes == ("11_1", "1_11", "2_1")
+    assert Labels.of(["1.0", "1", "0"]).classes in (("0", "1.0", "1"), ("0", "1", "1.0"))
 
 
 def test_a_quoted_name_may_hold_what_parts_the_columns(tmp_path):

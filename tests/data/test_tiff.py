@@ -163,6 +163,15 @@ def test_cmyk_and_an_odd_layout_that_is_turned(tmp_path):
     assert (np.diff(found[0]) < 0).all()
 
 
+@pytest.mark.parametrize(("bits", "extra"), [(8, 0), (16, 0), (8, 1), (8, 2)])
+def test_ink_of_every_depth_and_with_spot_colours_is_read(tmp_path, bits, extra):
+    white = 2**bits - 1
+    values = np.broadcast_to([0, white, white, 0] + [7] * extra, (SIDE, SIDE, 4 + extra))
+    data = bytes_of(values, bits, False)
+    path = write(tmp_path / "a.tif", data, CMYK, bits, 4 + extra, extra=[UNSPECIFIED] * extra)
+    assert decode_picture(path, SIDE, SIDE, 3)[:, 0, 0].tolist() == [255, 0, 0]
+
+
 def test_the_layout_of_a_big_endian_and_a_big_tiff(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     pixels = np.random.default_rng(0).integers(0, 65536, (3, SIDE, SIDE)).astype("u2")

@@ -55,7 +55,7 @@ def learned(classes):
 def flat_copy(classes, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
-    for path in find_pictures(classes):
+    for path in find_pictures(classes).pictures:
         shutil.copy(path, flat / path.name)
     return flat
 
@@ -70,7 +70,7 @@ def one_class(classes, tmp_path):
 
 
 def renamed(classes, tmp_path):
-    for i, path in enumerate(reversed(find_pictures(classes))):
+    for i, path in enumerate(reversed(find_pictures(classes).pictures)):
         path.rename(path.with_name(f"new-{i:03d}.png"))
     return classes
 
@@ -110,7 +110,7 @@ def test_the_same_names_and_pixels_elsewhere_are_the_runs_own(classes, run, tmp_
 
 
 def test_where_all_were_trained_on_there_is_nothing_to_measure(classes, run, tmp_path):
-    for i, path in enumerate(find_pictures(classes)[:16]):
+    for i, path in enumerate(find_pictures(classes).pictures[:16]):
         shutil.copy(path, tmp_path / "run" / f"{i}.png")  # a copy among what is never searched is no copy
         (tmp_path / "seen").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "seen" / f"{i}.png")
@@ -143,7 +143,7 @@ def test_runs_and_all_else_that_was_written_among_the_pictures_are_no_pictures(c
     mark_as_output(classes / "new")
     add(classes / "new" / "000000.png", seed=301)
     assert is_run(inside)
-    assert len(find_pictures(classes)) == 40
-    assert len(find_pictures(classes / "new")) == 1  # who names such a folder wants its pictures
+    assert len(find_pictures(classes).pictures) == 40
+    assert len(find_pictures(classes / "new").pictures) == 1  # who names such a folder wants its pictures
     assert prepare(classes, 16, 16, 3).names == prepare(classes, 16, 16, 3).names
     held_out_of(run, CONFIG)  # and the run still knows its own

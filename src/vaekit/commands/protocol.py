@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from vaekit.config.settings import Config
+from vaekit.data.attributes import find_attributes
 from vaekit.data.labels import Labels
 from vaekit.measures.distances import AT_MOST
 from vaekit.measures.full import Subject
@@ -60,6 +62,7 @@ def protocol_of(
         "flow": flow_sha256(run),
         "features": None if subject.extractor is None else subject.extractor.protocol() | {"neighbours_of": AT_MOST},
         "ms_ssim_scales": ms_ssim_scales(*config.image_size),
+        "attributes": attributes_crc32(subject),
         "labels": None if labels is None else {"source": labels.source, "crc32": labels.crc32, "normal": normal},
         "seed": subject.seed,
         "precision": precision_here(config.precision),
@@ -72,3 +75,12 @@ def flow_sha256(run: Path) -> str | None:
     """Which flow a run has, if any, by its tensors; the other priors are fitted anew where they are missing."""
     path = run / fitted_by("flow").file
     return weights_sha256(read_tensors(path)[0]) if read_metadata(path) is not None else None
+
+
+def attributes_crc32(subject: Subject) -> int | None:
+    """A checksum of the attributes of all pictures, where their table has some."""
+    try:
+        found = find_attributes(subject.prepared.folder, subject.prepared.names)
+    except ValueError:  # a table with gaps: nothing is measured by it
+        return None
+    return None if found is None else zlib.crc32(found.values.tobytes(), zlib.crc32("\n".join(found.names).encode()))

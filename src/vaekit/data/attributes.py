@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vaekit.data.labels import LABEL_COLUMNS, ONES, ZEROS, class_folders, labels_file, one_hot
+from vaekit.data.labels import LABEL_COLUMNS, ONES, ZEROS, class_folders, columns_about, labels_file, one_hot
 from vaekit.data.tables import check_all_there, read_table
 
 STATES = dict.fromkeys(ZEROS, 0) | dict.fromkeys(ONES, 1)  # CelebA writes -1 where others write 0
@@ -41,11 +42,13 @@ def read_attributes(path: Path, folder: Path, names: Sequence[str]) -> Attribute
     table = read_table(path, folder, names)
     if not table.has_header or one_hot(table) or any(name.lower() in LABEL_COLUMNS for name in table.columns):
         return None
-    columns = [
-        i for i, name in enumerate(table.columns) if name and all(row[i] in STATES for row in table.rows.values())
-    ]
+    columns = [i for i in columns_about(table) if all(row[i] in STATES for rows in table.rows.values() for row in rows)]
     if len(columns) < 2 or not table.rows:
         return None
     check_all_there(table.rows, table, names)
-    values = np.array([[STATES[table.rows[place][i]] for i in columns] for place in range(len(names))])
+    twice = [name for name, count in Counter(table.columns[i] for i in columns).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path.name} has two columns {twice[0]!r}; give each attribute a name of its own")
+    cells = [table.cells(i) for i in columns]
+    values = np.array([[STATES[column[place]] for column in cells] for place in range(len(names))])
     return Attributes(tuple(table.columns[i] for i in columns), values, path.name)

@@ -14,6 +14,7 @@ import numpy as np
 import platformdirs
 
 from vaekit.data.building import CURE, INDEX_FILE, PIXELS_FILE, Progress, Request, build, locked
+from vaekit.data.formats import extra_readers
 from vaekit.data.sources.folder import find_pictures
 from vaekit.system.files import replacing
 from vaekit.system.processors import processors
@@ -106,7 +107,7 @@ def prepare(
     found = find_pictures(folder)
     names = tuple(path.relative_to(folder).as_posix() for path in found.pictures)
     request = Request(folder, names, channels, height, width, colour_profiles)
-    kind = "" if colour_profiles else AS_STORED
+    kind = "".join(f"-{name}" for name in extra_readers()) + ("" if colour_profiles else AS_STORED)
     entry = (cache_dir or default_cache_dir()) / f"{request.fingerprint()}-{FORMAT_VERSION}{kind}"
     prepared = open_entry(entry)
     if prepared is None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageCms
 
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of a profile -> the mode of the pictures that it fits
+NEAR_LEVELS = 3  # that a profile called sRGB may move a colour
 MOST_KEPT = 16  # transforms of a thread
 SRGB_GAMMA, NEAR = 1 / 2.2, 0.01  # of PNG's gAMA: what sRGB pictures say
 
@@ -41,9 +43,14 @@ def meaning_of(image: Image.Image) -> Meaning:
     """What a file says of its pixels. A profile counts before a gamma, and sRGB is told as nothing."""
     icc, gamma = image.info.get("icc_profile") or b"", image.info.get("gamma")
     if icc:
-        return Meaning() if is_srgb(icc) else Meaning(icc)
+        return meaning_from(icc)
     tells = isinstance(gamma, float) and gamma > 0 and abs(gamma - SRGB_GAMMA) > NEAR and "srgb" not in image.info
     return Meaning(gamma=gamma if tells else None)
+
+
+def meaning_from(icc: bytes) -> Meaning:
+    """What a profile says, if there is one; sRGB is told as nothing."""
+    return Meaning() if not icc or is_srgb(icc) else Meaning(icc)
 
 
 def levels_of_gamma(gamma: float) -> list[int]:
@@ -78,9 +85,14 @@ def built(icc: bytes, mode: str) -> Any:
 
 @lru_cache(64)
 def is_srgb(icc: bytes) -> bool:
-    """Whether a profile calls itself sRGB: to convert would move pixels by a level for nothing."""
+    """Whether a profile calls itself sRGB and is: to convert would move pixels by a level for nothing."""
     try:
-        description = ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile.profile_description
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        if not (profile.profile.profile_description or "").startswith("sRGB"):
+            return False
+        ramp = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+        moved = np.asarray(transform.apply(Image.fromarray(ramp)))
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return False
-    return (description or "").startswith("sRGB")
+    return bool(np.abs(moved.astype(int) - ramp).max() <= NEAR_LEVELS)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from vaekit.data import tiff
 from vaekit.data.budget import Budget
-from vaekit.data.colour import Meaning, meaning_of
+from vaekit.data.colour import Meaning, meaning_from, meaning_of
 from vaekit.data.formats import readable_formats
 from vaekit.data.magic import HEAD_BYTES, why_not_read
 from vaekit.system.files import printable
@@ -30,10 +30,15 @@ DECODER_ERRORS = (
     EOFError,
     LookupError,
     ArithmeticError,
+    RuntimeError,
+    ImageCms.PyCMSError,
     struct.error,
 )
 MOST_PIXELS = 2 * 89_478_485  # twice a quarter of a gigabyte of RGB: what Pillow's own limit is by default
-BYTES_A_PIXEL, BYTES_A_SAMPLE = 14, 12  # that decoding takes at most: measured for RGBA; float64 and copies of a TIFF
+BYTES_A_PIXEL, BYTES_A_SAMPLE = (
+    14,
+    20,
+)  # that decoding takes, of most files: measured for RGBA, and for TIFFs of float64
 BUDGET = Budget()
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -100,7 +105,7 @@ def upright(data: bytes, height: int, width: int, mode: str, colour_profiles: bo
         check_size(layout.width, layout.height)
         with BUDGET.holding(BYTES_A_SAMPLE * layout.samples * layout.width * layout.height):
             flat, turn = tiff.read(data, layout), UPRIGHT.get(layout.orientation)
-        size, drafted, meaning = flat.size, None, Meaning(layout.icc if colour_profiles else b"")
+        size, drafted, meaning = flat.size, None, meaning_from(layout.icc) if colour_profiles else Meaning()
     else:
         side = 2 * max(height, width)  # of either side, since EXIF may turn the picture
         with opened(data) as image:
@@ -167,9 +172,9 @@ def eight_bit(image: Image.Image, depth: int = 8) -> Image.Image:
         image = image.convert("LA")
     if image.has_transparency_data:
         scale_transparency(image, depth)
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(rgba, mask=rgba)
+        with_alpha = image.convert("LA" if image.mode in ("L", "LA") else "RGBA")  # grey stays what its profile is of
+        white = Image.new(with_alpha.mode.removesuffix("A"), image.size, "white")
+        white.paste(with_alpha.convert(white.mode), mask=with_alpha.getchannel("A"))
         return white
     return image
 
@@ -188,7 +193,7 @@ def eight_bit_grey(values: np.ndarray, white: float) -> np.ndarray:
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= white:  # also refuses NaN
         raise ValueError(f"its pixels run from {low} to {high}, and only 0 to {white} can be read")
-    return np.rint(values * (255 / white)).astype(np.uint8)
+    return np.rint(values * np.float32(255 / white)).astype(np.uint8)
 
 
 def middle(picture_width: int, picture_height: int, height: int, width: int) -> tuple[int, int, int, int]:

@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,6 @@ class Labels:
     def of(cls, names: Sequence[str], source: str = "a list") -> Labels:
         """Labels from the name of each picture's class; numbers are sorted as numbers, anything else as text."""
         ordered = all(map(is_number, set(names)))
-        if ordered:  # 1 and 1.0 are one class
-            shortest: dict[float, str] = {}
-            for name in sorted(set(names), key=len, reverse=True):
-                shortest[float(name)] = name
-            names = [shortest[float(name)] for name in names]
         classes = sorted(set(names), key=float) if ordered else sorted(set(names))
         place = {name: i for i, name in enumerate(classes)}
         return cls(tuple(classes), np.array([place[name] for name in names], int), source, ordered)
@@ -123,6 +119,7 @@ def class_folders(names: Sequence[str]) -> Labels | None:
     """The classes of pictures by the folders that they lie in; None if those are no classes, see `find_labels`."""
     parents = [own_folder(name) for name in names if "/" in name]
     is_classes = len(parents) == len(names) and 2 <= len(set(parents)) <= len(names) / 2
+    is_classes = is_classes and not any(parent.lower() in SPLITS for parent in parents)
     return Labels.of(parents, "class folders") if is_classes else None
 
 
@@ -162,7 +159,7 @@ def read_labels(path: Path, folder: Path, names: Sequence[str], column: str | No
         found = table.cells(place) if table.columns else {}
         source = f"{path}, column {table.columns[place]}" if table.has_header and len(table.columns) > 1 else str(path)
     check_all_there(found, table, names)
-    labels = Labels.of([found[i] for i in range(len(names))], source)
+    labels = Labels.of(one_spelling([found[i] for i in range(len(names))]), source)
     if len(labels.classes) < 2:
         raise ValueError(f"{path.name} gives every picture the label {found[0]!r}; two classes or more are needed")
     if len(labels.classes) > len(names) / 2:
@@ -173,6 +170,14 @@ def read_labels(path: Path, folder: Path, names: Sequence[str], column: str | No
     return labels
 
 
+def one_spelling(labels: Sequence[str]) -> list[str]:
+    """Numbers as each is spelled most briefly, if all are numbers: 1 and 1.0 are one class."""
+    if not all(map(is_number, set(labels))):
+        return list(labels)
+    shortest = {Decimal(label): label for label in sorted(set(labels), key=len, reverse=True)}
+    return [shortest[Decimal(label)] for label in labels]
+
+
 def label_column(table: Table) -> int:
     """The column that holds the labels, where nobody has said which."""
     lowered = [name.lower() for name in table.columns]
@@ -181,27 +186,34 @@ def label_column(table: Table) -> int:
     for name in LABEL_COLUMNS:
         if name in lowered:
             return lowered.index(name)
-    rest = [i for i, name in enumerate(lowered) if name not in NO_LABELS and not name.startswith("unnamed")]
-    return rest[0] if rest else 0
+    return next(iter(columns_about(table)), 0)
+
+
+def columns_about(table: Table) -> list[int]:
+    """The columns that may say something of the pictures: no numbers of rows, no train-or-test."""
+    lowered = [name.lower() for name in table.columns]
+    return [i for i, name in enumerate(lowered) if name not in NO_LABELS and not name.startswith("unnamed")]
 
 
 def one_hot(table: Table) -> dict[int, str] | None:
     """The class of each picture where each has a column of its own; None for another kind of table."""
     lowered = [name.lower() for name in table.columns]
-    columns = [i for i, name in enumerate(lowered) if name not in NO_LABELS]
+    columns = columns_about(table)
     if not table.has_header or len(columns) < 2 or any(name in LABEL_COLUMNS for name in lowered):
         return None
-    found = {}
-    for place, row in table.rows.items():
-        values = [row[i] for i in columns]
-        if not set(values) <= {*ZEROS, *ONES} or sum(value in ONES for value in values) != 1:
-            return None
-        found[place] = table.columns[columns[next(k for k, value in enumerate(values) if value in ONES)]]
+    found: dict[int, str] = {}
+    for place, rows in table.rows.items():
+        for row in rows:
+            ones = [i for i in columns if row[i] in ONES]
+            if len(ones) != 1 or not all(row[i] in (*ZEROS, *ONES) for i in columns):
+                return None
+            if found.setdefault(place, table.columns[ones[0]]) != table.columns[ones[0]]:
+                return None
     return found or None
 
 
 def is_number(text: str) -> bool:
     try:
-        return math.isfinite(float(text))
+        return "_" not in text and math.isfinite(float(text))
     except ValueError:
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 HEAD_BYTES = 140  # enough for all of these
 PICTURES = (
     "JPEG",
@@ -53,7 +55,7 @@ def kind_of(head: bytes) -> str | None:
         return next((BRANDS[brand] for brand in brands_of(head) if brand in BRANDS), None)
     if head[:2] == b"BM" and head[6:10] == bytes(4):
         return "BMP"
-    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b" \t\r\n":
+    if re.match(rb"P[1-6]\s+(#|\d+\s)", head):
         return "PPM"
     if head[128:132] == b"DICM":
         return "a DICOM file"

@@ -13,6 +13,7 @@ from pathlib import Path
 from vaekit.data.sources.folder import SUFFIXES
 
 FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "image_id", "picture", "name", "id")
+ROW_NUMBERS = ("", "index")  # columns of numbers that count the rows
 LOOKED_AT = 200  # rows that the column of the pictures is found by
 
 
@@ -21,14 +22,15 @@ class Table:
     """The rows of a table that are about pictures, by the place of the picture among their names.
 
     `columns` are the names of the other columns, `column 2` and so on where the table has no header; a row has a cell
-    for each, empty where it was too short.
+    for each, empty where it was too short. A picture may have several rows.
     """
 
     path: Path
     columns: tuple[str, ...]
-    rows: Mapping[int, list[str]]
+    rows: Mapping[int, list[list[str]]]
     has_header: bool
     example: str  # the cell that names the picture in the first row
+    names: Sequence[str]  # of the pictures
     exact: bool  # whether its names are those of the pictures as they are
 
     def column(self, name: str) -> int:
@@ -39,8 +41,19 @@ class Table:
         return lowered.index(name.lower())
 
     def cells(self, column: int) -> dict[int, str]:
-        """What a column says, by the place of the picture; empty cells are left out."""
-        return {place: row[column] for place, row in self.rows.items() if row[column]}
+        """What a column says, by the place of the picture; empty cells are left out.
+
+        Raises `ValueError` if rows of one picture say different things there.
+        """
+        found: dict[int, str] = {}
+        for place, rows in self.rows.items():
+            said = list(dict.fromkeys(row[column] for row in rows if row[column]))
+            if len(said) > 1:
+                name = self.names[place]
+                raise ValueError(f"{self.path.name} gives {name} two labels, {said[0]!r} and {said[1]!r}; keep one")
+            if said:
+                found[place] = said[0]
+        return found
 
 
 def read_table(path: Path, folder: Path, names: Sequence[str]) -> Table:
@@ -52,35 +65,30 @@ def read_table(path: Path, folder: Path, names: Sequence[str]) -> Table:
     of a path of elsewhere, with either slash, and without its suffix. Rows about other pictures are left out. A first
     line that is a number alone (CelebA's) is none.
 
-    Raises `ValueError` for a file that is missing, empty or no UTF-8 text, and for two different rows of one picture.
+    Raises `ValueError` for a file that is missing, empty or no UTF-8 text.
     """
     raw = read_rows(path)
     if len(raw) > 1 and len(raw[0]) == 1 and raw[0][0].isdigit():
         raw = raw[1:]
-    if len(raw) > 1 and len(raw[1]) == len(raw[0]) + 1 and not is_name(raw[0][0]):
-        raw[0].insert(0, "file")  # CelebA's: the first column has no name
+    others = raw[1:LOOKED_AT]
+    is_head = raw[0][0].lower() not in FILE_COLUMNS and not is_name(raw[0][0])
+    if others and is_head and all(len(row) == len(raw[0]) + 1 and row[-1] for row in others):
+        raw[0].insert(0, "")  # CelebA's: the first column has no name
     places = places_of(folder.resolve(), names, path.resolve().parent)
     file, exact = file_column(raw, places)
     has_header = place_of(raw[0], file, places, exact) is None and not any(is_name(cell) for cell in raw[0])
     width = max(len(raw[0]), *(len(row) for row in raw[1:LOOKED_AT]), 0) if len(raw) > 1 else len(raw[0])
     heads = raw[0] if has_header else [f"column {i + 1}" for i in range(width)]
-    rows: dict[int, list[str]] = {}
+    rows: dict[int, list[list[str]]] = {}
     for row in raw[has_header:]:
         place = place_of(row, file, places, exact)
         if place is None:
             continue
-        cells = [row[i] if i < len(row) else "" for i in range(len(heads)) if i != file]
-        if rows.setdefault(place, cells) != cells:
-            raise ValueError(contradiction(path, names[place], rows[place], cells))
+        rows.setdefault(place, []).append([row[i] if i < len(row) else "" for i in range(len(heads)) if i != file])
     first = raw[min(int(has_header), len(raw) - 1)]
     example = first[file] if file < len(first) else first[0]
-    return Table(path, tuple(head for i, head in enumerate(heads) if i != file), rows, has_header, example, exact)
-
-
-def contradiction(path: Path, name: str, one: Sequence[str], other: Sequence[str]) -> str:
-    """What is wrong with two rows of one picture."""
-    apart = next((a, b) for a, b in zip(one, other, strict=True) if a != b)
-    return f"{path.name} gives {name} two labels, {apart[0]!r} and {apart[1]!r}; keep one of them"
+    columns = tuple(head for i, head in enumerate(heads) if i != file)
+    return Table(path, columns, rows, has_header, example, names, exact)
 
 
 def check_all_there(found: Mapping[int, object], table: Table, names: Sequence[str]) -> None:
@@ -100,14 +108,20 @@ def check_all_there(found: Mapping[int, object], table: Table, names: Sequence[s
 
 
 def file_column(rows: Sequence[Sequence[str]], places: Mapping[str, int]) -> tuple[int, bool]:
-    """The column that names the most pictures, and whether it does so exactly; else one that looks like it."""
-    looked_at = rows[:LOOKED_AT]
-    width = max(map(len, looked_at))
+    """The column that names the most pictures, and whether it does so exactly; else one that looks like it.
+
+    Numbers of rows may be names of pictures by chance, so a column that is called so counts where no other one does;
+    of several that name as many, one that is called like a file's.
+    """
+    width = max(map(len, rows[:LOOKED_AT]))
+    head = [rows[0][i].lower() if i < len(rows[0]) else "" for i in range(width)]
+    last = {i for i, name in enumerate(head) if name in ROW_NUMBERS or name.startswith("unnamed")}
     for exact in (True, False):
-        hits = [sum(place_of(row, i, places, exact) is not None for row in looked_at) for i in range(width)]
-        if max(hits):
-            return hits.index(max(hits)), exact
-    head = [cell.lower() for cell in rows[0]]
+        for looked_at in (rows[:LOOKED_AT], rows):
+            hits = [len({place_of(row, i, places, exact) for row in looked_at} - {None}) for i in range(width)]
+            if max(hits):
+                ranks = [(hits[k] > 0 and k not in last, hits[k], head[k] in FILE_COLUMNS, -k) for k in range(width)]
+                return ranks.index(max(ranks)), exact
     return next((head.index(name) for name in FILE_COLUMNS if name in head), 0), True
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
+STARTS = (b"II*\0", b"MM\0*", b"II+\0")  # the last one: BigTIFF, of which Pillow knows the little-endian kind
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # SampleFormat
 KINDS = {UNSIGNED: "uint", SIGNED: "int", FLOAT: "float", 4: "undefined", 5: "complex int", 6: "complex"}
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8  # PhotometricInterpretation
@@ -75,8 +75,7 @@ class Layout:
 
 def layout_of(data: bytes) -> Layout:
     """What the first page of a TIFF says of its pixels."""
-    big = data[2:3] == b"+" or data[3:4] == b"+"
-    tags = ImageFileDirectory_v2(data[: 16 if big else 8])
+    tags = ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
     file = io.BytesIO(data)
     file.seek(tags.next)
     tags.load(file)
@@ -116,13 +115,14 @@ def pillow_is_right(layout: Layout) -> bool:
         return kind == UNSIGNED and layout.space == RGB and plain and bits == 8
     if kind != UNSIGNED:
         return layout.space == BLACK_IS_ZERO and plain and bits == 32 and kind in (SIGNED, FLOAT)
-    one_more = layout.samples == own + 1 and layout.extra_is_told
+    more = layout.samples - own if layout.extra_is_told else 0
+    one_more = more == 1
     return {
         WHITE_IS_ZERO: plain and bits in (1, 2, 4, 8),
         BLACK_IS_ZERO: (plain and bits in (1, 2, 4, 8, 12, 16)) or (one_more and bits == 8),
-        RGB: (plain or one_more) and bits in (8, 16),
+        RGB: ((plain or one_more) and bits in (8, 16)) or (more in (2, 3) and bits == 8),
         PALETTE: plain and bits in (1, 2, 4, 8) and layout.has_colours,
-        CMYK: plain and bits == 8,
+        CMYK: (plain and bits in (8, 16)) or (more in (1, 2) and bits == 8),
         YCBCR: plain and bits == 8,
         LAB: plain and bits == 8,
     }.get(layout.space, False)
@@ -177,4 +177,4 @@ def in_unit_range(values: np.ndarray, layout: Layout) -> np.ndarray:
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= white:  # also refuses NaN
         raise NotRead(f"its pixels run from {low} to {high}, and only 0 to {white:g} can be read")
-    return (values / white).astype(np.float32)
+    return values.astype(np.float32) / np.float32(white)

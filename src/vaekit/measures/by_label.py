@@ -18,7 +18,7 @@ from vaekit.data.labels import Labels
 from vaekit.data.loader import evenly
 from vaekit.data.pixels import to_float, to_uint8
 from vaekit.measures.full import Subject, TrainPart
-from vaekit.measures.probes import probabilities_of, task_of
+from vaekit.measures.probes import gap_between, probabilities_of, task_of
 from vaekit.measures.quick import BATCH
 from vaekit.models.posterior import Posterior
 from vaekit.models.vae import decode_batches, encode_batches
@@ -57,13 +57,17 @@ def measure_by_label(
     try:
         if train is None or train.prepared.path != subject.prepared.path:
             raise ValueError("they are measured on the run's own pictures")
-        return {
-            question.name: answered(subject, train, posterior, question)
-            for question in questions(subject, conditions, labels)
-        }
+        asked = list(questions(subject, conditions, labels))
     except ValueError as error:
         subject.missing[MISSING] = str(error)
         return {}
+    found = {}
+    for question in asked:
+        try:
+            found[question.name] = answered(subject, train, posterior, question)
+        except ValueError as error:  # an attribute that a part never shows
+            subject.missing[f"{MISSING}: {question.name}"] = str(error)
+    return found
 
 
 def questions(subject: Subject, conditions: Conditions, labels: Labels | None) -> Iterator[Question]:
@@ -88,6 +92,9 @@ def answered(subject: Subject, train: TrainPart, posterior: Posterior, question:
     test = subject.test.indices
     some = test[evenly(len(test), MOST_DRAWN)]
     wanted = question.labels.indices[some]
+    gap = gap_between(question.labels[train.indices], question.labels[test])
+    if gap:
+        raise ValueError(gap)
     subject.say(f"drawing {len(wanted):,} samples by label: {question.name}")
     order = np.argsort(wanted, kind="stable")
     generator = torch.Generator().manual_seed(subject.seed)

@@ -37,8 +37,8 @@ class Pictures:
 
     def matches(self, prepared: Prepared) -> bool:
         """Whether `prepared` holds these pictures, split alike: the same files, or their pixels by the same names."""
-        same_pixels = prepared.crc32 == self.crc32 and self.names_sha256 in (None, prepared.names_sha256)
-        return prepared.fingerprint == self.fingerprint or same_pixels
+        same_names = self.names_sha256 in (None, prepared.names_sha256) and self.num_images == len(prepared)
+        return same_names and (prepared.fingerprint == self.fingerprint or prepared.crc32 == self.crc32)
 
 
 def mark_as_output(folder: Path) -> None:

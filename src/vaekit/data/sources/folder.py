@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from vaekit.data.magic import HEAD_BYTES, kind_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 NO_PICTURES_IN = ("@eaDir", "__MACOSX")  # folders of thumbnails and the like
+LEFTOVERS = (".thm", ".bak", ".orig", "_original", "~")  # pictures that are there a second time
+MOST_KINDS = 6  # that are told
 OUTPUT_MARK = ".vaekit"  # lies in the folders that vaekit writes
 ELPV = "elpv"  # 2,624 grey photographs of solar cells, from the package elpv-dataset
 
@@ -95,9 +98,11 @@ def what_else(path: Path) -> str | None:
             kind = kind_of(file.read(HEAD_BYTES))
     except OSError:
         return "unreadable file"
-    if kind in readable_formats():
-        return None
-    return suffix or "file without a suffix"
+    if kind in readable_formats() and not (suffix and kind == "TIFF") and not suffix.endswith(LEFTOVERS):
+        return None  # but for what cameras call by their own names: their raw files begin as TIFFs
+    if not suffix:
+        return "file without a suffix"
+    return suffix if re.fullmatch(r"\.(?=.*[a-z])[a-z0-9]{1,5}", suffix) else "other file"
 
 
 def kinds(others: Mapping[str, int]) -> str:
@@ -108,7 +113,9 @@ def kinds(others: Mapping[str, int]) -> str:
         many = "" if kind.startswith(".") or count == 1 else "s"
         return f"{count:,} {noun}{many}" + (f" without{rest}" if rest else "")
 
-    return ", ".join(counted(kind, count) for kind, count in others.items())
+    shown = list(others.items())[:MOST_KINDS]
+    rest = sum(others.values()) - sum(count for _, count in shown)
+    return ", ".join([counted(kind, count) for kind, count in shown] + [f"{rest:,} more"] * (rest > 0))
 
 
 def holds_results(folder: Path) -> bool:
