@@ -261,7 +261,7 @@ def test_samples_come_from_either_prior_as_one_picture_or_many(run, tmp_path):
     assert sorted(path.name for path in many.glob("*.png")) == ["000000.png", "000001.png", "000002.png"]
     with pytest.raises(ValueError, match="already holds files; give an empty folder"):
         sample_run(run, "normal", 2, out=tmp_path / "out")
-    assert len(find_pictures(tmp_path / "out")) == 3  # named by itself, it is a folder of pictures
+    assert len(find_pictures(tmp_path / "out").pictures) == 3  # named by itself, it is a folder of pictures
     with pytest.raises(ValueError, match="holds no picture"):
         find_pictures(tmp_path)  # but nobody learns from it who names the folder around it
 
