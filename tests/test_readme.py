@@ -48,6 +48,7 @@ def test_every_command_stands_in_the_guide_and_the_main_ones_in_the_readme():
     assert {command[1] for command in commands(README, "vaekit")} == main
     assert {command[1] for command in commands(PAGES[1], "vaekit")} == main | {
         "prepare",
+        "data",
         "bench",
         "figures",
         "fit-prior",

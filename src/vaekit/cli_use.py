@@ -1,4 +1,4 @@
-"""The subcommands that use a finished model on pictures of one's own."""
+"""The subcommands that look at pictures, and that use a finished model on pictures of one's own."""
 
 from __future__ import annotations
 
@@ -133,8 +133,25 @@ class Nearest:
             print(f"{distance:.3f}  {printable(name)}")  # noqa: T201
 
 
-UseCommand = Encode | Decode | Reconstruct | Interpolate | Vary | Nearest
+@dataclass(frozen=True)
+class Data:
+    """What a folder of pictures holds: sizes, kinds, duplicates, what cannot be read. Nothing is trained."""
+
+    pictures: tyro.conf.Positional[str]
+    """Folder of pictures, searched recursively, or elpv for the data of the extra "demo"."""
+    out: Path | None = None
+    """A .png for a contact sheet."""
+
+    def run(self) -> None:
+        own_process("auto")
+        from vaekit.commands.data import look_at
+
+        look_at(self.pictures, self.out, print)
+
+
+UseCommand = Data | Encode | Decode | Reconstruct | Interpolate | Vary | Nearest
 USE_COMMANDS = {
+    "data": Data,
     "encode": Encode,
     "decode": Decode,
     "reconstruct": Reconstruct,

@@ -1,0 +1,171 @@
+"""What a folder of pictures holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from vaekit.commands.prepare import about_files, about_skipped, prepare_pictures
+from vaekit.data.colour import meaning_of
+from vaekit.data.decoding import DECODER_ERRORS
+from vaekit.data.formats import readable_formats
+from vaekit.data.loader import HeldOut, evenly, split
+from vaekit.measures.copying import small_of
+from vaekit.measures.distances import squared_distances
+from vaekit.reports.mosaic import grid, save_png, to_rgb
+from vaekit.system.files import printable
+from vaekit.system.processors import processors
+from vaekit.system.ranks import check_one_process
+
+SIDE = 64  # pixels that pictures are looked at in
+SPLIT = 0.8  # as trainings have it by default
+SHEET = 64  # pictures
+COMPARED = 20_000  # for near-duplicates, at even distances
+NEAR = 0.08  # of a picture's own spread: a smaller difference at 16x16 makes two pictures nearly one
+DARK, EMPTY = 16, 2.0  # levels: the lightest pixel of a dark picture, the spread of an empty one
+USUAL_SIDES = (32, 64, 128, 256, 512)
+AT_ONCE = 512
+SHOWN = 5  # examples
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its picture: the shorter side is `side`."""
+
+    width: int
+    height: int
+    kind: str
+    mode: str
+    has_profile: bool
+
+    @property
+    def side(self) -> int:
+        """The shorter side in pixels."""
+        return min(self.width, self.height)
+
+
+@dataclass
+class Look:
+    """What was found, in lines for people; `twins` are pairs of names of pictures that are the same or nearly so."""
+
+    lines: list[str] = field(default_factory=list)
+    twins: list[tuple[str, str]] = field(default_factory=list)
+    across: int = 0
+
+
+def look_at(pictures: str, out: str | Path | None = None, say: Say = lambda line: None) -> Look:
+    """Look at a folder of pictures: sizes, kinds, what cannot be read, duplicates, dark and empty ones.
+
+    With `out`, a PNG, some of them at even distances go into a contact sheet. `say` hears every line. Raises
+    `ValueError` for a folder without pictures.
+    """
+    check_one_process("data")
+    prepared = prepare_pictures(pictures, SIDE, SIDE, 3)
+    look = Look()
+
+    def tell(line: str) -> None:
+        look.lines.append(line)
+        say(line)
+
+    tell(f"{len(prepared):,} pictures in {printable(str(prepared.folder))}")
+    for line in (*about_skipped(prepared)[:SHOWN], *about_files(prepared)):
+        tell(line)
+    if len(prepared.skipped) > SHOWN:
+        tell(f"and {len(prepared.skipped) - SHOWN:,} more that cannot be read")
+    for line in about_headers(list(headers(prepared.folder / name for name in prepared.names))):
+        tell(line)
+    names, images = prepared.names, prepared.images
+    flat = [i for i in range(len(prepared)) if images[i].std(axis=(1, 2)).max() < EMPTY]
+    dark = [i for i in range(len(prepared)) if images[i].max() < DARK]
+    for what, found in (("of one colour", flat), ("nearly black", dark)):
+        if found:
+            tell(f"{len(found):,} {what}: {some(names[i] for i in found)}")
+    compared = evenly(len(prepared), COMPARED)
+    places = [(int(compared[i]), int(compared[j])) for i, j in near(small_of(images, compared), set(flat), compared)]
+    same = prepared.checksums
+    exact = sum(same[i] == same[j] for i, j in places)
+    look.twins = [(names[i], names[j]) for i, j in places]
+    if places:
+        tell(f"{exact:,} pairs of the same pixels and {len(places) - exact:,} of nearly the same: {pairs(look.twins)}")
+    with suppress(ValueError):  # too few to split
+        is_test = np.isin(np.arange(len(prepared)), split(names, SPLIT)[1])
+        look.across = sum(bool(is_test[i]) != bool(is_test[j]) for i, j in places)
+        if look.across:
+            tell(f"WARNING: {look.across:,} of them lie on both sides of the split: test numbers will be too good")
+    if out is not None:
+        chosen = HeldOut(images, evenly(len(prepared), SHEET)).some(SHEET)
+        tell(f"a contact sheet is in {save_png(grid(to_rgb(chosen)), out)}")
+    return look
+
+
+def headers(files: Iterable[Path]) -> Iterator[Header]:
+    """What each file says of its picture, without decoding it; those that say nothing are left out."""
+
+    def read(file: Path) -> Header | None:
+        try:
+            with Image.open(file, formats=readable_formats()) as image:
+                return Header(*image.size, image.format or "?", image.mode, bool(meaning_of(image)))
+        except DECODER_ERRORS:
+            return None
+
+    with ThreadPoolExecutor(processors()) as pool:
+        yield from filter(None, pool.map(read, files))
+
+
+def about_headers(found: list[Header]) -> list[str]:
+    """Sizes, kinds and modes, and the size that suits them."""
+    if not found:
+        return []
+    sides = np.array([header.side for header in found])
+    low, middle, high = (int(value) for value in np.quantile(sides, (0, 0.5, 1), method="nearest"))
+    smallest, largest = min(found, key=lambda h: h.width * h.height), max(found, key=lambda h: h.width * h.height)
+    suits = max((side for side in USUAL_SIDES if side <= middle), default=USUAL_SIDES[0])
+    lines = [
+        f"from {smallest.width}x{smallest.height} to {largest.width}x{largest.height} pixels, shorter sides {low} to "
+        f"{high}, half of them {middle} or more: --size {suits} or less",
+        f"{counts(header.kind for header in found)}; {counts(header.mode for header in found)}",
+    ]
+    profiles = sum(header.has_profile for header in found)
+    if profiles:
+        lines.append(f"{profiles:,} with a colour profile or gamma that is not sRGB's, which are converted")
+    return lines
+
+
+def near(small: Tensor, flat: set[int], places: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs i < j of rows of small pictures (N, F) in [-1, 1] that are nearly the same, but for those of one colour."""
+    small = small.double()
+    limits = NEAR**2 * (small - small.mean(1, keepdim=True)).square().sum(1)
+    found = []
+    for start in range(0, len(small), AT_ONCE):
+        part = small[start : start + AT_ONCE]
+        distances = squared_distances(part, small[start:])
+        for i, j in (distances <= limits[start : start + AT_ONCE, None]).nonzero().tolist():
+            if i < j and int(places[start + i]) not in flat:
+                found.append((start + i, start + j))
+    return found
+
+
+def counts(values: Iterable[str]) -> str:
+    """`9,000 JPEG, 12 PNG`."""
+    return ", ".join(f"{count:,} {value}" for value, count in Counter(values).most_common())
+
+
+def some(names: Iterable[str]) -> str:
+    """The first names, and how many more."""
+    listed = [printable(name) for name in names]
+    return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN:,} more" * (len(listed) > SHOWN))
+
+
+def pairs(twins: list[tuple[str, str]]) -> str:
+    """The first pairs of names."""
+    return some(f"{one} = {other}" for one, other in twins)
