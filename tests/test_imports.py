@@ -14,7 +14,7 @@ SOURCE = Path(vaekit.__file__).parent
 FLOORS = (  # a package imports only from packages on lower floors
     {"", "__main__", "cli", "cli_use"},
     {"commands"},
-    {"training"},
+    {"training", "export"},
     {"measures", "objectives", "reports", "runs"},
     {"data", "models", "priors"},
     {"config", "networks", "system"},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vaekit.commands.draw import draw_run
     from vaekit.commands.encode import decode_run, encode_run, reconstruct_run
     from vaekit.commands.evaluate import evaluate_run
+    from vaekit.commands.export import export_run
     from vaekit.commands.fit_prior import fit_prior_run
     from vaekit.commands.interpolate import interpolate_run, vary_run
     from vaekit.commands.latents import LatentTable
@@ -62,6 +63,7 @@ HOMES = {
     "encode_run": "commands.encode",
     "evaluate": "measures.quick",
     "evaluate_run": "commands.evaluate",
+    "export_run": "commands.export",
     "fit_prior_run": "commands.fit_prior",
     "interpolate_run": "commands.interpolate",
     "kl_gaussians": "models.posterior",
@@ -100,6 +102,7 @@ __all__ = [
     "encode_run",
     "evaluate",
     "evaluate_run",
+    "export_run",
     "fit_prior_run",
     "interpolate_run",
     "kl_gaussians",

@@ -149,7 +149,23 @@ class Data:
         look_at(self.pictures, self.out, print)
 
 
-UseCommand = Data | Encode | Decode | Reconstruct | Interpolate | Vary | Nearest
+@dataclass(frozen=True)
+class Export:
+    """The model for other programs: encoder, decoder and a step of the flow as ONNX."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    onnx: Path
+    """Folder for the files."""
+
+    def run(self) -> None:
+        own_process("cpu")
+        from vaekit.commands.export import export_run
+
+        print(export_run(self.run_folder, self.onnx, progress))  # noqa: T201
+
+
+UseCommand = Data | Encode | Decode | Reconstruct | Interpolate | Vary | Nearest | Export
 USE_COMMANDS = {
     "data": Data,
     "encode": Encode,
@@ -158,4 +174,5 @@ USE_COMMANDS = {
     "interpolate": Interpolate,
     "vary": Vary,
     "nearest": Nearest,
+    "export": Export,
 }

@@ -35,10 +35,8 @@ DECODER_ERRORS = (
     struct.error,
 )
 MOST_PIXELS = 2 * 89_478_485  # twice a quarter of a gigabyte of RGB: what Pillow's own limit is by default
-BYTES_A_PIXEL, BYTES_A_SAMPLE = (
-    14,
-    20,
-)  # that decoding takes, of most files: measured for RGBA, and for TIFFs of float64
+BYTES_A_PIXEL = 14  # that Pillow takes while it decodes, at most for most files: measured for RGBA
+BYTES_A_SAMPLE = 20  # that a TIFF takes here: measured for float64
 BUDGET = Budget()
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -1,0 +1,154 @@
+"""A model as ONNX: encoder, decoder and a step of its flow, each compared with torch before it is kept.
+
+Nothing is sampled inside: the programs that use them draw their own noise. The batch is free, all else is fixed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vaekit.models.kept import weights_sha256
+from vaekit.models.vae import VAE
+from vaekit.priors.flow import QUARTER, STEPS, FlowPrior
+from vaekit.system.files import replacing, write_text
+
+NEEDED = {"onnx": "1.17", "onnxscript": "0.7.1", "onnxruntime": "1.20"}
+BATCHES = (1, 3)  # that results are compared at
+MOST = 1e-3  # that they may differ by
+ENCODER, DECODER, STEP, GAUSSIAN, MANIFEST = (
+    "encoder.onnx",
+    "decoder.onnx",
+    "prior_step.onnx",
+    "prior_gaussian.npz",
+    "manifest.json",
+)
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file: the names of its inputs and outputs, the greatest difference from torch, and its size."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    difference: float
+    num_bytes: int
+
+
+def export_onnx(vae: VAE, folder: Path, say: Say = lambda line: None) -> list[Exported]:
+    """Write encoder.onnx (x -> mean, logvar) and decoder.onnx (z -> x_hat); with a flow also prior_step.onnx.
+
+    That one gives dw/da of (w, a), and of what is told of each picture where the flow has labels; prior_gaussian.npz
+    holds the mean and the root that make z of the w at the end. manifest.json says what is there, of which weights, and
+    how far each is from torch. Raises `ValueError` if packages are missing, and for a difference above 0.001.
+    """
+    check_packages()
+    folder.mkdir(parents=True, exist_ok=True)
+    vae = vae.cpu().float().eval()
+    x, z = torch.rand(max(BATCHES), *vae.image_shape) * 2 - 1, torch.randn(max(BATCHES), vae.latent_dim)
+    parts: list[Exported] = [
+        exported(Parts(vae.encoder), {"x": x}, ("mean", "logvar"), folder / ENCODER),
+        exported(Parts(vae.decoder), {"z": z}, ("x_hat",), folder / DECODER),
+    ]
+    about: dict[str, Any] = {
+        "weights_sha256": weights_sha256(vae.state_dict()),
+        "image_shape": list(vae.image_shape),
+        "latent_dim": vae.latent_dim,
+    }
+    flow = vae.priors.get("flow")
+    if isinstance(flow, FlowPrior):
+        inputs = {"w": z, "a": torch.rand(len(z)) * QUARTER}
+        if flow.conditions.num_rows:
+            inputs["told"] = flow.conditions.unknown(len(z))
+        parts.append(exported(Parts(flow.network), inputs, ("slope",), folder / STEP))
+        with replacing(folder / GAUSSIAN) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, mean=flow.gaussian.mean.numpy(), root=flow.gaussian.root.numpy())
+        about |= {"steps": STEPS, "labels": list(flow.conditions.names)}
+    for part in parts:
+        say(f"{part.file}: {part.num_bytes / 2**20:.1f} MiB, within {part.difference:.1e} of torch")
+    write_text(json.dumps(about | {"files": [asdict(part) for part in parts]}, indent=1) + "\n", folder / MANIFEST)
+    return parts
+
+
+class Parts(nn.Module):
+    """A network whose outputs are a tuple, whatever they were."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.network(*inputs)
+        return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+
+
+def exported(network: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], path: Path) -> Exported:
+    """Export a network, compare it with itself in onnxruntime, and only then put the file in its place."""
+    batch = torch.export.Dim("batch", min=1)
+    shapes = {"inputs": tuple({0: batch} for _ in inputs)}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with replacing(path) as unfinished:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network,
+                tuple(inputs.values()),
+                str(unfinished),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=shapes,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        difference = greatest_difference(network, inputs, unfinished)
+        if not difference <= MOST:
+            raise ValueError(f"{path.name} differs from torch by {difference:.2g}, more than {MOST:g}: it is not kept")
+        size = unfinished.stat().st_size
+    return Exported(path.name, tuple(inputs), tuple(outputs), difference, size)
+
+
+@torch.no_grad()
+def greatest_difference(network: nn.Module, inputs: dict[str, Tensor], path: Path) -> float:
+    """The greatest difference of any output between torch and onnxruntime, at batches of one and of several."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    found = 0.0
+    for size in BATCHES:
+        some = {name: value[:size] for name, value in inputs.items()}
+        expected = network(*some.values())
+        given = session.run(None, {name: value.numpy() for name, value in some.items()})
+        found = max(found, *(float(np.abs(a.numpy() - b).max()) for a, b in zip(expected, given, strict=True)))
+    return found
+
+
+def check_packages() -> None:
+    """Raise `ValueError` unless what is needed is there: onnxscript before 0.7.1 exports PixelUnshuffle wrong."""
+    for name, least in NEEDED.items():
+        try:
+            found = version(name)
+        except PackageNotFoundError as error:
+            raise ValueError(f'export to ONNX needs {name}; run: pip install "vaekit[onnx]"') from error
+        if numbers(found) < numbers(least):
+            raise ValueError(
+                f'export to ONNX needs {name} {least} or later, {found} is here: pip install "vaekit[onnx]"'
+            )
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version."""
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
