@@ -93,6 +93,7 @@ def test_the_python_of_a_page_runs(here, page):
             draws=1,
             network=vaekit.config.Network(latent_dim=16, channels=8, max_channels=8),
         )
+        shutil.rmtree("runs", ignore_errors=True)  # of the block before
         vaekit.train(small, "photos", "runs/faces")
         names = {"x": torch.zeros(2, 3, 16, 16)}
         block = block.replace("minutes=5", "minutes=0.02").replace('vaekit.preset("released", size=64)', "small")

@@ -126,7 +126,8 @@ def test_the_nearest_picture_is_the_picture_itself_and_distances_rise(trained, p
     distances = [distance for _, distance in found]
     assert distances == sorted(distances)
     assert len(found) == 5
-    assert Image.open(tmp_path / "found.png").width > 5 * 16
+    with Image.open(tmp_path / "found.png") as sheet:
+        assert sheet.width > 5 * 16
 
 
 def test_a_picture_read_and_saved_is_itself(vae, some, tmp_path):

@@ -114,8 +114,8 @@ def pyarrow_modules(path: Path) -> tuple[Any, Any]:
 
 def from_npz(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
     """The arrays of a .npz, and what it is about."""
-    with np.load(path, allow_pickle=False) as file:
-        values = {name: file[name] for name in file.files}
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # a damaged one is closed, too
+        values = {name: arrays[name] for name in arrays.files}
     return values, {"files": json.dumps(values["files"].tolist()), MODEL: str(values[MODEL])}
 
 
