@@ -221,6 +221,23 @@ def test_libtiff_writes_nothing_of_its_own(tmp_path, capfd, monkeypatch):
     assert lines[0].startswith("skipped cut.tif: a TIFF of 1 x uint8, grey: ")
 
 
+def test_labels_are_told_before_anything_is_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(4):
+        save(folder / f"{i}.png", "PNG")
+    for text, said in (
+        ("file,smiling,glasses\n0,1,0\n1,0,0\n2,1,1\n3,0,1", "2 attributes in labels.csv: smiling, glasses"),
+        ("file,label\n0,a\n1,b", "the labels are not used: labels.csv has no label for 2 of 4 pictures"),
+    ):
+        (folder / "labels.csv").write_text(text)
+        assert command(["prepare", str(folder), "--size", "16"]) == 0
+        told = capsys.readouterr().err
+        assert said in told
+        assert "passed over" not in told
+
+
 def test_a_folder_that_stays_dark_is_told(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "camera"

@@ -121,6 +121,12 @@ def test_pictures_are_known_by_what_a_table_calls_them(tmp_path, lines):
     assert by_picture(labels) == ANSWER
 
 
+def test_names_without_suffix_and_pictures_without_one_go_together(tmp_path):
+    names = ["a.jfif", "b", "c.jpg", "d.JPG"]
+    text = "file,label\na,cat\nb,dog\nc,cat\nd,dog"
+    assert by_picture(find_labels(tmp_path, names, written(tmp_path / "my.csv", text))) == ANSWER
+
+
 def test_a_longer_end_of_a_path_counts_where_names_are_shared(tmp_path):
     names = ["x/1.png", "y/1.png", "x/2.png", "y/2.png"]
     text = "path,label\ndata/x/1.png,cat\ndata/y/1.png,dog\ndata/x/2.png,cat\ndata/y/2.png,dog"

@@ -207,7 +207,7 @@ def test_attributes_that_cannot_be_asked_for_are_refused_by_name(of_attributes):
     for label, message in (
         ("tall", "no label 'tall' in this prior; it knows high, wide"),
         ("tall=0", "no label 'tall=0' in this prior; it knows high, wide"),
-        ("high=2", "no label 'high=2' in this prior"),
+        ("high=2", "label 'high=2': give high=1 or high=0"),
         (["high", "high=0"], "high is asked for as 1 and as 0"),
     ):
         with pytest.raises(ValueError, match=message):

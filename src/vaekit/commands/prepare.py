@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
@@ -9,6 +10,7 @@ from vaekit.data.cache import Prepared, prepare
 from vaekit.data.formats import readable_formats
 from vaekit.data.loader import evenly
 from vaekit.data.sources.folder import kinds, resolve_source
+from vaekit.runs.prior import labels_of
 from vaekit.system.files import printable
 from vaekit.system.process import silence_libtiff
 
@@ -46,6 +48,7 @@ def about_files(prepared: Prepared) -> list[str]:
     needed = {PHONES[kind] for kind in prepared.passed_over if kind in PHONES}
     if needed - {*readable_formats()}:
         lines.append('phones\' pictures are read after: pip install "vaekit[formats]"')
+    labels_of(prepared, np.arange(len(prepared)), lines.append)  # now, and not when the flow is fitted, hours later
     some = prepared.images[evenly(len(prepared), LOOKED_AT)]
     if some.max() <= DARK:
         lines.append(

@@ -26,6 +26,8 @@ def read_picture(path: str | Path, vae: VAE) -> Tensor:
 
     Raises `ValueError` for what is no picture.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no picture {path}")
     ((_, x),) = read_batches({Path(path).name: Path(path)}, vae.image_shape, brings_to_srgb(vae), refuse)
     return x
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vaekit.data.sources.folder import LABELS_FILE
 from vaekit.data.tables import Table, check_all_there, read_table
 
-LABELS_FILE = "labels.csv"
 LABEL_COLUMNS = ("label", "labels", "class", "classes", "target", "category", "species", "diagnosis")
 NO_LABELS = ("", "index", "split", "partition", "set", "subset", "fold", "width", "height", "age")
 SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")  # folders that are no classes

@@ -61,9 +61,9 @@ def read_table(path: Path, folder: Path, names: Sequence[str]) -> Table:
 
     Tabs, semicolons, commas or spaces separate the columns: the first of these, in this order, that splits the first
     line. The column of the pictures is the one with the most names of them. A picture is named relative to `folder`,
-    else to the table's own folder, else by a file name that no two pictures share; if no row does so, also by the end
-    of a path of elsewhere, with either slash, and without its suffix. Rows about other pictures are left out. A first
-    line that is a number alone (CelebA's) is none.
+    else to the table's own folder, else by a file name that no two pictures share; one that no row names so, also by
+    the end of a path of elsewhere, with either slash, and without its suffix. Rows about other pictures are left out. A
+    first line that is a number alone (CelebA's) is none.
 
     Raises `ValueError` for a file that is missing, empty or no UTF-8 text.
     """
@@ -80,8 +80,12 @@ def read_table(path: Path, folder: Path, names: Sequence[str]) -> Table:
     width = max(len(raw[0]), *(len(row) for row in raw[1:LOOKED_AT]), 0) if len(raw) > 1 else len(raw[0])
     heads = raw[0] if has_header else [f"column {i + 1}" for i in range(width)]
     rows: dict[int, list[list[str]]] = {}
+    known = {place_of(row, file, places, exact=True) for row in raw[has_header:]}
     for row in raw[has_header:]:
-        place = place_of(row, file, places, exact)
+        place = place_of(row, file, places, exact=True)
+        if place is None:  # by the end of a path or without a suffix, unless the picture has a row of its own
+            place = place_of(row, file, places, exact=False)
+            place = None if place in known else place
         if place is None:
             continue
         rows.setdefault(place, []).append([row[i] if i < len(row) else "" for i in range(len(heads)) if i != file])
@@ -134,13 +138,12 @@ def place_of(row: Sequence[str], file: int, places: Mapping[str, int], exact: bo
         return places.get(name)
     parts = row[file].replace("\\", "/").split("/")
     ends = ("/".join(parts[i:]) for i in range(len(parts)))
-    return next((places[key] for end in ends for key in (end, bare(end)) if key in places), None)
+    return next((places[key] for end in ends for key in (end, f"{end}/", bare(end)) if key in places), None)
 
 
 def bare(name: str) -> str:
-    """The key of a name without its suffix: no picture is called so."""
-    stem = posixpath.splitext(name)[0] if name.lower().endswith(SUFFIXES) else name
-    return f"{stem}/"
+    """The key of a picture's name without its suffix, whatever that is: no picture is called so."""
+    return f"{posixpath.splitext(name)[0]}/"
 
 
 def places_of(folder: Path, names: Sequence[str], table_folder: Path) -> dict[str, int]:

@@ -139,6 +139,8 @@ def state_asked(asked: str) -> tuple[str, int]:
 
 def check_known(name: str, asked: str, names: Sequence[str]) -> None:
     """Raise `ValueError` for a name that cannot be asked for."""
+    if name not in names and asked.rpartition("=")[0] in names:
+        raise ValueError(f"label {asked!r}: give {asked.rpartition('=')[0]}=1 or {asked.rpartition('=')[0]}=0")
     if name not in names:
         some = ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" * (len(names) > MOST_NAMED))
         raise ValueError(f"no label {asked!r} in this prior; it knows {some}")

@@ -15,6 +15,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 NO_PICTURES_IN = ("@eaDir", "__MACOSX")  # folders of thumbnails and the like
 LEFTOVERS = (".thm", ".bak", ".orig", "_original", "~")  # pictures that are there a second time
 MOST_KINDS = 6  # that are told
+LABELS_FILE = "labels.csv"  # what `data.labels` looks for
 OUTPUT_MARK = ".vaekit"  # lies in the folders that vaekit writes
 ELPV = "elpv"  # 2,624 grey photographs of solar cells, from the package elpv-dataset
 
@@ -68,7 +69,7 @@ def find_pictures(folder: Path) -> Found:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in NO_PICTURES_IN)
-        for path in (Path(parent, name) for name in files if not name.startswith(".")):
+        for path in (Path(parent, name) for name in files if not name.startswith(".") and name != LABELS_FILE):
             other = what_else(path)
             if other is None:
                 pictures.append(path)
