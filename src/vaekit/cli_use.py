@@ -43,7 +43,7 @@ class Decode:
         own_process("auto")
         from vaekit.commands.encode import decode_run
 
-        print(decode_run(self.run_folder, self.latents, self.out, progress))  # noqa: T201
+        print(decode_run(self.run_folder, self.latents, self.out))  # noqa: T201
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Interpolate:
         from vaekit.commands.interpolate import interpolate_run
 
         way = (self.run_folder, self.first, self.second)
-        print(interpolate_run(*way, self.out, self.steps, self.straight, progress))  # noqa: T201
+        print(interpolate_run(*way, self.out, self.steps, self.straight))  # noqa: T201
 
 
 @dataclass(frozen=True)

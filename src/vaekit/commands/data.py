@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from vaekit.data.loader import HeldOut, evenly, split
 from vaekit.measures.copying import small_of
 from vaekit.measures.distances import squared_distances
 from vaekit.reports.mosaic import grid, save_png, to_rgb
+from vaekit.runs.prior import Say
 from vaekit.system.files import printable
 from vaekit.system.processors import processors
 from vaekit.system.ranks import check_one_process
@@ -34,8 +35,6 @@ DARK, EMPTY = 16, 2.0  # levels: the lightest pixel of a dark picture, the sprea
 USUAL_SIDES = (32, 64, 128, 256, 512)
 AT_ONCE = 512
 SHOWN = 5  # examples
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)

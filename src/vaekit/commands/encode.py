@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -17,10 +17,9 @@ from vaekit.measures.pictures import l1
 from vaekit.models.kept import weights_sha256
 from vaekit.models.vae import decode_batches, evaluating
 from vaekit.runs.folder import mark_as_output
+from vaekit.runs.prior import Say
 from vaekit.system.devices import float32_products
 from vaekit.system.ranks import check_one_process
-
-Say = Callable[[str], object]
 
 
 def encode_run(
@@ -53,7 +52,7 @@ def encode_run(
     return table.save(path)
 
 
-def decode_run(run: str | Path, latents: str | Path, out: str | Path, say: Say = lambda line: None) -> Path:
+def decode_run(run: str | Path, latents: str | Path, out: str | Path) -> Path:
     """Draw the pictures of latents that `encode_run` wrote, each under the name of its picture, as PNG in a folder.
 
     The folder `out` must be empty or not there; returns it. Raises `ValueError` for a folder without a model, latents

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vaekit.commands.using import load, read_picture, spread_of
-from vaekit.models.vae import VAE, evaluating
+from vaekit.commands.using import load, means_of, read_picture, spread_of
 from vaekit.reports.figures import decoded, most_varying, through_noise, variants
 from vaekit.reports.mosaic import Pixels, enlarge, grid, save_png
+from vaekit.runs.prior import Say
 from vaekit.system.devices import float32_products
 from vaekit.system.files import replacing
 from vaekit.system.ranks import check_one_process
@@ -22,8 +22,6 @@ from vaekit.system.ranks import check_one_process
 FRAME_MSEC = 60  # of a film
 SIDE = 256  # pixels that a frame is enlarged to, at most
 KINDS = (".gif", ".png", ".webp", ".mp4")
-
-Say = Callable[[str], object]
 
 
 def interpolate_run(
@@ -33,7 +31,6 @@ def interpolate_run(
     out: str | Path,
     steps: int = 30,
     straight: bool = False,
-    say: Say = lambda line: None,
 ) -> Path:
     """Draw the way from one picture to another: `steps` pictures between the means of their posteriors.
 
@@ -49,7 +46,7 @@ def interpolate_run(
         raise ValueError(f"{steps} steps; give two or more, the two ends among them")
     vae = load(run)
     with float32_products():
-        z_1, z_2 = (mean_of(vae, picture) for picture in (first, second))
+        z_1, z_2 = (means_of(vae, read_picture(picture, vae)) for picture in (first, second))
         alpha = torch.linspace(0, 1, steps)
         flow: Any = vae.prior
         if hasattr(flow, "noise_of") and not straight:
@@ -92,13 +89,6 @@ def vary_run(
 def most_moving(std: Tensor) -> tuple[int, int]:
     """The two entries with the largest std (d,) over the training set."""
     return most_varying(torch.stack([-std, std]))
-
-
-def mean_of(vae: VAE, picture: str | Path) -> Tensor:
-    """The mean of the posterior of the picture in a file, (1, d), on the CPU."""
-    x = read_picture(picture, vae)
-    with evaluating(vae) as device:
-        return vae.encode_unchecked(x.to(device)).mean.cpu()
 
 
 def save_strip(frames: Pixels, path: Path) -> Path:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vaekit.commands.using import batches_of, load, read_picture, spread_of
-from vaekit.models.vae import VAE, evaluating
+from vaekit.commands.using import batches_of, load, means_of, read_picture, spread_of
 from vaekit.reports.mosaic import grid, save_png, to_rgb
+from vaekit.runs.prior import Say
 from vaekit.system.devices import float32_products
 from vaekit.system.ranks import check_one_process
-
-Say = Callable[[str], object]
 
 
 def nearest_run(
@@ -40,17 +38,11 @@ def nearest_run(
     x = read_picture(picture, vae)
     best: list[tuple[float, str, Tensor]] = []
     with float32_products(), batches_of(vae, pictures, say, "comparing") as batches:
-        wanted = scaled(vae, x, scale)
+        wanted = means_of(vae, x)
         for batch in batches:
-            distances = (scaled(vae, batch.x, scale) - wanted).square().mean(1).sqrt().tolist()
+            distances = ((means_of(vae, batch.x) - wanted) / scale).square().mean(1).sqrt().tolist()
             best += zip(distances, batch.names, batch.x, strict=True)
             best = sorted(best, key=lambda found: found[:2])[:count]
     if out is not None:
         save_png(grid(to_rgb(torch.cat([x, torch.stack([found[2] for found in best])])), columns=count + 1), out)
     return [(name, distance) for distance, name, _ in best]
-
-
-def scaled(vae: VAE, x: Tensor, scale: Tensor) -> Tensor:
-    """The means (B, d) of pictures in units of `scale` (d,), on the CPU."""
-    with evaluating(vae) as device:
-        return vae.encode_unchecked(x.to(device)).mean.cpu() / scale

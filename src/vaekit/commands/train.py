@@ -241,7 +241,7 @@ def summary(fabric: Fabric, config: Config, state: TrainState, pictures: Trainin
     prepared = pictures.prepared
     skipped = f", {len(prepared.skipped)} unreadable (see pictures.json)" if prepared.skipped else ""
     own_share = fabric.world_size > 1 and fabric.device.type != "cuda" and has_batch_norm(config)
-    notes = about_files(prepared)
+    notes = about_files(prepared) if fabric.is_global_zero else []  # which reads labels and pixels
     notes += ["BatchNorm: each process normalises its own share of the batch"] if own_share else []
     if fabric.device.type == "cpu" and torch.get_num_threads() > 1 and spins():
         notes.append(SPINNING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,11 @@ from torch import Tensor
 
 from vaekit.config.settings import Config
 from vaekit.data.reading import picture_files, read_batches
-from vaekit.models.vae import VAE
+from vaekit.models.vae import VAE, evaluating
 from vaekit.priors.gaussian import GaussianPrior
+from vaekit.runs.prior import Say
 from vaekit.system.devices import available
 from vaekit.system.files import printable
-
-Say = Callable[[str], object]
 
 
 def read_picture(path: str | Path, vae: VAE) -> Tensor:
@@ -78,6 +77,12 @@ def batches_of(
 def load(run: str | Path) -> VAE:
     """The model of a run, where it is fastest here. Raises `ValueError` for a folder without one."""
     return VAE.from_pretrained(run, available("auto"))
+
+
+def means_of(vae: VAE, x: Tensor) -> Tensor:
+    """The means (B, d) of the posteriors of pictures (B, C, H, W), on the CPU."""
+    with evaluating(vae) as device:
+        return vae.encode_unchecked(x.to(device)).mean.cpu()
 
 
 def spread_of(vae: VAE) -> tuple[Tensor, Tensor] | None:
