@@ -91,7 +91,7 @@ def mistakes(tmp_path, photos):
     return {
         "no pictures": (["train"], "vaekit train photos/"),
         "no such folder": (["train", str(tmp_path / "nowhere")], "there is no folder"),
-        "a file": (["train", str(tmp_path / "text.txt")], "is a file"),
+        "a file that lists other things": (["train", str(tmp_path / "text.txt")], "1 of the 1 pictures"),
         "an empty folder": (["train", str(tmp_path / "empty")], "holds no picture"),
         "only broken pictures": (["train", str(tmp_path / "broken")], "can be read"),
         "an impossible size": ([*train, "--size", "50"], "multiples of 8"),
@@ -100,7 +100,7 @@ def mistakes(tmp_path, photos):
         "nothing to test on": ([*train, "--split", "0.01"], "leaves 0 to train on and 20 to test on"),
         "one picture to train on": (["train", str(tmp_path / "two"), "--split", "0.5"], "need two or more"),
         "one picture to test on": ([*train, "--split", "0.95"], "19 of 20 pictures to train on and 1 to test on"),
-        "other channels than pictures have": ([*train, "--channels", "4"], "choose 1 (grey) or 3 (RGB)"),
+        "other channels than pictures have": ([*train, "--channels", "4"], "give --channels 3"),
         "no run to resume": (["train", "--resume", "--out", str(tmp_path / "nowhere")], "no run in"),
         "which run to resume": (["train", "--resume"], "name its folder, as in `vaekit train --resume runs"),
         "no run to draw": (["figures", str(tmp_path / "nowhere")], "no model in"),

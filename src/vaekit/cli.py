@@ -28,7 +28,7 @@ class Train:
     """Train a VAE on a folder of pictures: model, log and figures go to a run folder."""
 
     pictures: tyro.conf.Positional[str | None] = None
-    """Folder of pictures, searched recursively, or elpv for the data of the extra "demo"."""
+    """Folder of pictures, searched recursively; list (.txt), array (.npy), shards (.tar), hf://user/name; or elpv."""
     out: Path | None = None
     """Folder of the run; by default runs/<pictures>-<preset>-<size>."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -45,12 +45,12 @@ class Train:
             return
         own_process(self.config.device, self.config.devices)
         from vaekit.commands.train import train
-        from vaekit.runs.folder import read_pictures
+        from vaekit.runs.folder import is_gone, read_pictures
 
         pictures = self.pictures
         if pictures is None and self.resume:
             pictures = read_pictures(self.folder()).folder
-            if not Path(pictures).is_dir():
+            if is_gone(pictures):
                 where = f"vaekit train FOLDER --resume --out {self.folder()}"
                 raise ValueError(f"the pictures of {self.folder()} are no longer in {pictures}; say where: {where}")
         if pictures is None:
@@ -65,32 +65,10 @@ class Train:
             return self.out
         if self.pictures is None:
             raise ValueError("go on with which run? name its folder, as in `vaekit train --resume runs/photos`")
+        from vaekit.data.sources.naming import source_of
         from vaekit.runs.folder import default_run
 
-        return default_run(self.config, self.pictures)
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Decode a folder of pictures once, into the cache that training reads; after a kill it goes on where it was."""
-
-    pictures: tyro.conf.Positional[str]
-    """Folder of pictures, searched recursively, or elpv for the data of the extra "demo"."""
-    size: int | tuple[int, int] = 64
-    """Side of the square pictures in pixels, or height and width, as given to train."""
-    channels: int = 3
-    """3: colour, 1: grey, as given to train."""
-    colour_profiles: bool = True
-    """Bring colours to sRGB, as given to train."""
-
-    def run(self) -> None:
-        from vaekit.commands.prepare import about_files, about_skipped, prepare_pictures
-
-        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
-        prepared = prepare_pictures(self.pictures, height, width, self.channels, self.colour_profiles)
-        for line in (*about_skipped(prepared), *about_files(prepared)):
-            progress(line)
-        print(f"{len(prepared):,} pictures at {height}x{width} are in {prepared.path}")  # noqa: T201
+        return default_run(self.config, source_of(self.pictures))
 
 
 @dataclass(frozen=True)
@@ -251,7 +229,7 @@ def run(arguments: list[str]) -> int:
     return DONE
 
 
-Command = Train | Prepare | Bench | Evaluate | Sample | FitPrior | Compare | Figures | UseCommand
+Command = Train | Bench | Evaluate | Sample | FitPrior | Compare | Figures | UseCommand
 
 
 def parse(arguments: list[str]) -> Command:
@@ -275,7 +253,7 @@ def parse_over(default: Train, arguments: list[str]) -> Command:
     train = Annotated[Train, tyro.conf.subcommand("train", default=default)]
     compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=default.config))]
     bench = Annotated[Bench, tyro.conf.subcommand("bench", default=Bench(config=default.config))]
-    kinds = {"evaluate": Evaluate, "sample": Sample, "fit-prior": FitPrior, "figures": Figures, "prepare": Prepare}
+    kinds = {"evaluate": Evaluate, "sample": Sample, "fit-prior": FitPrior, "figures": Figures}
     others = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in (kinds | USE_COMMANDS).items()]
     return tyro.cli(Union[train, others[0], compare, *others[1:], bench], prog="vaekit", args=arguments)  # type: ignore
 

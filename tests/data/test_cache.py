@@ -409,7 +409,7 @@ def test_the_cache_folder_is_the_users_by_default(monkeypatch):
     [
         (0, 4, 1, None, "0 x 4"),
         (4, -1, 1, None, "4 x -1"),
-        (4, 4, 2, None, r"channels is 2; choose 1 \(grey\) or 3 \(RGB\)"),
+        (4, 4, 0, None, r"channels is 0; choose 1 \(grey\), 3 \(RGB\)"),
         (4, 4, 1, 0, "workers is 0; give 1 or more"),
     ],
 )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vaekit.data.labels import Labels, find_labels, read_labels
-from vaekit.data.sources.folder import find_pictures, resolve_source
+from vaekit.data.sources.folder import find_pictures
+from vaekit.data.sources.naming import source_of
 
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 ANSWER = ["cat", "dog", "cat", "dog"]
@@ -319,7 +320,7 @@ def test_the_layout_of_the_solar_cells_is_read(tmp_path):
 def test_the_solar_cells_of_the_demo_have_821_that_are_rather_defective():
     if importlib.util.find_spec("elpv_dataset") is None:  # found, not imported: see tests/data/test_sources.py
         pytest.skip("elpv-dataset is not installed")
-    folder = resolve_source("elpv")
+    folder = source_of("elpv").folder
     labels = find_labels(folder, [path.name for path in find_pictures(folder).pictures])
     assert list(labels.counts.values()) == [1508, 295, 106, 715]
     assert labels.decided().counts == {"below 0.5": 1803, "0.5 or more": 821}

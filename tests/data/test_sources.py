@@ -9,7 +9,8 @@ from PIL import Image
 
 from vaekit.data.decoding import UnreadablePicture, decode_picture
 from vaekit.data.formats import FORMATS, readable_formats
-from vaekit.data.sources.folder import find_pictures, resolve_source
+from vaekit.data.sources.folder import find_pictures
+from vaekit.data.sources.naming import source_of
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601
@@ -94,11 +95,11 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path):
     closed.chmod(0o700)
 
 
-# resolve_source
+# source_of
 
 
 def test_a_path_is_taken_as_it_is(tmp_path):
-    assert resolve_source(str(tmp_path)) == tmp_path
+    assert source_of(str(tmp_path)).folder == tmp_path
 
 
 def test_elpv_is_the_images_of_its_package_which_is_not_imported(tmp_path, monkeypatch):
@@ -107,20 +108,20 @@ def test_elpv_is_the_images_of_its_package_which_is_not_imported(tmp_path, monke
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise AssertionError('imported')")
     monkeypatch.syspath_prepend(package.parent)
-    assert resolve_source("elpv") == package / "data" / "images"
+    assert source_of("elpv").folder == package / "data" / "images"
 
 
 def test_elpv_is_a_folder_where_there_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("elpv").mkdir()
-    assert resolve_source("elpv") == Path("elpv")
+    assert source_of("elpv").folder == Path("elpv").resolve()
 
 
 def test_elpv_without_its_package_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(ValueError, match=r'pip install "vaekit\[demo\]"'):
-        resolve_source("elpv")
+        source_of("elpv")
 
 
 # decode_picture: formats and modes

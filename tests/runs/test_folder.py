@@ -38,7 +38,7 @@ def classes(tmp_path):
 def run(classes, tmp_path):
     """The folder of a run on them, before its first step."""
     prepared = prepare(classes, 16, 16, 3)
-    write_run(tmp_path / "run", CONFIG, classes, prepared, split(prepared.names, CONFIG.split)[0])
+    write_run(tmp_path / "run", CONFIG, prepared, split(prepared.names, CONFIG.split)[0])
     return tmp_path / "run"
 
 

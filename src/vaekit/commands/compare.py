@@ -15,7 +15,8 @@ from vaekit.config.presets import folder_name, model_config
 from vaekit.config.settings import Config
 from vaekit.config.variants import MODELS, PRIORS
 from vaekit.data.loader import HeldOut
-from vaekit.data.sources.folder import resolve_source
+from vaekit.data.sources.base import Source
+from vaekit.data.sources.naming import Pictures, source_of
 from vaekit.measures.features import load_extractor
 from vaekit.measures.full import KnownSets, Say
 from vaekit.models.vae import VAE
@@ -41,7 +42,7 @@ from vaekit.system.ranks import check_one_process
 
 def compare(
     config: Config,
-    images: str | Path,
+    images: Pictures,
     out: str | Path | None = None,
     models: Sequence[str] = MODELS,
     seeds: int = 1,
@@ -73,18 +74,19 @@ def compare(
     if seeds < 1:
         raise ValueError(f"{seeds} seeds; ask for one or more")
     config = config.resolved()
-    folder = Path(out) if out is not None else default_run(config, images, prefix="compare-")
-    check_apart(folder, resolve_source(str(images)))
+    source = source_of(images)
+    folder = Path(out) if out is not None else default_run(config, source, prefix="compare-")
+    check_apart(folder, source.folder)
     if is_run(folder):
         raise ValueError(f"{folder} holds a run; give the comparison another --out")
     plan = planned(config, folder, models, seeds)
     measuring = Measuring(features, weights, labels, label_column, tuple(normal))
-    check_measurable(config, images, plan, measuring)
+    check_measurable(config, source, plan, measuring)
     mark_as_output(folder)
     for i, one in enumerate(plan, start=1):
         if not finished(one.run, one.config):
             say(f"{i} of {len(plan)}: training {one.model}, seed {one.config.seed}")
-            train(one.config, images, one.run, resume=True)
+            train(one.config, source, one.run, resume=True)
     entries: dict[str, list[Entry]] = {}
     known: KnownSets = {}
     for i, one in enumerate(plan, start=1):
@@ -116,11 +118,11 @@ def planned(config: Config, folder: Path, models: Sequence[str], seeds: int) -> 
     return plan
 
 
-def check_measurable(config: Config, images: str | Path, plan: Sequence[Planned], measuring: Measuring) -> None:
+def check_measurable(config: Config, source: Source, plan: Sequence[Planned], measuring: Measuring) -> None:
     """Raise `ValueError` for what would stop the comparison after its training: features, labels, other pictures."""
     if measuring.features != "none":
         load_extractor(measuring.features, measuring.weights, available("auto"))
-    pictures = prepared_for(config, str(images))
+    pictures = prepared_for(config, source)
     check_normal(labels_for(pictures, measuring)[0], measuring.normal)
     for one in plan:
         if (one.run / PICTURES_FILE).is_file():

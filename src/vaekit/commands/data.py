@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,9 @@ from vaekit.data.colour import meaning_of
 from vaekit.data.decoding import DECODER_ERRORS
 from vaekit.data.formats import readable_formats
 from vaekit.data.loader import HeldOut, evenly, split
+from vaekit.data.sources.base import Source
+from vaekit.data.sources.naming import Pictures, source_of
+from vaekit.data.view import View
 from vaekit.measures.copying import small_of
 from vaekit.measures.distances import squared_distances
 from vaekit.reports.mosaic import grid, save_png, to_rgb
@@ -62,26 +66,27 @@ class Look:
     across: int = 0
 
 
-def look_at(pictures: str, out: str | Path | None = None, say: Say = lambda line: None) -> Look:
+def look_at(pictures: Pictures, out: str | Path | None = None, say: Say = lambda line: None) -> Look:
     """Look at a folder of pictures: sizes, kinds, what cannot be read, duplicates, dark and empty ones.
 
     With `out`, a PNG, some of them at even distances go into a contact sheet. `say` hears every line. Raises
     `ValueError` for a folder without pictures.
     """
     check_one_process("data")
-    prepared = prepare_pictures(pictures, SIDE, SIDE, 3)
+    source = source_of(pictures)
+    prepared = prepare_pictures(source, View(SIDE, SIDE, 3))
     look = Look()
 
     def tell(line: str) -> None:
         look.lines.append(line)
         say(line)
 
-    tell(f"{len(prepared):,} pictures in {printable(str(prepared.folder))}")
+    tell(f"{len(prepared):,} pictures in {printable(prepared.place)}")
     for line in (*about_skipped(prepared)[:SHOWN], *about_files(prepared)):
         tell(line)
     if len(prepared.skipped) > SHOWN:
         tell(f"and {len(prepared.skipped) - SHOWN:,} more that cannot be read")
-    for line in about_headers(list(headers(prepared.folder / name for name in prepared.names))):
+    for line in about_headers(list(headers(source, prepared.names))):
         tell(line)
     names, images = prepared.names, prepared.images
     flat = [i for i in range(len(prepared)) if images[i].std(axis=(1, 2)).max() < EMPTY]
@@ -107,18 +112,21 @@ def look_at(pictures: str, out: str | Path | None = None, say: Say = lambda line
     return look
 
 
-def headers(files: Iterable[Path]) -> Iterator[Header]:
+def headers(source: Source, names: Iterable[str]) -> Iterator[Header]:
     """What each file says of its picture, without decoding it; those that say nothing are left out."""
 
-    def read(file: Path) -> Header | None:
+    def read(name: str) -> Header | None:
         try:
-            with Image.open(file, formats=readable_formats()) as image:
+            raw = source.read(name)
+            if isinstance(raw, np.ndarray):
+                return Header(raw.shape[1], raw.shape[0], "arrays", f"{raw[0, 0].size} x {raw.dtype}", False)
+            with Image.open(io.BytesIO(raw), formats=readable_formats()) as image:
                 return Header(*image.size, image.format or "?", image.mode, bool(meaning_of(image)))
         except DECODER_ERRORS:
             return None
 
     with ThreadPoolExecutor(processors()) as pool:
-        yield from filter(None, pool.map(read, files))
+        yield from filter(None, pool.map(read, names))
 
 
 def about_headers(found: list[Header]) -> list[str]:

@@ -247,7 +247,7 @@ def in_precision_of(config: Config, device: str | None = None) -> Iterator[None]
 def seen_as(config: Config) -> str:
     """What becomes of pictures of another size or with other channels."""
     height, width = config.image_size
-    kind = "grey" if config.channels == 1 else "colour"
+    kind = {1: "grey", 3: "colour"}.get(config.channels, f"of {config.channels} bands")
     return f"cropped and resized to {height}x{width} in {kind}: what this model takes"
 
 

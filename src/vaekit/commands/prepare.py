@@ -1,37 +1,65 @@
-"""Decode a folder of pictures into the cache, before any training, and tell what was found there."""
+"""Decode pictures into the cache or into shards, before any training, and tell what was found."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from vaekit.data.cache import Prepared, prepare
+from vaekit.data.cache import Prepared, prepare_as
 from vaekit.data.formats import readable_formats
 from vaekit.data.loader import evenly
-from vaekit.data.sources.folder import kinds, resolve_source
+from vaekit.data.packing import pack
+from vaekit.data.sources.folder import kinds
+from vaekit.data.sources.naming import Pictures, source_of
+from vaekit.data.view import View
 from vaekit.runs.prior import labels_of
 from vaekit.system.files import printable
 from vaekit.system.process import silence_libtiff
 
+LINE_EVERY_SEC = 5.0  # while pictures are decoded
 LOOKED_AT, DARK = 256, 32  # pictures, and the level below which all of them are suspect
 PHONES = {".heic": "HEIF", ".heif": "HEIF", ".jxl": "JXL"}  # suffixes, and what reads them
 
 
-def prepare_pictures(pictures: str, height: int, width: int, channels: int, colour_profiles: bool = True) -> Prepared:
-    """Decode the source `pictures` at this size with a progress bar, or find it in the cache; see `cache.prepare`."""
+def prepare_pictures(pictures: Pictures, view: View) -> Prepared:
+    """The pictures of a source as in `view`, decoded with a progress bar or found in the cache; see `cache.prepare`."""
     silence_libtiff()
+    with progress_bar("preparing pictures") as report:
+        return prepare_as(source_of(pictures), view, progress=report)
+
+
+def pack_pictures(prepared: Prepared, view: View, out: Path) -> Path:
+    """Prepared pictures as shards in a folder, with a progress bar; see `packing.pack`."""
+    with progress_bar("writing shards") as report:
+        return pack(prepared, view, out, report).parent
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal, moved by (done, total); elsewhere nothing."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("preparing pictures", total=None)
-        return prepare(
-            resolve_source(pictures),
-            height,
-            width,
-            channels,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-            colour_profiles=colour_profiles,
-        )
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def preparing(console: Console) -> Callable[[int, int], None]:
+    """A report on the decoding of pictures for `prepare`: silent unless it takes a while."""
+    reported_at = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= LINE_EVERY_SEC:
+            reported_at = time.monotonic()
+            console.print(f"preparing pictures: {done:,} of {total:,} (only once)", highlight=False)
+
+    return report
 
 
 def about_skipped(prepared: Prepared) -> list[str]:
@@ -50,9 +78,10 @@ def about_files(prepared: Prepared) -> list[str]:
         lines.append('phones\' pictures are read after: pip install "vaekit[formats]"')
     labels_of(prepared, np.arange(len(prepared)), lines.append)  # now, and not when the flow is fitted, hours later
     some = prepared.images[evenly(len(prepared), LOOKED_AT)]
-    if some.max() <= DARK:
+    lightest = int(some.max()) // (257 if some.dtype == np.uint16 else 1)
+    if lightest <= DARK:
         lines.append(
-            f"WARNING: nothing in these pictures is lighter than {some.max()} of 255; are they 10- or 12-bit values in "
-            "files of 16 bits? Scale them first"
+            f"WARNING: nothing in these pictures is lighter than {lightest} of 255; are they 10- or 12-bit values in "
+            "files of 16 bits? Then give --levels 0 1023, or --levels 0 4095"
         )
     return lines

@@ -52,7 +52,7 @@ def protocol_of(
             "train_sec": last.get("elapsed_sec"),
         },
         "pictures": {
-            "folder": str(subject.prepared.folder),
+            "folder": subject.prepared.place,
             "num_images": len(subject.test.indices),
             "of": len(subject.prepared),
             "image_shape": list(config.image_shape),

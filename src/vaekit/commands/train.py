@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,16 +14,17 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from vaekit.commands.prepare import about_files
+from vaekit.commands.prepare import about_files, preparing
 from vaekit.config.settings import Config, deciding
-from vaekit.data.cache import Prepared, open_entry, prepare
+from vaekit.data.cache import Prepared, open_entry, prepare_as
 from vaekit.data.loader import HeldOut, Stream, split
-from vaekit.data.sources.folder import resolve_source
+from vaekit.data.sources.base import Source
+from vaekit.data.sources.naming import Pictures, source_of
 from vaekit.measures.quick import measure
 from vaekit.models.vae import VAE
 from vaekit.runs.begin import begin_with, leaked
 from vaekit.runs.checkpoint import load_checkpoint
-from vaekit.runs.folder import FIGURE_IMAGES, check_apart, default_run, is_run, write_run
+from vaekit.runs.folder import FIGURE_IMAGES, check_apart, default_run, is_run, view_of, write_run
 from vaekit.runs.lock import claimed
 from vaekit.runs.log import RunLog
 from vaekit.runs.progress import fraction_done
@@ -43,18 +43,18 @@ from vaekit.training.loop import train_loop
 from vaekit.training.state import TrainState, build_state, fabric_of
 
 TEST_BATCH = 25
-PREPARE_LINE_EVERY_SEC = 5.0
 
 
 def train(
     config: Config,
-    images: str | Path,
+    images: Pictures,
     out: str | Path | None = None,
     resume: bool = False,
     change_settings: bool = False,
 ) -> VAE:
-    """Train a VAE on a folder of pictures and return it (the running average of its weights, in evaluation mode).
+    """Train a VAE on pictures and return it (the running average of its weights, in evaluation mode).
 
+    `images` are a folder, another source by its path or address, or an array, a tensor or a data set: see `source_of`.
     Writes the folder `out` (default: runs/<pictures>-<preset>-<size>): model.safetensors, config.json,
     pictures.json (their folder, and those that could not be read), trained_on.npy (checksums of those it trained on),
     log.jsonl, figures/*.png, tensorboard/ and checkpoints/. With `resume`, goes on from the newest whole checkpoint of
@@ -67,28 +67,23 @@ def train(
     be written; before its end that is only a warning.
     """
     config = config.resolved()
-    run = Path(out) if out is not None else default_run(config, images)
-    folder = resolve_source(str(images))
-    if is_run(folder):
+    source = source_of(images)
+    run = Path(out) if out is not None else default_run(config, source)
+    if is_run(source.folder):
         raise ValueError(f"{images} is a run, not pictures; to go on with it: vaekit train --resume {images}")
-    check_apart(run, folder)
+    check_apart(run, source.folder)
     choose = partial(starting_point, run, config, resume, change_settings)
     start = choose() if is_first_process() else Start()
     with own_threads(config.threads), own_generators(), float32_products(config.precision == "tf32"):
-        return train_on(fabric_of(config), config, run, folder, start, choose)
+        return train_on(fabric_of(config), config, run, source, start, choose)
 
 
-def train_on(fabric: Fabric, config: Config, run: Path, folder: Path, start: Start, choose: Callable[[], Start]) -> VAE:
+def train_on(
+    fabric: Fabric, config: Config, run: Path, source: Source, start: Start, choose: Callable[[], Start]
+) -> VAE:
     """Train on devices that are not launched yet; what `train` returns and raises. `choose` gives `start` again."""
     first = is_first_process()
-    look = partial(
-        prepare,
-        folder,
-        *config.image_size,
-        config.channels,
-        progress=preparing(Console(stderr=True)),
-        colour_profiles=config.colour_profiles,
-    )
+    look = partial(prepare_as, source, view_of(config), progress=preparing(Console(stderr=True)))
     prepared = look() if is_first_of_machine() and "TORCHELASTIC_RUN_ID" not in os.environ else None
     if prepared is not None and first:
         check_pictures(start, run, prepared, config)  # before other processes are started
@@ -105,10 +100,10 @@ def train_on(fabric: Fabric, config: Config, run: Path, folder: Path, start: Sta
         start = object_from_rank_zero(start)
         if start.over:
             return finished_model(run, first)
-        return train_in(fabric, config, run, folder, split_pictures(prepared, config), start)
+        return train_in(fabric, config, run, split_pictures(prepared, config), start)
 
 
-def train_in(fabric: Fabric, config: Config, run: Path, folder: Path, pictures: TrainingPictures, start: Start) -> VAE:
+def train_in(fabric: Fabric, config: Config, run: Path, pictures: TrainingPictures, start: Start) -> VAE:
     """Train in the folder of a run that no other process writes, from `start`; what `train` returns and raises."""
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     state = build_state(fabric, config)
@@ -124,7 +119,7 @@ def train_in(fabric: Fabric, config: Config, run: Path, folder: Path, pictures: 
         tell(console, f"WARNING: {'; '.join(start.problems)}; going on from {start.newest}")
     if fabric.is_global_zero:
         fresh = config if start.newest is None else None
-        write_run(run, fresh, folder, pictures.prepared, pictures.train_indices)
+        write_run(run, fresh, pictures.prepared, pictures.train_indices)
     tell(console, summary(fabric, config, state, pictures, run))
 
     again = fraction_done(config, state.counters) >= 1
@@ -180,16 +175,16 @@ def check_pictures(start: Start, run: Path, prepared: Prepared, config: Config) 
 
 def place_of(prepared: Prepared) -> str:
     """What other processes of this machine need to open prepared pictures."""
-    return json.dumps([str(prepared.path), dict(prepared.passed_over)])
+    return json.dumps([str(prepared.path), prepared.place, dict(prepared.passed_over)])
 
 
 def opened(place: str) -> Prepared:
     """The prepared pictures at a place in the cache of this machine."""
-    entry, passed_over = json.loads(place)
+    entry, source, passed_over = json.loads(place)
     prepared = open_entry(Path(entry))
     if prepared is None:
         raise ValueError(f"the prepared pictures in {entry} are gone; start again, which prepares them anew")
-    return dataclasses.replace(prepared, passed_over=passed_over)
+    return dataclasses.replace(prepared, place=source, passed_over=passed_over)
 
 
 def tell(console: Console, text: str) -> None:
@@ -214,23 +209,10 @@ def split_pictures(prepared: Prepared, config: Config) -> TrainingPictures:
     if min(len(train_indices), len(test_indices)) < 2:
         raise ValueError(
             f"{len(train_indices)} of {len(prepared)} pictures to train on and {len(test_indices)} to test on: "
-            f"variances need two or more of each; add some to {prepared.folder}, or move --split"
+            f"variances need two or more of each; add some to {prepared.place}, or move --split"
         )
     stream = Stream(prepared.images, train_indices, config.seed, config.flip)
     return TrainingPictures(prepared, train_indices, test_indices, stream, HeldOut(prepared.images, test_indices))
-
-
-def preparing(console: Console) -> Callable[[int, int], None]:
-    """A report on the decoding of pictures for `prepare`: silent unless it takes a while."""
-    reported_at = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal reported_at
-        if time.monotonic() - reported_at >= PREPARE_LINE_EVERY_SEC:
-            reported_at = time.monotonic()
-            console.print(f"preparing pictures: {done:,} of {total:,} (only once)", highlight=False)
-
-    return report
 
 
 def summary(fabric: Fabric, config: Config, state: TrainState, pictures: TrainingPictures, run: Path) -> str:

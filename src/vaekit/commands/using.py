@@ -13,8 +13,10 @@ from torch import Tensor
 
 from vaekit.config.settings import Config
 from vaekit.data.reading import picture_files, read_batches
+from vaekit.data.view import View
 from vaekit.models.vae import VAE, evaluating
 from vaekit.priors.gaussian import GaussianPrior
+from vaekit.runs.folder import view_of
 from vaekit.runs.prior import Say
 from vaekit.system.devices import available
 from vaekit.system.files import printable
@@ -27,7 +29,7 @@ def read_picture(path: str | Path, vae: VAE) -> Tensor:
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no picture {path}")
-    ((_, x),) = read_batches({Path(path).name: Path(path)}, vae.image_shape, brings_to_srgb(vae), refuse)
+    ((_, x),) = read_batches({Path(path).name: Path(path)}, view_of_model(vae), refuse)
     return x
 
 
@@ -36,9 +38,10 @@ def refuse(error: ValueError) -> None:
     raise error
 
 
-def brings_to_srgb(vae: VAE) -> bool:
-    """Whether the pictures of a model were brought to sRGB, as its config says; those without one should be."""
-    return vae.config_json is None or Config.from_json(vae.config_json).colour_profiles
+def view_of_model(vae: VAE) -> View:
+    """How a model takes pictures, as its config says; one without a config takes them as they usually are."""
+    channels, height, width = vae.image_shape
+    return View(height, width, channels) if vae.config_json is None else view_of(Config.from_json(vae.config_json))
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def batches_of(
             bar.advance(task)
 
         def batches() -> Iterator[Batch]:
-            for names, x in read_batches(files, vae.image_shape, brings_to_srgb(vae), told):
+            for names, x in read_batches(files, view_of_model(vae), told):
                 yield Batch(names, x)
                 bar.advance(task, len(names))
 

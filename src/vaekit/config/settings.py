@@ -26,6 +26,7 @@ from vaekit.config.plain import (
 )
 from vaekit.config.variants import OBJECTIVES, FittedName, ObjectiveName
 
+OTHER_PIXELS = "its pictures would have other pixels"
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
 LATENT_DIM = 512  # about this many latent entries, where their number is not given
 PATCH = 8  # the discriminator halves three times
@@ -42,7 +43,7 @@ class Config:
     size: int | tuple[int, int] = field(default=64, metadata=fixed(SHAPES))
     """Side of the square pictures in pixels, or height and width; multiples of 2^stages."""
     channels: int = field(default=3, metadata=fixed(SHAPES))
-    """3: colour, 1: grey; the networks take any number, folders of pictures give these two."""
+    """3: colour, 1: grey; or the number of bands that the pictures have."""
     init_from: str | None = field(default=None, metadata=fixed("it has begun elsewhere"))
     """Folder of a finished run to begin with the weights of; other pictures, and other sizes where layers fit."""
     seed: int = 0
@@ -79,8 +80,14 @@ class Config:
     """fp32 (tf32: coarser and faster, on CUDA), or mixed: auto is bf16 where the hardware has it."""
     split: float = field(default=0.8, metadata=fixed("test pictures would be some that it has trained on"))
     """Fraction of the pictures of each folder, in the order of names, to train on; the rest is the test set."""
-    colour_profiles: bool = field(default=True, metadata=fixed("its pictures would have other colours"))
+    colour_profiles: bool = field(default=True, metadata=fixed(OTHER_PIXELS))
     """Bring pictures with a colour profile, or a gamma, to sRGB; off: take their numbers as they are."""
+    fit: Literal["crop", "pad", "stretch"] = field(default="crop", metadata=fixed(OTHER_PIXELS))
+    """How pictures of another shape come to that of `size`: cropped to the middle, with black bars, or stretched."""
+    depth: Literal[8, 16] = field(default=8, metadata=fixed(OTHER_PIXELS))
+    """Bits of a value that are kept of each picture, for files that have more than 8."""
+    levels: tuple[float, float] | None = field(default=None, metadata=fixed(OTHER_PIXELS))
+    """Values in the files that become black and white, 0 4095 for 12 bits; for integers and floats of unusual range."""
     flip: bool = True
     """Mirror half of the training pictures, anew each time they are shown."""
     log_every_steps: int = field(default=20, metadata=FREE)
@@ -106,6 +113,8 @@ class Config:
         if not 0 < self.split < 1:
             raise ValueError(f"split is {self.split}; it must lie between 0 and 1, with pictures left to test on")
         check_at_least("seed", self.seed, 0)
+        if self.levels is not None and not self.levels[0] < self.levels[1]:
+            raise ValueError(f"levels {self.levels[0]:g} {self.levels[1]:g}; give that of black, then that of white")
         check_at_least("moments_memory", self.moments_memory, 0)
         if self.moments_memory and not OBJECTIVES[self.objective].batch_moments:
             needed = " or ".join(name for name, row in OBJECTIVES.items() if row.batch_moments)

@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vaekit.data.decoding import UnreadablePicture, decode_picture
+from vaekit.data.decoding import UnreadablePicture, decode
+from vaekit.data.sources.base import Listing, Source
+from vaekit.data.view import View
 from vaekit.system.files import printable, replacing
 from vaekit.system.locks import held
 
@@ -36,39 +38,38 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Request:
-    folder: Path
-    names: tuple[str, ...]
-    channels: int
-    height: int
-    width: int
-    colour_profiles: bool = True
+    """The pictures of a source, as they are to come out."""
 
-    @property
-    def image_bytes(self) -> int:
-        return self.channels * self.height * self.width
+    source: Source
+    listing: Listing
+    view: View
 
     @property
     def num_bytes(self) -> int:
-        return len(self.names) * self.image_bytes
+        return len(self.listing.names) * self.view.image_bytes
 
     def fingerprint(self) -> str:
-        statuses = [os.stat(self.folder / name) for name in self.names]
-        files = [(name, s.st_size, s.st_mtime_ns) for name, s in zip(self.names, statuses, strict=True)]
+        view, listing = self.view, self.listing
         # The 1 must stay: runs recognise their pictures by a fingerprint that was made with it.
-        identity = [1, str(self.folder), self.channels, self.height, self.width, files]
+        identity = [1, self.source.place, view.channels, view.height, view.width, listing.identity]
         return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
 
     def decode(self, name: str) -> np.ndarray | UnreadablePicture:
+        path = Path(name)
         try:
-            return decode_picture(self.folder / name, self.height, self.width, self.channels, self.colour_profiles)
+            return decode(self.source.read(name), path, self.view)
         except UnreadablePicture as error:
             return error
+        except ValueError as error:  # of a source whose file is damaged
+            return UnreadablePicture(path, str(error))
 
     def npy_header(self, num_images: int) -> bytes:
         """Return the header of images.npy; numpy pads it to one length for every `num_images`."""
-        shape = (num_images, self.channels, self.height, self.width)
+        view = self.view
+        shape = (num_images, view.channels, view.height, view.width)
         header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        kind = "|u1" if view.depth == 8 else "<u2"
+        np.lib.format.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": shape})
         return header.getvalue()
 
 
@@ -160,29 +161,29 @@ def write_pixels(built: Path, request: Request, workers: int, progress: Progress
     done = Done.read(built)
     with open_pixels(built, done, request) as file:
         with decoding_threads(workers) as pool:
-            left = request.names[done.files :]
+            left = request.listing.names[done.files :]
             pictures = map_in_order(pool, request.decode, left, ahead=4 * workers)
             for name, picture in zip(left, pictures, strict=True):
                 done.add(name, picture, file, request)
                 if done.files % SAVE_EVERY_FILES == 0:
                     done.save(file, request)
                 if progress is not None:
-                    progress(done.files, len(request.names))
+                    progress(done.files, len(request.listing.names))
         unreadable = {name for name, _ in done.skipped}
-        names = [name for name in request.names if name not in unreadable]
+        names = [name for name in request.listing.names if name not in unreadable]
         if not names:
             reasons = "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in done.skipped[:3])
-            raise ValueError(f"none of the {done.files} pictures in {request.folder} can be read ({reasons})")
+            raise ValueError(f"none of the {done.files} pictures in {request.source.place} can be read ({reasons})")
         file.seek(0)
         write_bytes(file, request.npy_header(len(names)), request)  # now that the skipped ones are known
         os.fsync(file.fileno())  # else a power cut could leave a whole-looking file of zeros
     return {
-        "folder": str(request.folder),
+        "folder": str(request.source.folder),
         "names": names,
         "skipped": done.skipped,
-        "channels": request.channels,
-        "height": request.height,
-        "width": request.width,
+        "channels": request.view.channels,
+        "height": request.view.height,
+        "width": request.view.width,
         "crc32": done.crc32,
     }
 
@@ -190,8 +191,8 @@ def write_pixels(built: Path, request: Request, workers: int, progress: Progress
 @contextmanager
 def open_pixels(built: Path, done: Done, request: Request) -> Iterator[FileIO]:
     """The file of pixels, cut to what is done, at its end. Raises OSError if the disk cannot hold the rest."""
-    header = request.npy_header(len(request.names))
-    num_bytes = len(header) + (done.files - len(done.skipped)) * request.image_bytes
+    header = request.npy_header(len(request.listing.names))
+    num_bytes = len(header) + (done.files - len(done.skipped)) * request.view.image_bytes
     path = built / PIXELS_FILE
     path.touch()
     with open(path, "r+b", buffering=0) as file:

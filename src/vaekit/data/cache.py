@@ -9,28 +9,31 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 
 from vaekit.data.building import CURE, INDEX_FILE, PIXELS_FILE, Progress, Request, build, locked
 from vaekit.data.formats import extra_readers
-from vaekit.data.sources.folder import find_pictures
+from vaekit.data.sources.base import Source
+from vaekit.data.sources.folder import Folder
+from vaekit.data.view import View
 from vaekit.system.files import replacing
 from vaekit.system.processors import processors
 
 CHECKSUMS_FILE = "checksums.npy"
-AS_STORED = "-as-stored"  # entries of pictures whose colour profiles are ignored
 FORMAT_VERSION = 3  # raise it when the same files give other pixels: entries are made anew, fingerprints stay
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Pictures of one folder, decoded and of one size, in the order of their names.
+    """Pictures of one source, decoded and of one size, in its order.
 
-    `images` is uint8 (N, C, H, W), memory-mapped and read-only; `names` are the N paths relative to `folder`;
-    `skipped` holds (name, reason) of the files that could not be decoded; `path` is the entry in the cache
-    and `crc32` the checksum of its pixels. `passed_over`: how many other files were in the folder, by kind.
+    `images` is uint8 or uint16 (N, C, H, W), memory-mapped and read-only; `names` are the N paths relative to `folder`,
+    or what another source calls its pictures; `place` names the source; `skipped` holds (name, reason) of the files
+    that could not be decoded; `path` is the entry in the cache and `crc32` the checksum of its pixels. `passed_over`:
+    how many other files were in the folder, by kind.
     """
 
     folder: Path
@@ -40,6 +43,7 @@ class Prepared:
     path: Path
     crc32: int
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    place: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -78,20 +82,30 @@ class Prepared:
 
 
 def prepare(
-    folder: Path,
+    source: Source | Path,
     height: int,
     width: int,
     channels: int,
     cache_dir: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
-    colour_profiles: bool = True,
+    **how: Any,
 ) -> Prepared:
-    """Return the pictures below a folder as one array of pixels, decoded now or found in the cache.
+    """What `prepare_as` returns for `View(height, width, channels, **how)`."""
+    return prepare_as(source, View(height, width, channels, **how), cache_dir, workers, progress)
 
-    Height and width are in pixels, channels is 1 (grey) or 3 (RGB). The cache is `cache_dir`, else the folder
-    that VAEKIT_CACHE names, else the user's cache folder; a file added, removed or changed makes a new entry.
-    Colours are brought to sRGB unless `colour_profiles` is off.
+
+def prepare_as(
+    source: Source | Path,
+    view: View,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Return the pictures of a source, or below a folder, as one array of pixels, decoded now or found in the cache.
+
+    The cache is `cache_dir`, else the folder that VAEKIT_CACHE names, else the user's cache folder; a file added,
+    removed or changed makes a new entry.
     `workers` threads decode (default: one a processor); `progress(done, total)` is called after every file.
 
     Raises ValueError for a folder without readable pictures or a size that makes no sense, OSError if the
@@ -102,14 +116,16 @@ def prepare(
     lock, the others wait and then find the entry. The lock is released when its process ends, so if that process is
     killed, the next one takes over.
     """
-    check_request(height, width, channels, workers)
-    folder = folder.resolve()
-    found = find_pictures(folder)
-    names = tuple(path.relative_to(folder).as_posix() for path in found.pictures)
-    request = Request(folder, names, channels, height, width, colour_profiles)
-    kind = "".join(f"-{name}" for name in extra_readers()) + ("" if colour_profiles else AS_STORED)
+    view.checked()
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; give 1 or more, or leave it out for one a processor")
+    source = Folder(source.resolve()) if isinstance(source, Path) else source
+    request = Request(source, source.list_pictures(), view)
+    kind = "".join(f"-{name}" for name in extra_readers()) + view.kind
     entry = (cache_dir or default_cache_dir()) / f"{request.fingerprint()}-{FORMAT_VERSION}{kind}"
     prepared = open_entry(entry)
+    if prepared is None and not request.listing.names:
+        raise ValueError(f"the pictures that were given from Python are no longer in {entry.parent}; give them again")
     if prepared is None:
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
@@ -123,21 +139,12 @@ def prepare(
                 prepared = open_entry(entry)
                 assert prepared is not None, entry
                 _ = prepared.checksums  # now that the pixels are in memory
-    return replace(prepared, passed_over=found.passed_over)
+    return replace(prepared, place=source.place, passed_over=request.listing.passed_over)
 
 
 def default_cache_dir() -> Path:
     """Return the folder that VAEKIT_CACHE names, else the user's cache folder."""
     return Path(os.environ.get("VAEKIT_CACHE") or platformdirs.user_cache_dir("vaekit"))
-
-
-def check_request(height: int, width: int, channels: int, workers: int | None) -> None:
-    if height < 1 or width < 1:
-        raise ValueError(f"the image size is {height} x {width}; give a height and width of 1 pixel or more")
-    if channels not in (1, 3):
-        raise ValueError(f"channels is {channels}; choose 1 (grey) or 3 (RGB)")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}; give 1 or more, or leave it out for one a processor")
 
 
 def open_entry(entry: Path) -> Prepared | None:
@@ -157,4 +164,4 @@ def open_entry(entry: Path) -> Prepared | None:
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
         return None
     whole = (entry / PIXELS_FILE).stat().st_size == images.offset + images.nbytes
-    return prepared if whole and images.shape == shape and images.dtype == np.uint8 else None
+    return prepared if whole and images.shape == shape and images.dtype in (np.uint8, np.uint16) else None

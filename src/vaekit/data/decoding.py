@@ -1,23 +1,25 @@
-"""One file to pixels: upright, cropped to the middle, resized, 8 bits."""
+"""One picture to pixels: upright, of the size and channels that are asked for."""
 
 import io
-import math
 import struct
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageCms, JpegImagePlugin, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
-from torch.nn import functional
 
 from vaekit.data import tiff
+from vaekit.data.bands import DICOM, NUMPY, NoPicture, brought, numbers_of
 from vaekit.data.budget import Budget
 from vaekit.data.colour import Meaning, meaning_from, meaning_of
+from vaekit.data.fitting import box_of, cut_and_resize, framed, inner_size
 from vaekit.data.formats import readable_formats
-from vaekit.data.magic import HEAD_BYTES, why_not_read
+from vaekit.data.magic import HEAD_BYTES, kind_of, why_not_read
+from vaekit.data.sources.base import Raw
+from vaekit.data.view import View
 from vaekit.system.files import printable
 
 # What Pillow lets out on broken data: 100,000 damaged files gave the first five, its source has the others.
@@ -47,7 +49,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-TORCH_HAS_LANCZOS = hasattr(torch.ops.aten, "_upsample_lanczos2d_aa")  # from 2.12 on
 SIDEWAYS = [turn for orientation, turn in UPRIGHT.items() if orientation >= 5]
 
 
@@ -61,73 +62,113 @@ class UnreadablePicture(ValueError):
 
 
 def decode_picture(path: Path, height: int, width: int, channels: int, colour_profiles: bool = True) -> np.ndarray:
-    """Return one picture, upright, cropped to the middle and resized: uint8 (channels, height, width).
+    """Return one picture, upright, cropped to the middle and resized: uint8 (channels, height, width); see `decode`.
+
+    Raises UnreadablePicture if the file is no picture or a broken one, OSError if the system cannot read the file,
+    in which case the picture may be intact.
+    """
+    return decode(path.read_bytes(), path, View(height, width, channels, colour_profiles))
+
+
+def decode(raw: Raw, name: Path, view: View) -> np.ndarray:
+    """Return one picture, upright and as `view` wants it: (channels, height, width), uint8 or uint16.
 
     The crop is the largest centred one of the shape height : width; the resize is Lanczos over its whole
     footprint, so shrinking does not alias. A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as long as that is
     twice the size asked for: faster, and pixels differ by less than one level on average, unless the picture is
     covered by white noise of more than 15 levels. One channel is luma (ITU-R 601), three are RGB. Of several frames
     or pages the first is read. Transparency shows white. 16-bit values are scaled by 1/257 from their full range,
-    also when held in 32-bit integers; floats run from 0, black, to 1, white; values outside are refused. A colour
-    profile, or the gamma of a PNG, is brought to sRGB unless `colour_profiles` is off.
+    also when held in 32-bit integers; floats run from 0, black, to 1, white; values outside are refused, unless
+    `view.levels` says what they are. A colour profile, or the gamma of a PNG, is brought to sRGB unless
+    `view.colour_profiles` is off. Other numbers of channels, 16 bits and `levels` take the numbers of a file as they
+    are, see `bands`.
 
-    Raises UnreadablePicture if the file is no picture or a broken one, OSError if the system cannot read the file,
-    in which case the picture may be intact.
+    Raises UnreadablePicture, with the `name`, for what is no picture or a broken one.
     """
-    assert channels in (1, 3), channels
-    data = path.read_bytes()
+    head = raw[:HEAD_BYTES] if isinstance(raw, bytes) else b""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's doubts about metadata and size, one a file
-            pixels = np.asarray(upright(data, height, width, "L" if channels == 1 else "RGB", colour_profiles))
+            return pixels_of(raw, head, view)
     except UnidentifiedImageError as error:
-        raise UnreadablePicture(path, why_not_read(data[:HEAD_BYTES])) from error
+        raise UnreadablePicture(name, why_not_read(head)) from error
     except DECODER_ERRORS as error:
-        raise UnreadablePicture(path, reason_of(error, data)) from error
-    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+        raise UnreadablePicture(name, reason_of(error, raw)) from error
 
 
-def reason_of(error: Exception, data: bytes) -> str:
+def pixels_of(raw: Raw, head: bytes, view: View) -> np.ndarray:
+    """The pixels of a picture by the way that suits it: as Pillow or `tiff` see it, or as numbers."""
+    kind = kind_of(head)
+    if isinstance(raw, bytes):
+        if kind not in (NUMPY, DICOM) and not view.of_numbers:
+            return upright(raw, view)
+        raw = numbers_of(raw, kind, as_stored=view.levels is not None)
+    check_size(*raw.shape[1::-1])
+    if raw.dtype != np.uint8 or view.of_numbers or not (raw.ndim == 2 or raw.shape[2:] == (3,)):
+        return brought(raw, view)
+    flat = Image.fromarray(np.ascontiguousarray(raw))
+    return shown(flat, flat.size, 1.0, None, Meaning(), view)
+
+
+def reason_of(error: Exception, raw: Raw) -> str:
     """Why a picture could not be decoded; of a TIFF also of what kind it is, where the error is a decoder's own."""
     reason = str(error) or type(error).__name__
-    if data.startswith(tiff.STARTS) and not isinstance(error, tiff.NotRead):
+    if isinstance(raw, bytes) and raw.startswith(tiff.STARTS) and not isinstance(error, tiff.NotRead | NoPicture):
         with suppress(*DECODER_ERRORS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return f"{tiff.layout_of(data)}: {reason}"
+            return f"{tiff.layout_of(raw)}: {reason}"
     return reason
 
 
-def upright(data: bytes, height: int, width: int, mode: str, colour_profiles: bool) -> Image.Image:
+def upright(data: bytes, view: View) -> np.ndarray:
+    """The pixels of a file, upright; grey or RGB of 8 bits."""
     layout = tiff.layout_of(data) if data.startswith(tiff.STARTS) else None
     if layout is not None and not tiff.pillow_is_right(layout):
         check_size(layout.width, layout.height)
         with BUDGET.holding(BYTES_A_SAMPLE * layout.samples * layout.width * layout.height):
             flat, turn = tiff.read(data, layout), UPRIGHT.get(layout.orientation)
-        size, drafted, meaning = flat.size, None, meaning_from(layout.icc) if colour_profiles else Meaning()
-    else:
-        side = 2 * max(height, width)  # of either side, since EXIF may turn the picture
-        with opened(data) as image:
-            size, meaning = image.size, meaning_of(image) if colour_profiles else Meaning()
-            # JPEG only; else None. Pixels with a profile stay as they are until they are in sRGB.
-            drafted = image.draft(image.mode if meaning else mode, (side, side))
-            check_size(*image.size)
-            with BUDGET.holding(BYTES_A_PIXEL * image.width * image.height):
-                image.load()
-                turn = UPRIGHT.get(image.getexif().get(ExifTag.Orientation, 1))
-                flat = eight_bit(image, layout.bits[0] if layout else png_depth(data))
+        return shown(flat, flat.size, 1.0, turn, meaning_from(layout.icc) if view.colour_profiles else Meaning(), view)
+    side = 2 * max(view.height, view.width)  # of either side, since EXIF may turn the picture
+    with opened(data) as image:
+        size, meaning = image.size, meaning_of(image) if view.colour_profiles else Meaning()
+        # JPEG only; else None. Pixels with a profile stay as they are until they are in sRGB.
+        drafted = image.draft(image.mode if meaning else mode_of(view), (side, side))
+        check_size(*image.size)
+        with BUDGET.holding(BYTES_A_PIXEL * image.width * image.height):
+            image.load()
+            turn = UPRIGHT.get(image.getexif().get(ExifTag.Orientation, 1))
+            flat = eight_bit(image, layout.bits[0] if layout else png_depth(data))
+    size, shrunk = (size, size[0] / drafted[1][2]) if drafted else (flat.size, 1.0)
+    return shown(flat, size, shrunk, turn, meaning, view)
+
+
+def mode_of(view: View) -> str:
+    """Pillow's name of the colours of a view."""
+    return "L" if view.channels == 1 else "RGB"
+
+
+def shown(
+    flat: Image.Image,
+    size: tuple[int, int],
+    shrunk: float,
+    turn: Image.Transpose | None,
+    meaning: Meaning,
+    view: View,
+) -> np.ndarray:
+    """A picture of `size`, decoded `shrunk` times smaller, cut, resized, brought to sRGB, turned and framed."""
+    mode = mode_of(view)
     if not meaning:
         flat = flat if flat.mode == mode else flat.convert(mode)  # which would copy it
     elif flat.mode not in ("L", "RGB", "CMYK"):
         flat = flat.convert("L" if flat.mode == "1" else "RGB")
-    if turn in SIDEWAYS:
-        height, width = width, height
-    size, shrunk = (size, size[0] / drafted[1][2]) if drafted else (flat.size, 1.0)
-    box = middle(*size, height, width)
-    small = cut_and_resize(flat, [edge / shrunk for edge in box], height, width)
+    lying = replace(view, height=view.width, width=view.height) if turn in SIDEWAYS else view
+    box = [edge / shrunk for edge in box_of(*size, lying)]
+    small = cut_and_resize(flat, box, *inner_size(*size, lying))
     if meaning:
         small = meaning.to_srgb(small)
         small = small if small.mode == mode else small.convert(mode)
-    return small if turn is None else small.transpose(turn)
+    small = small if turn is None else small.transpose(turn)
+    return framed(np.asarray(small).reshape(small.height, small.width, view.channels).transpose(2, 0, 1), view)
 
 
 def opened(data: bytes) -> Image.Image:
@@ -192,31 +233,3 @@ def eight_bit_grey(values: np.ndarray, white: float) -> np.ndarray:
     if not 0 <= low <= high <= white:  # also refuses NaN
         raise ValueError(f"its pixels run from {low} to {high}, and only 0 to {white} can be read")
     return np.rint(values * np.float32(255 / white)).astype(np.uint8)
-
-
-def middle(picture_width: int, picture_height: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """The edges left, top, right and bottom of the largest centred crop of the shape height : width."""
-    crop_width = max(1, min(picture_width, round(picture_height * width / height)))
-    crop_height = max(1, min(picture_height, round(picture_width * height / width)))
-    left, top = (picture_width - crop_width) // 2, (picture_height - crop_height) // 2
-    return left, top, left + crop_width, top + crop_height
-
-
-def cut_and_resize(picture: Image.Image, box: list[float], height: int, width: int) -> Image.Image:
-    # The crop is a step of its own: with `resize(box=...)` on the whole picture, the filter would read beyond the box.
-    # Within the crop the box cuts off fractions of pixels, which occur where a JPEG was decoded at a reduced size.
-    left, top = math.floor(box[0]), math.floor(box[1])
-    outer = (left, top, math.ceil(box[2]), math.ceil(box[3]))
-    crop = picture if outer == (0, 0, *picture.size) else picture.crop(outer)
-    inner = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    if TORCH_HAS_LANCZOS and all(edge % 1 == 0 for edge in box):
-        return lanczos(crop, height, width)
-    return crop.resize((width, height), Image.Resampling.LANCZOS, box=inner)
-
-
-def lanczos(picture: Image.Image, height: int, width: int) -> Image.Image:
-    """What Pillow's `resize` gives, but for the rounding, 4 to 8 times as fast."""
-    pixels = torch.from_numpy(np.array(picture).reshape(picture.height, picture.width, -1))
-    resized = functional.interpolate(pixels.permute(2, 0, 1)[None], (height, width), mode="lanczos", antialias=True)
-    bands = resized[0].permute(1, 2, 0).contiguous().numpy()
-    return Image.frombytes(picture.mode, (width, height), bands.tobytes())  # `fromarray` takes four bands for RGBA

@@ -16,7 +16,7 @@ PLUGINS = ("pillow_heif", "pillow_jxl")  # of phones and cameras; the extra `for
 
 def extra_readers() -> tuple[str, ...]:
     """What is installed beside Pillow: with another set of these the same folder may hold other pictures."""
-    return tuple(name for name in (*PLUGINS, "tifffile") if importlib.util.find_spec(name) is not None)
+    return tuple(name for name in (*PLUGINS, "tifffile", "pydicom") if importlib.util.find_spec(name) is not None)
 
 
 @cache

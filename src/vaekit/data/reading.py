@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from vaekit.data.building import decoding_threads, map_in_order
-from vaekit.data.decoding import UnreadablePicture, decode_picture
+from vaekit.data.decoding import UnreadablePicture, decode
 from vaekit.data.pixels import to_float, to_uint8
 from vaekit.data.sources.folder import find_pictures
+from vaekit.data.view import View
 from vaekit.system.files import replacing
 from vaekit.system.processors import processors
 
@@ -40,18 +41,15 @@ def picture_files(paths: Sequence[str | Path]) -> dict[str, Path]:
     return found
 
 
-def read_batches(
-    files: dict[str, Path], image_shape: Sequence[int], colour_profiles: bool, refuse: Refuse
-) -> Iterator[tuple[list[str], Tensor]]:
-    """Names and pictures (B, C, H, W) in [-1, 1] of `image_shape`, some at a time; those that cannot be read are told.
+def read_batches(files: dict[str, Path], view: View, refuse: Refuse) -> Iterator[tuple[list[str], Tensor]]:
+    """Names and pictures (B, C, H, W) in [-1, 1] as in `view`, some at a time; those that cannot be read are told.
 
     Raises `ValueError` if none of them can be read.
     """
-    channels, height, width = image_shape
 
     def read(item: tuple[str, Path]) -> tuple[str, np.ndarray | UnreadablePicture]:
         try:
-            return item[0], decode_picture(item[1], height, width, channels, colour_profiles)
+            return item[0], decode(item[1].read_bytes(), item[1], view)
         except UnreadablePicture as error:
             return item[0], error
 
@@ -77,7 +75,7 @@ def read_batches(
 
 
 def as_tensor(pixels: Iterable[np.ndarray]) -> Tensor:
-    """uint8 (C, H, W) each -> (B, C, H, W) in [-1, 1]."""
+    """Stored pixels (C, H, W) each -> (B, C, H, W) in [-1, 1]."""
     return to_float(torch.from_numpy(np.stack([*pixels])))
 
 

@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from vaekit.config.settings import Config
-from vaekit.data.cache import Prepared, prepare
+from vaekit.data.cache import Prepared, prepare_as
 from vaekit.data.loader import split
-from vaekit.data.sources.folder import OUTPUT_MARK, resolve_source
+from vaekit.data.sources.base import Source
+from vaekit.data.sources.folder import OUTPUT_MARK
+from vaekit.data.sources.naming import Pictures as Given
+from vaekit.data.sources.naming import source_of
+from vaekit.data.view import View
 from vaekit.models.vae import CONFIG_FILE, VAE
 from vaekit.system.files import remove_unfinished, replacing, write_json, write_text
 
@@ -27,7 +31,7 @@ FIGURE_IMAGES = 400  # the paper's fig. 6 shows 400 test images
 class Pictures:
     """Where the pictures of a run came from, as kept in its folder."""
 
-    folder: str
+    folder: str  # or the place of another source, see `naming.source_of`
     fingerprint: str
     num_images: int
     skipped: list[tuple[str, str]]
@@ -76,11 +80,11 @@ def short_hash(name: Path | str) -> str:
     return hashlib.sha256(str(name).encode()).hexdigest()[:8]
 
 
-def default_run(config: Config, images: str | Path, prefix: str = "") -> Path:
+def default_run(config: Config, source: Source, prefix: str = "") -> Path:
     """runs/<prefix><pictures>-<preset>-<size>."""
     height, width = config.image_size
     size = str(height) if height == width else f"{height}x{width}"
-    return Path("runs") / f"{prefix}{Path(images).resolve().name}-{config.preset}-{size}"
+    return Path("runs") / f"{prefix}{source.title}-{config.preset}-{size}"
 
 
 def read_run_config(run: Path) -> Config:
@@ -112,7 +116,7 @@ def read_pictures(run: Path) -> Pictures:
         raise ValueError(f"{path} does not say where the pictures are ({error}); name their folder") from error
 
 
-def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared, trained: np.ndarray) -> None:
+def write_run(run: Path, config: Config | None, prepared: Prepared, trained: np.ndarray) -> None:
     """Write to the folder of a run its config, where its pictures came from, and those of the places `trained`.
 
     `config` is None for a resumed run, which has one: changed settings are written with its next checkpoint.
@@ -124,7 +128,7 @@ def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared
         write_text(config.to_json() + "\n", run / CONFIG_FILE)
     skipped = list(prepared.skipped)
     identity = (prepared.fingerprint, len(prepared), skipped, prepared.crc32, prepared.names_sha256)
-    pictures = Pictures(str(folder.resolve()), *identity, passed_over=dict(prepared.passed_over))
+    pictures = Pictures(prepared.place, *identity, passed_over=dict(prepared.passed_over))
     write_json(asdict(pictures), run / PICTURES_FILE)
     if config is not None or not (run / TRAINED_ON_FILE).exists():
         with replacing(run / TRAINED_ON_FILE) as unfinished, unfinished.open("wb") as file:
@@ -132,19 +136,20 @@ def write_run(run: Path, config: Config | None, folder: Path, prepared: Prepared
 
 
 def held_out_of(
-    run: Path, config: Config, images: str | Path | None = None, say: Callable[[str], object] = lambda line: None
+    run: Path, config: Config, images: Given | None = None, say: Callable[[str], object] = lambda line: None
 ) -> tuple[Prepared, np.ndarray]:
     """The pictures to measure a run with, and which of them it has not trained on.
 
-    `images` is their folder, None for the run's own. Of other pictures those that the run trained on are known one by
-    one, and left out with a line. Raises `ValueError` if its own are gone or have changed, or none is left.
+    `images` are what `naming.source_of` takes, None for the run's own. Of other pictures those that the run trained on
+    are known one by one, and left out with a line. Raises `ValueError` if its own are gone or have changed, or none is
+    left.
     """
-    prepared = own_pictures(run, config) if images is None else prepared_for(config, str(images))
+    prepared = own_pictures(run, config) if images is None else prepared_for(config, source_of(images))
     if (run / PICTURES_FILE).is_file() and read_pictures(run).matches(prepared):
         return prepared, split(prepared.names, config.split)[1]
     seen = np.isin(prepared.checksums, trained_checksums(run, prepared, say))
     if seen.all():
-        raise ValueError(f"{run} trained on all {len(prepared)} pictures in {prepared.folder}; name a folder of others")
+        raise ValueError(f"{run} trained on all {len(prepared)} pictures in {prepared.place}; name a folder of others")
     if seen.any():
         say(f"{seen.sum():,} of the {len(prepared):,} pictures are left out: {run} trained on them")
     return prepared, np.flatnonzero(~seen)
@@ -160,15 +165,15 @@ def trained_checksums(run: Path, prepared: Prepared, say: Callable[[str], object
             return np.load(run / TRAINED_ON_FILE, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{run / TRAINED_ON_FILE} is damaged: {error}") from error
-    if (run / PICTURES_FILE).is_file() and Path(read_pictures(run).folder) == prepared.folder:
-        raise changed(run, prepared.folder)
+    if (run / PICTURES_FILE).is_file() and read_pictures(run).folder == prepared.place:
+        raise changed(run, prepared.place)
     say(
         f"WARNING: {run} does not say what it trained on; if these are some of those pictures, the numbers are too good"
     )
     return np.array([], np.uint64)
 
 
-def changed(run: Path, folder: Path | str) -> ValueError:
+def changed(run: Path, folder: str) -> ValueError:
     """The error for pictures of a run that are no longer as they were."""
     return ValueError(
         f"the pictures in {folder} are no longer those of {run}: it is not known which of them are its test pictures; "
@@ -186,18 +191,29 @@ def trained_on(run: Path, config: Config, at_hand: Prepared | None = None) -> tu
     return at_hand, split(at_hand.names, config.split)[0]
 
 
-def prepared_for(config: Config, source: str) -> Prepared:
+def prepared_for(config: Config, source: Source) -> Prepared:
     """The pictures of a source, as a model of these settings takes them."""
-    folder, profiles = resolve_source(source), config.colour_profiles
-    return prepare(folder, *config.image_size, config.channels, colour_profiles=profiles)
+    return prepare_as(source, view_of(config))
+
+
+def view_of(config: Config) -> View:
+    """How the pictures of a run come out, as its config says."""
+    height, width = config.image_size
+    return View(height, width, config.channels, config.colour_profiles, config.fit, config.depth, config.levels)
 
 
 def own_pictures(run: Path, config: Config) -> Prepared:
     """The pictures of a run. Raises `ValueError` if they are gone or have changed: its train part is then unknown."""
     pictures = read_pictures(run)
-    if not Path(pictures.folder).is_dir():
+    if is_gone(pictures.folder):
         raise ValueError(f"the pictures of {run} are no longer in {pictures.folder}; name their folder")
-    prepared = prepared_for(config, pictures.folder)
+    prepared = prepared_for(config, source_of(pictures.folder))
     if not pictures.matches(prepared):
         raise changed(run, pictures.folder)
     return prepared
+
+
+def is_gone(place: str) -> bool:
+    """Whether pictures that were in a folder or a file of this machine are no longer there."""
+    path = Path(place.partition("#")[0])
+    return path.is_absolute() and not any(mark in place for mark in "*?[{") and not path.exists()

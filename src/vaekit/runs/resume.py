@@ -93,6 +93,6 @@ def check_same_pictures(run: Path, prepared: Prepared) -> None:
     before = read_pictures(run)
     if not before.matches(prepared):
         raise ValueError(
-            f"{run} began with other pictures than the {len(prepared)} now in {prepared.folder}: with "
+            f"{run} began with other pictures than the {len(prepared)} now in {prepared.place}: with "
             f"{before.num_images} in {before.folder} as they were; bring those back, or give another --out"
         )

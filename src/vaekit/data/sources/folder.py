@@ -4,12 +4,14 @@ import importlib.util
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vaekit.data.bands import DICOM, NUMPY, is_picture
 from vaekit.data.formats import readable_formats
 from vaekit.data.magic import HEAD_BYTES, kind_of
+from vaekit.data.sources.base import Listing
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 NO_PICTURES_IN = ("@eaDir", "__MACOSX")  # folders of thumbnails and the like
@@ -17,17 +19,45 @@ LEFTOVERS = (".thm", ".bak", ".orig", "_original", "~")  # pictures that are the
 MOST_KINDS = 6  # that are told
 LABELS_FILE = "labels.csv"  # what `data.labels` looks for
 OUTPUT_MARK = ".vaekit"  # lies in the folders that vaekit writes
+READS_DICOM = importlib.util.find_spec("pydicom") is not None
 ELPV = "elpv"  # 2,624 grey photographs of solar cells, from the package elpv-dataset
 
 
-def resolve_source(name: str) -> Path:
-    """Return the folder that a source names: a path, or `elpv`, the solar cells of PyPI's elpv-dataset.
+@dataclass(frozen=True)
+class Folder:
+    """The pictures below a folder, in the order of their paths. They are known by names, sizes and times."""
 
-    A folder called `elpv` in the current directory takes precedence over the package. Raises ValueError if the package
-    is needed and not installed; that a path exists is checked by `find_pictures`.
-    """
-    if name != ELPV or Path(name).is_dir():
-        return Path(os.path.expanduser(name))
+    folder: Path
+
+    @property
+    def place(self) -> str:
+        """The path of the folder."""
+        return str(self.folder)
+
+    @property
+    def title(self) -> str:
+        """The name of the folder."""
+        return self.folder.name
+
+    def list_pictures(self) -> Listing:
+        """See `find_pictures`, which says what is raised."""
+        found = find_pictures(self.folder)
+        names = tuple(path.relative_to(self.folder).as_posix() for path in found.pictures)
+        return Listing(names, identity_of(self.folder, names), found.passed_over)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file."""
+        return (self.folder / name).read_bytes()
+
+
+def identity_of(folder: Path, names: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Name, size and time of some files: what changes if one of them does."""
+    statuses = ((name, os.stat(folder / name)) for name in names)
+    return [(name, status.st_size, status.st_mtime_ns) for name, status in statuses]
+
+
+def solar_cells() -> Path:
+    """The folder of the solar cells of PyPI's elpv-dataset. Raises `ValueError` if it is not installed."""
     package = importlib.util.find_spec("elpv_dataset")  # found, not imported: only its files are wanted
     if package is None or package.origin is None:
         raise ValueError(f'the source {ELPV!r} needs the package elpv-dataset; run: pip install "vaekit[demo]"')
@@ -96,9 +126,12 @@ def what_else(path: Path) -> str | None:
         return None
     try:
         with path.open("rb") as file:
-            kind = kind_of(file.read(HEAD_BYTES))
+            head = file.read(HEAD_BYTES)
     except OSError:
         return "unreadable file"
+    kind = kind_of(head)
+    if (kind == NUMPY and is_picture(head)) or (kind == DICOM and READS_DICOM):
+        return None
     if kind in readable_formats() and not (suffix and kind == "TIFF") and not suffix.endswith(LEFTOVERS):
         return None  # but for what cameras call by their own names: their raw files begin as TIFFs
     if not suffix:

@@ -1,0 +1,165 @@
+"""Pictures as numbers: any number of bands, more than 8 bits, floats. Letters: H x W pixels of S bands."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from vaekit.data import tiff
+from vaekit.data.fitting import TORCH_FILTER, box_of, framed, inner_size
+from vaekit.data.view import View
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
+NUMPY, DICOM = "a NumPy array", "a DICOM file"  # as `magic.kind_of` calls them
+FEWEST_SIDE = 8  # pixels: a smaller array is no picture
+
+
+class NoPicture(ValueError):
+    """Numbers that cannot be brought to what is asked for; the message says why."""
+
+
+def brought(values: np.ndarray, view: View) -> np.ndarray:
+    """Pixels (H, W) or (H, W, S) as a view wants them: (channels, height, width), uint8 or uint16.
+
+    Bands are resized one by one, in float32, with the same Lanczos filter as pictures. Grey becomes RGB and RGB grey;
+    a fourth band beside RGB is taken for alpha, and shows white. Raises `NoPicture` for other numbers of bands, and for
+    values whose range is not known.
+    """
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or not values.size:
+        raise NoPicture(f"an array of shape {values.shape}; a picture has (height, width) or (height, width, bands)")
+    unit = of_channels(in_unit_range(values, view.levels), view.channels)
+    size = unit.shape[1], unit.shape[0]
+    height, width = inner_size(*size, view)
+    left, top, right, bottom = box_of(*size, view)
+    bands = torch.from_numpy(np.ascontiguousarray(unit[top:bottom, left:right])).permute(2, 0, 1)
+    if bands.shape[1:] != (height, width):
+        bands = functional.interpolate(bands[None], (height, width), mode=TORCH_FILTER, antialias=True)[0]
+    white, kind = (255, np.uint8) if view.depth == 8 else (65535, np.uint16)
+    pixels = (bands.clamp(0, 1).double() * white).round().numpy().astype(kind)
+    return framed(pixels, view)
+
+
+def in_unit_range(values: np.ndarray, levels: tuple[float, float] | None) -> np.ndarray:
+    """Values from 0, black, to 1, white, float32. Raises `NoPicture` for those whose range is not known."""
+    if values.dtype.kind not in "uifb":
+        raise NoPicture(f"an array of {values.dtype}; a picture has numbers")
+    if levels is not None:
+        low, high = levels
+        if not np.isfinite(values).all():
+            raise NoPicture("some of its pixels are not finite")
+        return ((values.astype(np.float64) - low) / (high - low)).clip(0, 1).astype(np.float32)
+    if values.dtype.kind == "b":
+        return values.astype(np.float32)
+    kind: Any = values.dtype
+    white = 1.0 if kind.kind == "f" else float(min(np.iinfo(kind).max, 65535) if kind.kind == "u" else 0)
+    lowest, highest = values.min(), values.max()
+    if not 0 <= lowest <= highest <= white:  # also refuses NaN
+        known = f"only 0 to {white:g} can be read" if white else f"{kind} does not say which is white"
+        raise NoPicture(f"its pixels run from {lowest} to {highest}, and {known}; give --levels BLACK WHITE")
+    if not white:
+        raise NoPicture(f"its pixels are {kind}, which does not say which is white; give --levels BLACK WHITE")
+    return (values / white).astype(np.float32)
+
+
+def of_channels(unit: np.ndarray, channels: int) -> np.ndarray:
+    """(H, W, S) in [0, 1] -> (H, W, channels). Raises `NoPicture` where that is not known."""
+    bands = unit.shape[2]
+    if bands == channels:
+        return unit
+    if channels in (1, 3) and bands in (2, 4):  # with alpha, upon white
+        unit = unit[..., :-1] * unit[..., -1:] + 1 - unit[..., -1:]
+        bands -= 1
+    if (bands, channels) == (1, 3):
+        return unit.repeat(3, axis=2)
+    if (bands, channels) == (3, 1):
+        return (unit @ np.array(LUMA, np.float32))[..., None]
+    if bands == channels:
+        return unit
+    raise NoPicture(f"{bands} bands, where {channels} are asked for; give --channels {bands}")
+
+
+def numbers_of(data: bytes, kind: str | None, as_stored: bool = False) -> np.ndarray:
+    """The numbers in a file (H, W) or (H, W, S). Raises `NoPicture` for one that holds none.
+
+    Those of a DICOM file from 0 to 1 as it says they are to be shown, unless `as_stored`.
+    """
+    if data.startswith(tiff.STARTS):
+        return tiff_numbers(data)
+    if kind == NUMPY:
+        return np.load(io.BytesIO(data), allow_pickle=False)  # nothing in it is run
+    if kind == DICOM:
+        return dicom_numbers(data, as_stored)
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode in ("1", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+            return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        return np.asarray(image)
+
+
+def tiff_numbers(data: bytes) -> np.ndarray:
+    """The first series of a TIFF: its bands, or its pages of one size, as (H, W, S)."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise NoPicture('a TIFF of many bands or bits needs tifffile; run: pip install "vaekit[formats]"') from error
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            series: Any = file.series[0]
+            values, axes = np.asarray(series.asarray()), series.axes
+    except Exception as error:  # of any kind: what damaged files do to it is not written down
+        raise NoPicture(f"a TIFF that cannot be read: {error}") from error
+    if "Y" not in axes or "X" not in axes or values.ndim > 3:
+        raise NoPicture(f"a TIFF with the axes {axes} of shape {values.shape}; pictures have height, width and bands")
+    values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1))
+    layout = tiff.layout_of(data)
+    if layout.space == tiff.WHITE_IS_ZERO and values.dtype.kind == "u":
+        values = np.iinfo(values.dtype).max - values
+    return values
+
+
+def dicom_numbers(data: bytes, as_stored: bool = False) -> np.ndarray:
+    """The first frame of a DICOM file: (H, W) from 0 to 1 as its window shows it, or its whole range without one.
+
+    `as_stored`: the numbers in their own units, Hounsfield's for CT.
+    """
+    try:
+        import pydicom
+        from pydicom.pixels import apply_modality_lut
+    except ImportError as error:
+        raise NoPicture('a DICOM file, which needs pydicom; run: pip install "vaekit[formats]"') from error
+    try:
+        file: Any = pydicom.dcmread(io.BytesIO(data))
+        values = np.asarray(file.pixel_array)
+        values = values[0] if int(getattr(file, "NumberOfFrames", 1) or 1) > 1 else values
+        if int(file.SamplesPerPixel) > 1:
+            return values
+        values = np.asarray(apply_modality_lut(values, file), np.float32)
+        if as_stored:
+            return values
+        low, high = 0.0, 2.0 ** int(file.BitsStored) - 1
+        if "WindowCenter" in file and "WindowWidth" in file:  # the first of them; DICOM PS3.3, C.11.2.1.2
+            center, width = (float(np.ravel(file[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
+            low, high = center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+        unit = ((values - low) / max(high - low, 1e-6)).clip(0, 1).astype(np.float32)
+        return 1 - unit if file.PhotometricInterpretation == "MONOCHROME1" else unit
+    except NoPicture:
+        raise
+    except Exception as error:  # of any kind: what damaged files do to it is not written down
+        raise NoPicture(f"a DICOM file that cannot be read: {error}") from error
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a .npy file that begins so holds an array of the shape of a picture."""
+    file = io.BytesIO(head)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(file)
+    except (ValueError, EOFError, SyntaxError):
+        return False
+    return kind.kind in "uifb" and len(shape) in (2, 3) and min(shape[:2]) >= FEWEST_SIDE

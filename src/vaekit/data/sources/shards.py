@@ -1,0 +1,236 @@
+"""Tar files of pictures as WebDataset has them, on this machine or at any address that fsspec knows, as a source.
+
+Local shards are read where they lie, each picture by its place in the tar; those of other machines are fetched into the
+cache first. Nothing is unpacked. Files of one picture share their name up to the first dot: `0001.jpg`, `0001.cls`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import platformdirs
+
+from vaekit.data.formats import readable_formats
+from vaekit.data.magic import HEAD_BYTES, kind_of
+from vaekit.data.sources.base import Listing
+from vaekit.data.sources.folder import NO_PICTURES_IN, in_order, kinds
+from vaekit.data.sources.folder import SUFFIXES as PICTURES
+
+SUFFIX = ".tar"
+ARRAY = ".npy"
+CLASS = ".cls"  # beside a picture: the name or the number of its class
+LONGEST_CLASS = 200  # bytes
+FETCHED_AT_ONCE = 4  # shards
+NOT_FROM_THE_MIDDLE = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where the bytes of a picture are."""
+
+    shard: Path
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The pictures in one or more tar files: a path or an address, with * or {000..012}, or a folder of them."""
+
+    place: str
+    members: dict[str, Member] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def title(self) -> str:
+        """The name of the first shard, or of the folder, without what differs between shards."""
+        name = self.place.rstrip("/").rpartition("/")[2].partition(SUFFIX)[0]
+        return re.sub(r"[-_.]*([*?\[{].*)?$", "", name) or "shards"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of local shards; that of their copies for others."""
+        if is_address(self.place):
+            return default_copies() / hashlib.sha256(self.place.encode()).hexdigest()[:16]
+        path = Path(self.place)
+        return path if path.is_dir() else path.parent
+
+    @cached_property
+    def shards(self) -> list[tuple[Path, list[Any]]]:
+        """The files on this machine in the order of their names, and what each is known by."""
+        if is_address(self.place):
+            return fetched(self.place, self.folder)
+        paths = [path for pattern in spelled_out(self.place) for path in local(pattern)]
+        if not paths:
+            raise ValueError(f"there is no shard {self.place}; give a path of tar files, such as photos-*.tar")
+        return [(path, [path.name, path.stat().st_size, path.stat().st_mtime_ns]) for path in paths]
+
+    def list_pictures(self) -> Listing:
+        """Every picture of every shard, read from the headers of the tars.
+
+        With a class beside each of them, names begin with that class, as those in class folders do. Raises
+        `ValueError` for shards that are not there or no tars, and without pictures.
+        """
+        rest: list[tuple[str, str]] = []
+        found: dict[str, Member] = {}
+        classes: dict[str, str] = {}
+        for path, _ in self.shards:
+            for name, member in pictures_in(path, rest, classes):
+                found[name if name not in found else f"{path.stem}/{name}"] = member
+        keys = {key_of(name) for name in found}
+        others = Counter(kind for key, kind in rest if key not in keys)  # what lies beside a picture is about it
+        if not found:
+            there = f": {kinds(in_order(others))}" if others else ""
+            raise ValueError(f"no picture in the shards {self.place}{there}")
+        if classes and all(key_of(name) in classes for name in found):
+            found = {f"{classes[key_of(name)]}/{name.replace('/', '_')}": member for name, member in found.items()}
+        self.members.clear()
+        self.members.update(found)
+        return Listing(tuple(found), [identity for _, identity in self.shards], in_order(others))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a picture. Raises `ValueError` if the shard ends before it does."""
+        member = self.members[name]
+        with member.shard.open("rb") as file:
+            file.seek(member.offset)
+            data = file.read(member.size)
+        if len(data) < member.size:
+            raise ValueError(f"the shard {member.shard.name} is cut short")
+        return data
+
+
+def pictures_in(path: Path, rest: list[tuple[str, str]], classes: dict[str, str]) -> Iterator[tuple[str, Member]]:
+    """Names and places of the pictures in a tar; notes the keys and kinds of what else is there, and classes by key."""
+    try:
+        with tarfile.open(path, "r:") as tar, path.open("rb") as data:
+            for header in tar:
+                name = re.sub(r"^(\./)+", "", header.name)
+                parts = PurePosixPath(name).parts
+                if header.isdir() or any(part.startswith("._") or part in NO_PICTURES_IN for part in parts):
+                    continue
+                if not header.isreg() or header.issparse():
+                    rest.append((key_of(name), "special file"))
+                elif name.startswith("/") or ".." in parts:
+                    rest.append(("", "file with an unsafe name"))
+                elif name.endswith(CLASS) and header.size <= LONGEST_CLASS:
+                    data.seek(header.offset_data)
+                    label = data.read(header.size).decode("utf-8", "replace").strip()
+                    classes[key_of(name)] = re.sub(r"[/\\\x00-\x1f]", "_", label) or "_"
+                else:
+                    data.seek(header.offset_data)
+                    suffix = PurePosixPath(name).suffix.lower()
+                    if suffix in (*PICTURES, ARRAY) or kind_of(data.read(HEAD_BYTES)) in readable_formats():
+                        yield name, Member(path, header.offset_data, header.size)
+                    else:
+                        rest.append((key_of(name), suffix or "file without a suffix"))
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is no tar file, or a damaged one: {error}") from error
+
+
+def key_of(name: str) -> str:
+    """What the files of one picture share: the name up to the first dot of its last part."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.partition(".")[0]
+
+
+def is_address(place: str) -> bool:
+    """Whether a place is not on this machine: s3://..., https://..."""
+    return "://" in place
+
+
+def names_shards(place: str) -> bool:
+    """Whether a place names tar files; raises `ValueError` for compressed ones, which are read from the front alone."""
+    if place.endswith(NOT_FROM_THE_MIDDLE):
+        raise ValueError(
+            f"{place} is compressed; pictures are small already: unpack it to .tar, which is read in place"
+        )
+    return place.endswith(SUFFIX)
+
+
+def holds_shards(folder: Path) -> bool:
+    """Whether a folder holds tar files and nothing that looks like a picture."""
+    names = [path.name.lower() for path in folder.iterdir()] if folder.is_dir() else []
+    return any(name.endswith(SUFFIX) for name in names) and not any(name.endswith(PICTURES) for name in names)
+
+
+def spelled_out(pattern: str) -> list[str]:
+    """A pattern with braces as the patterns that it stands for: a-{00..02}.tar, {a,b}.tar."""
+    pieces = re.split(r"(\{[^{}]*\})", pattern)
+    choices: list[Sequence[str]] = []
+    for piece in pieces:
+        span = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", piece)
+        if span:
+            first, last = span.groups()
+            choices.append([f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1)])
+        elif piece.startswith("{") and "," in piece:
+            choices.append(piece[1:-1].split(","))
+        else:
+            choices.append([piece])
+    return ["".join(chosen) for chosen in product(*choices)]
+
+
+def local(pattern: str) -> list[Path]:
+    """The files of this machine that a pattern names, sorted; a folder stands for its tar files."""
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        return sorted(path.glob(f"*{SUFFIX}"))
+    if path.exists() or not any(mark in path.name for mark in "*?["):
+        return [path] if path.is_file() else []
+    return sorted(path.parent.glob(path.name))
+
+
+def fetched(place: str, folder: Path) -> list[tuple[Path, list[Any]]]:
+    """Copies of the shards at an address, and what each is known by; those that are there already stay."""
+    try:
+        import fsspec
+    except ImportError as error:
+        raise ValueError(f'the shards {place} need fsspec; run: pip install "vaekit[hub]"') from error
+    try:
+        opened = [(fsspec.core.url_to_fs(pattern)) for pattern in spelled_out(place)]
+        remote = [
+            (fs, path) for fs, pattern in opened for path in (fs.glob(pattern) if has_glob(pattern) else [pattern])
+        ]
+        sizes = [int(fs.size(path) or 0) for fs, path in remote]
+    except Exception as error:  # each kind of address has errors of its own
+        raise ValueError(f"cannot reach {place}: {error or type(error).__name__}") from error
+    if not remote:
+        raise ValueError(f"there is no shard {place}")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def fetch(one: tuple[Any, str], size: int) -> Path:
+        fs, path = one
+        copy = folder / path.rpartition("/")[2]
+        if not copy.exists() or copy.stat().st_size != size:
+            unfinished = copy.with_name(f".{copy.name}.{os.getpid()}.unfinished")
+            try:
+                fs.get_file(path, str(unfinished))
+                unfinished.replace(copy)
+            except Exception as error:
+                raise ValueError(f"cannot fetch {path}: {error or type(error).__name__}") from error
+            finally:
+                unfinished.unlink(missing_ok=True)
+        return copy
+
+    with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
+        copies = list(pool.map(fetch, remote, sizes))
+    return [(copy, [copy.name, size]) for copy, size in zip(copies, sizes, strict=True)]
+
+
+def has_glob(pattern: str) -> bool:
+    """Whether a pattern has to be looked up."""
+    return any(mark in pattern for mark in "*?[")
+
+
+def default_copies() -> Path:
+    """Where copies of shards of other machines are kept."""
+    return Path(os.environ.get("VAEKIT_CACHE") or platformdirs.user_cache_dir("vaekit")) / "shards"
