@@ -246,7 +246,7 @@ def test_one_command_starts_a_run_goes_on_with_it_and_ends_well_when_it_is_over(
     """Schedulers repeat it: --resume where there is no folder yet, no checkpoint yet, and nothing left to do."""
     run, prepared = tmp_path / "run", prepare(photos, 16, 16, 3)
     started = weights(train(tiny, photos, tmp_path / "other", resume=True))
-    write_run(run, tiny.resolved(), photos, prepared, np.arange(16))  # killed before its first checkpoint
+    write_run(run, tiny.resolved(), prepared, np.arange(16))  # killed before its first checkpoint
     assert all(torch.equal(started[name], w) for name, w in weights(train(tiny, photos, run, resume=True)).items())
     log, before = read_records(run), {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     capsys.readouterr()

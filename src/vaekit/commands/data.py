@@ -23,7 +23,7 @@ from vaekit.data.sources.base import Source
 from vaekit.data.sources.naming import Pictures, source_of
 from vaekit.data.view import View
 from vaekit.measures.copying import small_of
-from vaekit.measures.distances import squared_distances
+from vaekit.measures.twins import twins
 from vaekit.reports.mosaic import grid, save_png, to_rgb
 from vaekit.runs.prior import Say
 from vaekit.system.files import printable
@@ -34,10 +34,8 @@ SIDE = 64  # pixels that pictures are looked at in
 SPLIT = 0.8  # as trainings have it by default
 SHEET = 64  # pictures
 COMPARED = 20_000  # for near-duplicates, at even distances
-NEAR = 0.08  # of a picture's own spread: a smaller difference at 16x16 makes two pictures nearly one
 DARK, EMPTY = 16, 2.0  # levels: the lightest pixel of a dark picture, the spread of an empty one
 USUAL_SIDES = (32, 64, 128, 256, 512)
-AT_ONCE = 512
 SHOWN = 5  # examples
 
 
@@ -95,7 +93,7 @@ def look_at(pictures: Pictures, out: str | Path | None = None, say: Say = lambda
         if found:
             tell(f"{len(found):,} {what}: {some(names[i] for i in found)}")
     compared = evenly(len(prepared), COMPARED)
-    places = [(int(compared[i]), int(compared[j])) for i, j in near(small_of(images, compared), set(flat), compared)]
+    places = near(small_of(images, compared), compared)
     same = prepared.checksums
     exact = sum(same[i] == same[j] for i, j in places)
     look.twins = [(names[i], names[j]) for i, j in places]
@@ -148,18 +146,9 @@ def about_headers(found: list[Header]) -> list[str]:
     return lines
 
 
-def near(small: Tensor, flat: set[int], places: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs i < j of rows of small pictures (N, F) in [-1, 1] that are nearly the same, but for those of one colour."""
-    small = small.double()
-    limits = NEAR**2 * (small - small.mean(1, keepdim=True)).square().sum(1)
-    found = []
-    for start in range(0, len(small), AT_ONCE):
-        part = small[start : start + AT_ONCE]
-        distances = squared_distances(part, small[start:])
-        for i, j in (distances <= limits[start : start + AT_ONCE, None]).nonzero().tolist():
-            if i < j and int(places[start + i]) not in flat:
-                found.append((start + i, start + j))
-    return found
+def near(small: Tensor, places: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of places, the first one before the second, of small pictures (N, F) that are nearly the same."""
+    return [(int(places[i]), int(places[j])) for i, j in twins(small, small) if i < j]
 
 
 def counts(values: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from vaekit.data.packing import pack
 from vaekit.data.sources.folder import kinds
 from vaekit.data.sources.naming import Pictures, source_of
 from vaekit.data.view import View
+from vaekit.measures.twins import across_split
 from vaekit.runs.prior import labels_of
 from vaekit.system.files import printable
 from vaekit.system.process import silence_libtiff
@@ -85,3 +86,17 @@ def about_files(prepared: Prepared) -> list[str]:
             "files of 16 bits? Then give --levels 0 1023, or --levels 0 4095"
         )
     return lines
+
+
+def about_split(prepared: Prepared, train: np.ndarray, test: np.ndarray) -> list[str]:
+    """A warning where test pictures are nearly the same as train pictures: what is measured on them is too good."""
+    found, of_all = across_split(prepared.images, train, test)
+    if not found:
+        return []
+    (i, j), *_ = found
+    some = "" if of_all else ", of those that were compared,"
+    are = "picture is" if len(found) == 1 else "pictures are"
+    return [
+        f"WARNING: {len(found):,} test {are}{some} nearly the same as a train picture, so test numbers are too good "
+        f"({printable(prepared.names[i])} and {printable(prepared.names[j])}); vaekit data lists them"
+    ]

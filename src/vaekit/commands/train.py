@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from vaekit.commands.prepare import about_files, preparing
+from vaekit.commands.prepare import about_files, about_split, preparing
 from vaekit.config.settings import Config, deciding
 from vaekit.data.cache import Prepared, open_entry, prepare_as
 from vaekit.data.loader import HeldOut, Stream, split
@@ -223,7 +223,9 @@ def summary(fabric: Fabric, config: Config, state: TrainState, pictures: Trainin
     prepared = pictures.prepared
     skipped = f", {len(prepared.skipped)} unreadable (see pictures.json)" if prepared.skipped else ""
     own_share = fabric.world_size > 1 and fabric.device.type != "cuda" and has_batch_norm(config)
-    notes = about_files(prepared) if fabric.is_global_zero else []  # which reads labels and pixels
+    notes = []
+    if fabric.is_global_zero:  # it takes a second to look at labels and pixels
+        notes = about_files(prepared) + about_split(prepared, pictures.train_indices, pictures.test_indices)
     notes += ["BatchNorm: each process normalises its own share of the batch"] if own_share else []
     if fabric.device.type == "cpu" and torch.get_num_threads() > 1 and spins():
         notes.append(SPINNING)

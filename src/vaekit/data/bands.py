@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def numbers_of(data: bytes, kind: str | None, as_stored: bool = False) -> np.nda
     if data.startswith(tiff.STARTS):
         return tiff_numbers(data)
     if kind == NUMPY:
-        return np.load(io.BytesIO(data), allow_pickle=False)  # nothing in it is run
+        return array_in(data)
     if kind == DICOM:
         return dicom_numbers(data, as_stored)
     with Image.open(io.BytesIO(data)) as image:
@@ -153,13 +154,34 @@ def dicom_numbers(data: bytes, as_stored: bool = False) -> np.ndarray:
         raise NoPicture(f"a DICOM file that cannot be read: {error}") from error
 
 
-def is_picture(head: bytes) -> bool:
-    """Whether a .npy file that begins so holds an array of the shape of a picture."""
-    file = io.BytesIO(head)
+def header_of(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type that the header of a .npy file says. Raises `NoPicture` for what is none."""
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, kind = read(file)
-    except (ValueError, EOFError, SyntaxError):
+        shape, by_columns, kind = read(file)
+    except Exception as error:  # the header is Python's own syntax
+        raise NoPicture(f"a damaged NumPy array: {' '.join(str(error).split())}") from error
+    if kind.kind not in "uifb" or not all(isinstance(side, int) and side > 0 for side in shape):
+        raise NoPicture(f"a NumPy array of {kind} and shape {shape}, which is no picture")
+    return shape, by_columns, kind
+
+
+def array_in(data: bytes) -> np.ndarray:
+    """The array of a .npy file; nothing in it is run, and its header is not trusted with the memory it asks for."""
+    file = io.BytesIO(data)
+    shape, by_columns, kind = header_of(file)
+    start = file.tell()
+    if math.prod(shape) * kind.itemsize > len(data) - start:
+        raise NoPicture(f"a NumPy array of shape {shape} that is cut short")
+    values = np.frombuffer(data, kind, math.prod(shape), start)
+    return values.reshape(shape, order="F" if by_columns else "C")
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a .npy file that begins so holds an array of the shape of a picture."""
+    try:
+        shape, _, _ = header_of(io.BytesIO(head))
+    except NoPicture:
         return False
-    return kind.kind in "uifb" and len(shape) in (2, 3) and min(shape[:2]) >= FEWEST_SIDE
+    return len(shape) in (2, 3) and min(shape[:2]) >= FEWEST_SIDE

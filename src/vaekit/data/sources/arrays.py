@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vaekit.data.sources.base import Listing
+from vaekit.system.files import printable
 
 SUFFIXES = (".npy", ".npz")
 PICTURES = ("images", "pictures", "x", "x_train", "data", "arr_0")  # names in a .npz, the first one there
@@ -51,24 +54,45 @@ def array_file(path: Path) -> ArraySource:
 
     Raises `ValueError` for a file that holds no such array.
     """
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} holds no array of pictures: {error}") from error
     labels = None
-    if not isinstance(loaded, np.ndarray):
-        with loaded:
-            name = next((name for name in PICTURES if name in loaded.files), None)
-            if name is None:
-                raise ValueError(
-                    f"{path} holds {', '.join(loaded.files) or 'nothing'}; the array of pictures is called images or x"
-                )
-            by = next((name for name in LABELS if name in loaded.files), None)
-            labels, loaded = None if by is None else loaded[by], loaded[name]
+    if path.suffix.lower() == ".npz":
+        loaded, labels = unpacked(path)
+    else:
+        with one_line(f"{path} holds no array of pictures"):
+            loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    if loaded.dtype.kind not in "uifb":
+        raise ValueError(f"{path} holds an array of {loaded.dtype}; pictures are numbers")
     status = path.stat()
     identity = [path.name, status.st_size, status.st_mtime_ns]
     place = str(path.resolve())
     return array_source(loaded, labels, place, path.stem, path.resolve().parent, identity)
+
+
+@contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Make a `ValueError` of one line of whatever NumPy raises: headers are Python's own syntax, and .npz archives."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{what}: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def unpacked(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pictures in a .npz, and their classes if they are there. Raises `ValueError` if there are none."""
+    with one_line(f"{path} is damaged"), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        found = {name: archive[name] for name in (first(PICTURES, archive), first(LABELS, archive)) if name is not None}
+        names = archive.files
+    name = first(PICTURES, found)
+    if name is None:
+        there = printable(", ".join(names)) or "nothing"
+        raise ValueError(f"{path} holds {there}; the array of pictures is called images or x")
+    return found[name], next((found[by] for by in LABELS if by in found), None)
+
+
+def first(names: Sequence[str], there: Iterable[str]) -> str | None:
+    """The first of some names that is there."""
+    present = set(there)
+    return next((name for name in names if name in present), None)
 
 
 def array_source(

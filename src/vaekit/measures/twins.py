@@ -1,0 +1,48 @@
+"""Pictures that are nearly the same: where one of two is a test picture and the other was trained on, numbers lie.
+
+Letters: N and M small pictures of F numbers each, as `copying.small` gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.data.loader import evenly
+from vaekit.measures.copying import small_of
+from vaekit.measures.distances import squared_distances
+
+NEAR = 0.08  # of a picture's own spread: a smaller difference at 16x16 makes two pictures nearly one
+EMPTY = 2 / 127.5  # standard deviation below which a picture shows nothing
+TEST_COMPARED, TRAIN_COMPARED = 2_000, 20_000  # pictures at most, at even distances
+AT_ONCE = 512
+
+
+def twins(small: Tensor, others: Tensor) -> Iterator[tuple[int, int]]:
+    """Places (i, j) of pictures of small (N, F) and others (M, F) in [-1, 1] that are nearly the same, by i.
+
+    Pictures of one colour have none: all of them would be the same.
+    """
+    small, others = small.double(), others.double()
+    spread = (small - small.mean(1, keepdim=True)).square().sum(1)
+    limits = torch.where(spread > EMPTY**2 * small.shape[1], NEAR**2 * spread, -1)
+    for start in range(0, len(small), AT_ONCE):
+        distances = squared_distances(small[start : start + AT_ONCE], others)
+        for i, j in (distances <= limits[start : start + AT_ONCE, None]).nonzero().tolist():
+            yield start + i, j
+
+
+def across_split(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[list[tuple[int, int]], bool]:
+    """Pairs of places of a test picture and a train picture that is nearly the same, the first for each test picture.
+
+    `images` are stored pictures (N, C, H, W). Of many pictures some are compared, at even distances; the flag says that
+    these are all.
+    """
+    some_test, some_train = test[evenly(len(test), TEST_COMPARED)], train[evenly(len(train), TRAIN_COMPARED)]
+    found: dict[int, int] = {}
+    for i, j in twins(small_of(images, some_test), small_of(images, some_train)):
+        found.setdefault(int(some_test[i]), int(some_train[j]))
+    return list(found.items()), len(some_test) == len(test) and len(some_train) == len(train)

@@ -1,0 +1,54 @@
+"""Pictures that are nearly the same, against a comparison of every pair."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaekit.commands.prepare import about_split
+from vaekit.data.cache import prepare
+from vaekit.data.loader import split
+from vaekit.measures.copying import small_of
+from vaekit.measures.twins import NEAR, across_split, twins
+
+
+def smooth(seed, side=24):
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+
+
+@pytest.fixture
+def images():
+    """Forty pictures; 35 is 3 with noise, 36 is 4 itself, 37 is 5 a little darker; 38 and 39 are grey all over."""
+    images = np.stack([smooth(seed) for seed in range(40)])
+    noise = np.random.default_rng(0).integers(-3, 4, images[0].shape)
+    images[35] = (images[3].astype(int) + noise).clip(0, 255)
+    images[36] = images[4]
+    images[37] = images[5] * 0.97
+    images[38:] = 100
+    return images
+
+
+def test_twins_are_those_that_differ_by_less_than_a_share_of_their_spread(images):
+    small = small_of(images, np.arange(40)).double().numpy()
+    expected = {
+        (i, j)
+        for i in range(38)
+        for j in range(40)
+        if ((small[i] - small[j]) ** 2).sum() <= NEAR**2 * ((small[i] - small[i].mean()) ** 2).sum()
+    }
+    found = set(twins(small_of(images, np.arange(40)), small_of(images, np.arange(40))))
+    assert found == expected
+    assert {(35, 3), (36, 4), (37, 5)} <= found
+
+
+def test_twins_across_the_split_are_said_before_a_training(images, tmp_path):
+    for i, image in enumerate(images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{i:02d}.png")
+    prepared = prepare(tmp_path, 24, 24, 3, tmp_path / "cache")
+    train, test = split(prepared.names, 0.8)
+    found, of_all = across_split(prepared.images, train, test)
+    assert (found, of_all) == ([(35, 3), (36, 4), (37, 5)], True)
+    (line,) = about_split(prepared, train, test)
+    assert line.startswith("WARNING: 3 test pictures are nearly the same as a train picture")
+    assert "35.png and 03.png" in line
+    assert not about_split(prepared, train, test[:3])
