@@ -31,9 +31,11 @@ class Prepare:
     """Bits of a value, as given to train."""
     levels: tuple[float, float] | None = None
     """Values that become black and white, as given to train."""
+    strict: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Refuse where a picture cannot be read."""
 
     def run(self) -> None:
-        from vaekit.commands.prepare import about_files, about_skipped, pack_pictures, prepare_pictures
+        from vaekit.commands.prepare import about_files, about_skipped, check_all_read, pack_pictures, prepare_pictures
         from vaekit.data.view import View
 
         height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
@@ -41,6 +43,8 @@ class Prepare:
         prepared = prepare_pictures(self.pictures, view)
         for line in (*about_skipped(prepared), *about_files(prepared)):
             progress(line)
+        if self.strict:
+            check_all_read(prepared)
         place = prepared.path if self.out is None else pack_pictures(prepared, view, self.out)
         print(f"{len(prepared):,} pictures at {height}x{width} are in {place}")  # noqa: T201
 

@@ -12,7 +12,7 @@ from vaekit.commands.latents import LatentTable, check_suffix
 from vaekit.commands.sample import check_empty
 from vaekit.commands.using import batches_of, load, spread_of
 from vaekit.data.pixels import to_float, to_uint8
-from vaekit.data.reading import save_picture
+from vaekit.data.reading import save_picture, suffix_for
 from vaekit.measures.pictures import l1
 from vaekit.models.kept import weights_sha256
 from vaekit.models.vae import decode_batches, evaluating
@@ -64,7 +64,7 @@ def decode_run(run: str | Path, latents: str | Path, out: str | Path) -> Path:
     table = LatentTable.load(Path(latents))
     table.check_of(vae, Path(latents))
     mark_as_output(Path(out))
-    names, files = PngNames(), iter(table.files)
+    names, files = OwnNames(suffix_for(vae.image_shape[0])), iter(table.files)
     with float32_products():
         for x_hat in decode_batches(vae, table.mean):
             for picture in x_hat:
@@ -75,16 +75,17 @@ def decode_run(run: str | Path, latents: str | Path, out: str | Path) -> Path:
 def reconstruct_run(
     run: str | Path, pictures: Sequence[str | Path], out: str | Path, say: Say = lambda line: None
 ) -> Path:
-    """Draw what the model makes of pictures, from the mean of the posterior, each under its own name, as PNG.
+    """Draw what the model makes of pictures, from the mean of the posterior, each under its own name.
 
-    The folder `out` must be empty or not there; returns it. `say` hears the mean error, and which pictures cannot be
-    read. Raises `ValueError` for a folder without a model, no pictures, and an `out` that holds files.
+    As PNG, or as .npy for other bands than those of grey and colour. The folder `out` must be empty or not there;
+    returns it. `say` hears the mean error, and which pictures cannot be read. Raises `ValueError` for a folder without
+    a model, no pictures, and an `out` that holds files.
     """
     check_one_process("reconstruct")
     check_empty(Path(out))
     vae = load(run)
     errors: list[Tensor] = []
-    names = PngNames()
+    names = OwnNames(suffix_for(vae.image_shape[0]))
     with float32_products(), batches_of(vae, pictures, say, "reconstructing") as batches:
         for batch in batches:
             with evaluating(vae) as device:
@@ -99,15 +100,16 @@ def reconstruct_run(
     return Path(out)
 
 
-class PngNames:
-    """Names of PNGs for pictures: a.jpg becomes a.png, and where that is taken, a.jpg.png."""
+class OwnNames:
+    """Names of new files for pictures: a.jpg becomes a.png, and where that is taken, a.jpg.png."""
 
-    def __init__(self) -> None:
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
         self.taken: set[str] = set()
 
     def of(self, name: str) -> str:
         """The name for a picture of that name."""
-        short = str(PurePosixPath(name).with_suffix(".png"))
-        chosen = f"{name}.png" if short in self.taken else short
+        short = str(PurePosixPath(name).with_suffix(self.suffix))
+        chosen = f"{name}{self.suffix}" if short in self.taken else short
         self.taken.add(chosen)
         return chosen

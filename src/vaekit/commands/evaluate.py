@@ -19,8 +19,10 @@ from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels, find_labels
 from vaekit.data.loader import HeldOut, evenly
+from vaekit.data.view import USUAL_CHANNELS
 from vaekit.measures.by_label import measure_by_label
 from vaekit.measures.diagnostics import diagnose
+from vaekit.measures.extractor import Extractor
 from vaekit.measures.features import load_extractor
 from vaekit.measures.full import (
     KnownSets,
@@ -103,11 +105,10 @@ def measure_run(
     prepared, chosen = pictures_of(run, config, images, limit, say)
     labels, unlabelled = labels_for(prepared, measuring)
     check_normal(labels, measuring.normal)
-    wanted = measuring.features != "none"
-    extractor = load_extractor(measuring.features, measuring.weights, available("auto")) if wanted else None
+    extractor, no_features = extractor_for(config, measuring)
     subject = Subject(vae, prepared, HeldOut(prepared.images, chosen), extractor, seed, say, known)
     subject.warnings += few_images(len(chosen)) if extractor else []
-    subject.missing |= unlabelled
+    subject.missing |= unlabelled | no_features
     say(f"{len(chosen):,} pictures, {seen_as(config)}")
 
     if out is not None:
@@ -244,10 +245,19 @@ def in_precision_of(config: Config, device: str | None = None) -> Iterator[None]
         yield
 
 
+def extractor_for(config: Config, measuring: Measuring) -> tuple[Extractor | None, dict[str, str]]:
+    """The features that distances are taken in, if any are asked for; or why they cannot be."""
+    if measuring.features == "none":
+        return None, {}
+    if config.channels not in USUAL_CHANNELS:
+        return None, {"features": f"these networks take grey and colour; the pictures have {config.channels} bands"}
+    return load_extractor(measuring.features, measuring.weights, available("auto")), {}
+
+
 def seen_as(config: Config) -> str:
     """What becomes of pictures of another size or with other channels."""
     height, width = config.image_size
-    kind = {1: "grey", 3: "colour"}.get(config.channels, f"of {config.channels} bands")
+    kind = {1: "grey", 3: "colour"}.get(config.channels, f"{config.channels} bands")
     return f"cropped and resized to {height}x{width} in {kind}: what this model takes"
 
 

@@ -68,6 +68,16 @@ def about_skipped(prepared: Prepared) -> list[str]:
     return [f"skipped {printable(name)}: {printable(reason)}" for name, reason in prepared.skipped]
 
 
+def check_all_read(prepared: Prepared) -> None:
+    """Raise `ValueError` for the first picture that could not be read."""
+    if prepared.skipped:
+        first, reason = prepared.skipped[0]
+        raise ValueError(
+            f"{len(prepared.skipped):,} of the pictures cannot be read, the first is {printable(first)}: "
+            f"{printable(reason)}; mend it, or leave out --strict"
+        )
+
+
 def about_files(prepared: Prepared) -> list[str]:
     """What a user must know of files that are no pictures, and of pictures that are too dark to be right."""
     lines = []

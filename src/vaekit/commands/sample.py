@@ -9,8 +9,9 @@ import torch
 
 from vaekit.config.presets import folder_name
 from vaekit.config.variants import PRIORS
-from vaekit.models.vae import VAE
-from vaekit.reports.figures import decoded, square
+from vaekit.data.reading import save_picture, suffix_for
+from vaekit.models.vae import VAE, decode_batches
+from vaekit.reports.figures import square
 from vaekit.reports.mosaic import save_png
 from vaekit.runs.folder import FIGURES_FOLDER, mark_as_output, short_hash
 from vaekit.runs.prior import prior_of
@@ -61,8 +62,9 @@ def sample_run(
             except OSError as error:
                 raise OSError(f"{error}; give a folder for single pictures with --out") from error
         mark_as_output(Path(out))
-        for i, picture in enumerate(decoded(vae, z)):
-            save_png(picture, Path(out) / f"{i:06d}.png")
+        pictures = (picture for x_hat in decode_batches(vae, z) for picture in x_hat)
+        for i, picture in enumerate(pictures):
+            save_picture(picture, Path(out) / f"{i:06d}{suffix_for(len(picture))}")
     return Path(out)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from vaekit.commands.prepare import about_files, about_split, preparing
+from vaekit.commands.prepare import about_files, about_split, check_all_read, preparing
 from vaekit.config.settings import Config, deciding
 from vaekit.data.cache import Prepared, open_entry, prepare_as
 from vaekit.data.loader import HeldOut, Stream, split
@@ -167,7 +167,9 @@ def finished_model(run: Path, first: bool) -> VAE:
 
 
 def check_pictures(start: Start, run: Path, prepared: Prepared, config: Config) -> None:
-    """Raise `ValueError` for too few pictures, or others than a run that goes on began with."""
+    """Raise `ValueError` for too few pictures, or others than a run that goes on began with; and for unread ones."""
+    if config.strict:
+        check_all_read(prepared)
     if start.newest is not None:
         check_same_pictures(run, prepared)
     split_pictures(prepared, config)

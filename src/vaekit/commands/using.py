@@ -12,7 +12,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from vaekit.config.settings import Config
-from vaekit.data.reading import picture_files, read_batches
+from vaekit.data.reading import known_pictures, read_batches
+from vaekit.data.sources.folder import Folder
 from vaekit.data.view import View
 from vaekit.models.vae import VAE, evaluating
 from vaekit.priors.gaussian import GaussianPrior
@@ -27,9 +28,10 @@ def read_picture(path: str | Path, vae: VAE) -> Tensor:
 
     Raises `ValueError` for what is no picture.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise ValueError(f"there is no picture {path}")
-    ((_, x),) = read_batches({Path(path).name: Path(path)}, view_of_model(vae), refuse)
+    ((_, x),) = read_batches({path.name: (Folder(path.parent), path.name)}, view_of_model(vae), refuse)
     return x
 
 
@@ -56,21 +58,21 @@ class Batch:
 def batches_of(
     vae: VAE, pictures: Sequence[str | Path], say: Say, what: str = "reading pictures"
 ) -> Iterator[Iterator[Batch]]:
-    """The pictures in files and folders as a model takes them, with a progress bar; `say` hears which are no pictures.
+    """The pictures in files and sources as a model takes them, with a progress bar; `say` hears which are no pictures.
 
     Raises `ValueError` if there is none.
     """
-    files = picture_files(pictures)
+    known = known_pictures(pictures)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=len(files))
+        task = bar.add_task(what, total=len(known))
 
         def told(error: ValueError) -> None:
             say(f"skipped: {printable(str(error))}")
             bar.advance(task)
 
         def batches() -> Iterator[Batch]:
-            for names, x in read_batches(files, view_of_model(vae), told):
+            for names, x in read_batches(known, view_of_model(vae), told):
                 yield Batch(names, x)
                 bar.advance(task, len(names))
 

@@ -88,6 +88,8 @@ class Config:
     """Bits of a value that are kept of each picture, for files that have more than 8."""
     levels: tuple[float, float] | None = field(default=None, metadata=fixed(OTHER_PIXELS))
     """Values in the files that become black and white, 0 4095 for 12 bits; for integers and floats of unusual range."""
+    strict: bool = field(default=False, metadata=FREE)
+    """Refuse to start where a picture cannot be read, instead of leaving it out."""
     flip: bool = True
     """Mirror half of the training pictures, anew each time they are shown."""
     log_every_steps: int = field(default=20, metadata=FREE)

@@ -19,6 +19,7 @@ from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels
 from vaekit.data.loader import HeldOut, evenly
+from vaekit.data.view import USUAL_CHANNELS
 from vaekit.measures.copying import TRAIN_COMPARED, judged, nearest, small_of
 from vaekit.measures.extractor import Extractor
 from vaekit.measures.features import LPIPS_SMALLEST, load_lpips
@@ -116,7 +117,9 @@ def pairwise_measures(subject: Subject) -> dict[str, Pairwise]:
     else:
         measures["ms_ssim"] = ms_ssim
     lpips, reason = load_lpips(subject.vae.device)
-    if min(subject.vae.image_shape[1:]) < LPIPS_SMALLEST:
+    if subject.vae.image_shape[0] not in USUAL_CHANNELS:
+        subject.missing["lpips"] = "it takes grey and colour"
+    elif min(subject.vae.image_shape[1:]) < LPIPS_SMALLEST:
         subject.missing["lpips"] = f"the pictures are smaller than {LPIPS_SMALLEST} pixels"
     elif lpips is None:
         subject.missing["lpips"] = reason

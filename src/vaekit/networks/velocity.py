@@ -1,5 +1,7 @@
 """The velocity of a flow of latents: a small transformer over the positions of their grid, moved by time and label.
 
+Beside it stands what it need not learn: the velocity of a mixture of Gaussians, by formula.
+
 As in Peebles & Xie, "Scalable diffusion models with transformers" (2023): each block is scaled, shifted and gated by
 what it is told (adaLN-zero), and starts as the identity. Letters: N latents of d entries, at P positions; width W.
 """
@@ -14,11 +16,14 @@ from torch.nn.functional import scaled_dot_product_attention
 
 WAVES = 64  # frequencies that time is told by
 SLOWEST = 1e-3  # of them, as a share of the fastest
+LEAST_VARIANCE = 1e-6  # of a component in a direction, where that of all is 1
 TURNS = 1000.0  # of the fastest, in radians for a time of 1
 
 
 class Velocity(nn.Module):
     """v(u, t) of latents u (N, d) at times t (N,), of about 0 to 2: (N, d), zero before it is trained.
+
+    With `components` above 0 it is that of a mixture of so many Gaussians before, see `MixtureVelocity`.
 
     With `positions` P above 1, u is a grid (d / P, P) flattened, as spatial heads give it, and attention joins its
     positions; with 1, for dense heads, each block is a residual network over all entries. With `conditions` above 0 it
@@ -26,9 +31,17 @@ class Velocity(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int, *, positions: int = 1, width: int = 128, depth: int = 4, conditions: int = 0
+        self,
+        latent_dim: int,
+        *,
+        positions: int = 1,
+        width: int = 128,
+        depth: int = 4,
+        conditions: int = 0,
+        components: int = 0,
     ) -> None:
         super().__init__()
+        self.start = MixtureVelocity(latent_dim, components) if components else None
         self.positions = positions
         entries = latent_dim // positions
         self.embed = nn.Linear(entries, width)
@@ -49,7 +62,51 @@ class Velocity(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, told)
         scale, shift = self.modulation(told).chunk(2, -1)
-        return self.out(self.norm(tokens) * (1 + scale) + shift).transpose(1, 2).flatten(1)
+        learned = self.out(self.norm(tokens) * (1 + scale) + shift).transpose(1, 2).flatten(1)
+        return learned if self.start is None else learned + self.start(u, t)
+
+
+class MixtureVelocity(nn.Module):
+    """The mean slope dw/da of arcs w = cos(a) eps + sin(a) u, given w, where u is a mixture of K Gaussians: exactly.
+
+    With the shares p_k, means m_k and covariances S_k = Q_k diag(v_k) Q_k^T, w is the mixture of N(sin(a) m_k, C_k),
+    C_k = cos(a)^2 I + sin(a)^2 S_k. Given w and k, the slope is linear in r = w - sin(a) m_k,
+
+        E[cos(a) u - sin(a) eps | w, k] = cos(a) m_k + cos(a) sin(a) (S_k - I) C_k^-1 r,
+
+    and the mean over k is weighted by the posterior of k. Nothing of it is learned: `set_mixture` fills it.
+    """
+
+    log_shares: Tensor  # (K,)
+    means: Tensor  # (K, d)
+    variances: Tensor  # (K, d), v
+    directions: Tensor  # (K, d, d), Q, whose columns are the directions of these variances
+
+    def __init__(self, latent_dim: int, components: int) -> None:
+        super().__init__()
+        k, d = components, latent_dim
+        self.register_buffer("log_shares", torch.full((k,), -math.log(k)))
+        self.register_buffer("means", torch.zeros(k, d))
+        self.register_buffer("variances", torch.ones(k, d))
+        self.register_buffer("directions", torch.eye(d).repeat(k, 1, 1))
+
+    def set_mixture(self, shares: Tensor, means: Tensor, covariances: Tensor) -> None:
+        """Take shares (K,), means (K, d) and covariances (K, d, d)."""
+        variances, directions = torch.linalg.eigh(covariances.double())
+        self.log_shares.copy_(shares.log())
+        self.means.copy_(means)
+        self.variances.copy_(variances.clamp(min=LEAST_VARIANCE))
+        self.directions.copy_(directions)
+
+    def forward(self, w: Tensor, a: Tensor) -> Tensor:
+        cos, sin = a.cos()[:, None, None], a.sin()[:, None, None]
+        apart = w[:, None] - sin * self.means  # (N, K, d)
+        along = torch.einsum("nkd,kde->nke", apart, self.directions)
+        variances = cos**2 + sin**2 * self.variances
+        log_density = -0.5 * (along**2 / variances + variances.log()).sum(2) + self.log_shares
+        share = torch.softmax(log_density, 1)[..., None]  # (N, K, 1)
+        turned = torch.einsum("nke,kde->nkd", (self.variances - 1) / variances * along, self.directions)
+        return (share * (cos * self.means + cos * sin * turned)).sum(1)
 
 
 class Block(nn.Module):

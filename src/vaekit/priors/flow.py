@@ -7,8 +7,9 @@ to pi/2, noise eps and a latent u lie on the arc
 
 and the network learns the mean of dw/da given w. Straight paths (rectified flow; Liu et al., 2023) are the same paths
 but for a scale of w. On arcs all w have covariance I, and dw/da is not correlated with w: what the network has to give
-is zero wherever the latents are Gaussian. So the untrained flow *is* the fitted Gaussian, and the loss without a
-network is 1 an entry. Letters: N latents of d entries.
+is zero wherever the latents are Gaussian: with nothing else the untrained flow *is* the fitted Gaussian, and the loss
+without a network is 1 an entry. Where there are latents enough to tell several Gaussians apart, the exact slope of
+their mixture is added to the network's, and the untrained flow is that mixture. Letters: N latents of d entries.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from vaekit.networks.average import update_ema
 from vaekit.networks.muon import Muon
-from vaekit.networks.velocity import Velocity
+from vaekit.networks.velocity import MixtureVelocity, Velocity
 from vaekit.priors.base import Latents
+from vaekit.priors.components import Mixture, fit_components, num_components
 from vaekit.priors.conditions import Conditions, conditions_of
 from vaekit.priors.flow import FlowPrior, on_arc
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
@@ -84,32 +85,43 @@ def fit_flow(
     length: Length | None = None,
     width: int = 96,
     depth: int = 4,
+    components: int | None = None,
     device: torch.device | str = "cpu",
     begin: Callable[[FlowFit], object] = lambda fit: None,
     watch: Watch = lambda fit, done: None,
 ) -> FlowPrior:
     """Fit a flow to the latents, by default until each was drawn ten times.
 
-    Every rank calls it with the same latents, and gets the same flow. `width` and `depth` are those of the network.
+    Every rank calls it with the same latents, and gets the same flow. `width` and `depth` are those of the network. It
+    starts as a mixture of so many `components`, by default as many as the latents can tell apart, or with 0 as the
+    Gaussian.
     It computes in float32: bf16 took twice as long on a CPU, whose time goes to small products. `begin` may fill a fit
     that was interrupted, and `watch` keep it.
     What is kept is the running average of the weights with the least loss on pictures held out of the fit, or the
-    Gaussian, if no network does better.
+    start, if no network does better; and no start that is worse than the Gaussian there.
     """
-    settings = {"positions": latents.positions, "width": width, "depth": depth}
     gaussian = fit_gaussian(latents)
     conditions = conditions_of(latents)
+    train, test = held_out(latents, seed)
+    draws = Draws(latents, gaussian, conditions, seed, device)
+    judged_by = [draws.batch(test, BATCH, HELD_OUT_KEY, i) for i in range(HELD_OUT_BATCHES)] if len(test) else []
+    if components is None:
+        components = num_components(len(train), gaussian.latent_dim)
+    start, loss = started(latents, gaussian, train, components, judged_by, seed) if judged_by else (None, 1.0)
+    settings = {"positions": latents.positions, "width": width, "depth": depth}
+    settings["components"] = 0 if start is None else components
     with own_generators():
         torch.manual_seed(seed)
         network = Velocity(latents.mean.shape[1], **settings, conditions=conditions.num_rows).to(device)
+    if start is not None and network.start is not None:
+        network.start.set_mixture(*start)
     optimizer = Muon(network.parameters(), LR, BETAS, EPSILON, WEIGHT_DECAY, momentum=MOMENTUM, fused=False)
     fit = FlowFit(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
+    fit.counters["best_loss"] = loss
     begin(fit)
-    train, test = held_out(latents, seed)
-    if len(test):
-        draws = Draws(latents, gaussian, conditions, seed, device)
+    if judged_by:
         with torch.autocast(torch.device(device).type, enabled=False):
-            run_fit(fit, length or Length(10 * len(train)), draws, train, test, watch)
+            run_fit(fit, length or Length(10 * len(train)), draws, train, judged_by, watch)
     return FlowPrior(gaussian, fit.best, settings, conditions, fit.counters["best_loss"])
 
 
@@ -134,6 +146,9 @@ class Batch(NamedTuple):
     a: Tensor
     slope: Tensor
     told: Tensor | None
+
+
+Slope = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # dw/da of w (B, d) at angles (B,), and what is told
 
 
 class Draws:
@@ -177,13 +192,12 @@ def run_fit(
     length: Length,
     draws: Draws,
     train: Tensor,
-    test: Tensor,
+    judged_by: Sequence[Batch],
     watch: Watch,
 ) -> None:
     """Step until the fit is over; what it found is in `fit.best`."""
     rank, world = rank_and_world()
     started_at = time.monotonic() - fit.counters["elapsed_sec"]
-    judged_by = [draws.batch(test, BATCH, HELD_OUT_KEY, i) for i in range(HELD_OUT_BATCHES)]
     done = length.done(fit.counters)
     while done < 1:
         step = int(fit.counters["step"])
@@ -208,14 +222,37 @@ def run_fit(
 @torch.no_grad()
 def look(fit: FlowFit, judged_by: Sequence[Batch]) -> None:
     """Keep the averaged network if its held-out loss, 1 without a network, is the least so far."""
-    error = sum(squared_error(fit.averaged, batch).sum().item() for batch in judged_by)
-    without = sum(batch.slope.square().mean(1).sum().item() for batch in judged_by)
-    fit.counters["held_out_loss"] = loss = error / without
+    fit.counters["held_out_loss"] = loss = held_out_loss(fit.averaged, judged_by)
     if loss < fit.counters["best_loss"]:
         fit.counters["best_loss"] = loss
         fit.best.load_state_dict(fit.averaged.state_dict())
 
 
-def squared_error(network: Velocity, batch: Batch) -> Tensor:
+def started(
+    latents: Latents,
+    gaussian: GaussianPrior,
+    train: Tensor,
+    components: int,
+    judged_by: Sequence[Batch],
+    seed: int,
+) -> tuple[Mixture | None, float]:
+    """The mixture to start from and its held-out loss; none, with that of the Gaussian, 1, where it is no better."""
+    if not components:
+        return None, 1.0
+    mixture = fit_components(latents, gaussian, train, components, seed)
+    velocity = MixtureVelocity(gaussian.latent_dim, components).to(judged_by[0].w.device)
+    velocity.set_mixture(*mixture)
+    loss = held_out_loss(lambda w, a, told: velocity(w, a), judged_by)
+    return (mixture, loss) if loss < 1 else (None, 1.0)
+
+
+@torch.no_grad()
+def held_out_loss(network: Slope, judged_by: Sequence[Batch]) -> float:
+    """The loss on the latents that are held out, as a share of that without a network."""
+    error = sum(squared_error(network, batch).sum().item() for batch in judged_by)
+    return error / sum(batch.slope.square().mean(1).sum().item() for batch in judged_by)
+
+
+def squared_error(network: Slope, batch: Batch) -> Tensor:
     """Squared distance of the network's dw/da from that of each draw, the mean over the entries: (B,)."""
     return (network(batch.w, batch.a, batch.told) - batch.slope).square().mean(1)
