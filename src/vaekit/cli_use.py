@@ -190,18 +190,27 @@ class Data:
 
 @dataclass(frozen=True)
 class Export:
-    """The model for other programs: encoder, decoder and a step of the flow as ONNX."""
+    """The model for other programs as ONNX, or for other people on the Hugging Face Hub."""
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run."""
-    onnx: Path
-    """Folder for the files."""
+    onnx: Path | None = None
+    """Folder for the encoder, the decoder and a step of the flow as ONNX."""
+    hub: str | None = None
+    """user/name on the Hub: weights, settings, priors, a model card and new pictures."""
+    public: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Make the repository public where it is new; it is private otherwise."""
+    licence: str | None = None
+    """Of the model, as the Hub spells them: mit, apache-2.0, cc-by-4.0."""
+    show_pictures: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Upload reconstructions too, which show your test pictures."""
 
     def run(self) -> None:
         own_process("cpu")
         from vaekit.commands.export import export_run
 
-        print(export_run(self.run_folder, self.onnx, progress))  # noqa: T201
+        options = {name: getattr(self, name) for name in ("hub", "public", "licence", "show_pictures")}
+        print(export_run(self.run_folder, self.onnx, progress, **options))  # noqa: T201
 
 
 UseCommand = Data | Prepare | Encode | Decode | Reconstruct | Interpolate | Vary | Nearest | Export

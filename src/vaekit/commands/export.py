@@ -1,20 +1,70 @@
-"""A finished model for other programs."""
+"""A finished model for other programs, and for other people."""
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from vaekit.config.settings import Config
+from vaekit.export.card import model_card
 from vaekit.export.onnx import export_onnx
 from vaekit.models.vae import VAE
+from vaekit.runs.folder import FIGURES_FOLDER
+from vaekit.system.files import write_text
+from vaekit.system.hub import uploaded
 from vaekit.system.ranks import check_one_process
 
+CARD_FILE = "README.md"
+NEW = {"samples.png": "New pictures, drawn from the prior of the model"}
+OWN = {"reconstructions.png": "Test pictures, what the model makes of them from a sampled latent, and from the mean"}
 
-def export_run(run: str | Path, onnx: str | Path, say: Callable[[str], object] = lambda line: None) -> Path:
-    """Write the model of a run as ONNX into the folder `onnx`, which is returned; see `export.onnx.export_onnx`.
 
-    Raises `ValueError` for a folder without a model, missing packages, and results that are not those of torch.
+def export_run(
+    run: str | Path,
+    onnx: str | Path | None = None,
+    say: Callable[[str], object] = lambda line: None,
+    *,
+    hub: str | None = None,
+    public: bool = False,
+    licence: str | None = None,
+    show_pictures: bool = False,
+) -> Path | str:
+    """Write the model of a run as ONNX into the folder `onnx`, or upload it to the Hugging Face Hub as `hub`.
+
+    Returns the folder, or the address; see `export.onnx.export_onnx` and `write_for_sharing`. Raises `ValueError` for a
+    folder without a model, missing packages, results that are not those of torch, and a Hub that cannot be reached.
     """
     check_one_process("export")
-    export_onnx(VAE.from_pretrained(run), Path(onnx), say)
-    return Path(onnx)
+    if (onnx is None) == (hub is None):
+        raise ValueError("export to what? give --onnx FOLDER, or --hub user/name")
+    vae = VAE.from_pretrained(run)
+    if onnx is not None:
+        export_onnx(vae, Path(onnx), say)
+        return Path(onnx)
+    assert hub is not None
+    with tempfile.TemporaryDirectory() as place:
+        written = write_for_sharing(Path(run), vae, Path(place), hub, licence, show_pictures)
+        say(f"uploading {', '.join(sorted(path.name for path in written))}")
+        return uploaded(Path(place), hub, private=not public)
+
+
+def write_for_sharing(
+    run: Path, vae: VAE, folder: Path, name: str, licence: str | None, show_pictures: bool
+) -> list[Path]:
+    """Write what is shared of a run: weights, settings, priors, a model card, and new pictures.
+
+    With `show_pictures` also reconstructions, which show test pictures beside them. Returns the files.
+    """
+    if vae.config_json is not None:  # what it began with is a place of this machine
+        vae.config_json = dataclasses.replace(Config.from_json(vae.config_json), init_from=None).to_json()
+    vae.save_pretrained(folder)
+    figures = {}
+    for file, shows in (NEW | (OWN if show_pictures else {})).items():
+        if (run / FIGURES_FOLDER / file).is_file():
+            shutil.copyfile(run / FIGURES_FOLDER / file, folder / file)
+            figures[file] = shows
+    write_text(model_card(run, vae, name, licence, figures), folder / CARD_FILE)
+    return [path for path in folder.iterdir() if path.is_file()]

@@ -28,6 +28,7 @@ from vaekit.models.kept import (
 )
 from vaekit.models.posterior import Posterior, gathered
 from vaekit.system.files import read_tensors, write_tensors, write_text
+from vaekit.system.hub import fetched, names_repository
 
 CONFIG_FILE = "config.json"
 DECODED_AT_ONCE = 16  # pictures: 256x256 is costly
@@ -212,11 +213,15 @@ class VAE(nn.Module):
     ) -> VAE:
         """Load what `save_pretrained` or a training run wrote: in evaluation mode, without gradients.
 
+        `folder` may be a name on the Hugging Face Hub, user/name or user/name@revision, which is fetched once.
         To train it on: `vae.train().requires_grad_()`.
         A model whose networks were your own needs them again: `encoder` and `decoder`, whose weights are then loaded.
         Raises `ValueError` if the folder holds no model, one whose weights do not fit its config or these networks, or
         one of networks that are not given.
         """
+        if names_repository(folder):
+            kept = [row.fitted.file for row in PRIORS.values() if row.fitted is not None]
+            folder = fetched(folder, WEIGHTS_FILE, [CONFIG_FILE, *kept])
         path = Path(folder) / WEIGHTS_FILE
         if Path(folder).is_file():
             raise ValueError(f"{folder} is a file; give the folder of the run that it lies in")

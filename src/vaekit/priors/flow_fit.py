@@ -100,6 +100,7 @@ def fit_flow(
     What is kept is the running average of the weights with the least loss on pictures held out of the fit, or the
     start, if no network does better; and no start that is worse than the Gaussian there.
     """
+    began_at = time.monotonic()
     gaussian = fit_gaussian(latents)
     conditions = conditions_of(latents)
     train, test = held_out(latents, seed)
@@ -117,7 +118,7 @@ def fit_flow(
         network.start.set_mixture(*start)
     optimizer = Muon(network.parameters(), LR, BETAS, EPSILON, WEIGHT_DECAY, momentum=MOMENTUM, fused=False)
     fit = FlowFit(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
-    fit.counters["best_loss"] = loss
+    fit.counters |= {"best_loss": loss, "elapsed_sec": time.monotonic() - began_at}
     begin(fit)
     if judged_by:
         with torch.autocast(torch.device(device).type, enabled=False):

@@ -1,0 +1,82 @@
+"""The Hugging Face Hub: files of a repository fetched into its cache, and a folder uploaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PREFIX = "hf://"
+NAME = re.compile(r"(hf://)?(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+NEEDED = 'run: pip install "vaekit[hub]"'
+
+
+def names_repository(place: str | Path) -> bool:
+    """Whether a place is a name on the Hub: hf://user/name, or user/name where no folder `user` is here."""
+    text = str(place)
+    if NAME.fullmatch(text) is None or Path(text).exists():
+        return False
+    return text.startswith(PREFIX) or not Path(text).parent.exists()
+
+
+def fetched(place: str | Path, needed: str, others: Sequence[str]) -> Path:
+    """The folder in the Hub's cache that holds the file `needed` of a repository, and those of `others` that it has.
+
+    Without a connection, what was fetched before is used. Raises `ValueError` if the repository or the file is not
+    there, or cannot be reached.
+    """
+    found = NAME.fullmatch(str(place))
+    assert found is not None, place
+    name, revision = found["name"], found["revision"]
+    with one_line(f"cannot fetch {name} from the Hub", name) as hub:
+        first = Path(hub.hf_hub_download(name, needed, revision=revision, **place_of_hub()))
+        commit = first.parent.name  # of all files the same
+        for other in others:
+            try:
+                hub.hf_hub_download(name, other, revision=commit, **place_of_hub())
+            except hub.errors.EntryNotFoundError:
+                continue
+    return first.parent
+
+
+def place_of_hub() -> dict[str, str | None]:
+    """Its address and its cache as the environment says now; the package reads it when it is loaded, and no more."""
+    return {"endpoint": os.environ.get("HF_ENDPOINT"), "cache_dir": os.environ.get("HF_HUB_CACHE")}
+
+
+def uploaded(folder: Path, name: str, private: bool) -> str:
+    """Upload the files of a folder to a repository of models, which is made if it is not there; its address.
+
+    Raises `ValueError` for a name that is none, without a token, and if the Hub cannot be reached.
+    """
+    found = NAME.fullmatch(name)
+    if found is None or found["revision"]:
+        raise ValueError(f"{name!r} is no name on the Hub; give user/name")
+    with one_line(f"cannot upload to {found['name']}", found["name"]) as hub:
+        api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+        url = api.create_repo(found["name"], private=private, exist_ok=True)
+        api.upload_folder(repo_id=found["name"], folder_path=folder, commit_message="A model of vaekit")
+    return str(url)
+
+
+@contextmanager
+def one_line(what: str, name: str) -> Iterator[Any]:
+    """The package huggingface_hub; its errors, and those of the network, become one line."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it would count its uses over the network
+    try:
+        import huggingface_hub as hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise ValueError(f"{what}: it needs the package huggingface-hub; {NEEDED}") from error
+    try:
+        yield hub
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(f"{what}: there is no {name}, or it is private and `hf auth login` is needed") from error
+    except errors.EntryNotFoundError as error:
+        raise ValueError(f"{what}: it holds no model of vaekit") from error
+    except Exception as error:  # of many kinds: of the network, of tokens, of the Hub
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{what}: {reason[:300]}") from error
