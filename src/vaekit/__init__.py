@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vaekit.commands.latents import LatentTable
     from vaekit.commands.nearest import nearest_run
     from vaekit.commands.sample import sample_run
+    from vaekit.commands.towards import towards_run
     from vaekit.commands.train import train
     from vaekit.commands.using import read_picture
     from vaekit.config.presets import preset
@@ -75,6 +76,7 @@ HOMES = {
     "reconstruct_run": "commands.encode",
     "sample_run": "commands.sample",
     "save_picture": "data.reading",
+    "towards_run": "commands.towards",
     "train": "commands.train",
     "vae_loss": "objectives.losses",
     "vary_run": "commands.interpolate",
@@ -114,6 +116,7 @@ __all__ = [
     "reconstruct_run",
     "sample_run",
     "save_picture",
+    "towards_run",
     "train",
     "vae_loss",
     "vary_run",

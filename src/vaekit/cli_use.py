@@ -140,10 +140,19 @@ class Vary:
     """A .png."""
     entries: tuple[int, ...] = ()
     """One or two entries of the latent; by default those that vary most over the training set."""
+    towards: str | None = None
+    """A label of the run's pictures instead, a class or an attribute: smiling, or smiling=0."""
 
     def run(self) -> None:
         own_process("auto")
         from vaekit.commands.interpolate import vary_run
+        from vaekit.commands.towards import towards_run
+
+        if self.towards is not None:
+            if self.entries:
+                raise ValueError("--entries or --towards; give one of them")
+            print(towards_run(self.run_folder, self.picture, self.towards, self.out, progress))  # noqa: T201
+            return
 
         print(vary_run(self.run_folder, self.picture, self.out, self.entries, progress))  # noqa: T201
 

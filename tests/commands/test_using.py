@@ -1,5 +1,7 @@
 """What people do with a finished model on pictures of their own."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,11 @@ from PIL import Image
 import vaekit
 from vaekit import VAE, LatentTable, read_picture, save_picture
 from vaekit.cli import run as command
+from vaekit.commands.towards import direction
 from vaekit.measures.pictures import l1
 from vaekit.models.kept import weights_sha256
+from vaekit.runs.folder import config_of
+from vaekit.runs.prior import latents_of_run
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +190,49 @@ def test_a_mistake_is_one_line(trained, vae, some, line, said, tmp_path, capsys,
     lines = [text for text in capsys.readouterr().err.splitlines() if text.startswith("vaekit:")]
     assert len(lines) == 1
     assert said in lines[0]
+
+
+@pytest.fixture(scope="module")
+def with_labels(tiny, tmp_path_factory):
+    """A run on dark and light pictures in class folders."""
+    folder = tmp_path_factory.mktemp("classes")
+    random = np.random.default_rng(0)
+    for i in range(60):
+        kind = "light" if i % 2 else "dark"
+        (folder / kind).mkdir(exist_ok=True)
+        level = random.integers(160, 256) if i % 2 else random.integers(0, 96)
+        noise = random.integers(0, 16, (16, 16, 3))
+        Image.fromarray((level + noise).clip(0, 255).astype(np.uint8)).save(folder / kind / f"{i}.png")
+    run = tmp_path_factory.mktemp("runs") / "run"
+    config = dataclasses.replace(tiny, images=4000, batch=16, gan=False)
+    vaekit.train(config, folder, run)
+    return run, folder
+
+
+@pytest.mark.parametrize(("label", "sign"), [("light", 1), ("dark", -1), ("light=0", -1), ("dark=0", 1)])
+def test_a_picture_is_moved_towards_a_label(with_labels, label, sign, tmp_path):
+    run, folder = with_labels
+    picture = sorted((folder / "dark").iterdir())[0]
+    said: list[str] = []
+    out = vaekit.towards_run(run, picture, label, tmp_path / "row.png", said.append)
+    assert Image.open(out).width > Image.open(out).height
+    latents = latents_of_run(run, VAE.from_pretrained(run), config_of(run, VAE.from_pretrained(run)), said.append)
+    step = direction(latents, label)
+    vae = VAE.from_pretrained(run)
+    z = vae.encode(read_picture(picture, vae)).mean
+    light = [vae.decode(z + t * step).mean().item() for t in (-1, 0, 1)]
+    assert light == sorted(light, reverse=sign < 0)
+    assert abs(light[2] - light[0]) > 0.1
+
+
+def test_a_label_that_is_not_known_is_one_line(with_labels, trained, some, tmp_path, capsys):
+    run, folder = with_labels
+    picture = str(sorted((folder / "dark").iterdir())[0])
+    for arguments, said in (
+        ([str(run), picture, "--towards", "grey"], "no label 'grey'; the pictures have dark, light"),
+        ([str(run), picture, "--towards", "dark=2"], "no label 'dark=2'"),
+        ([str(run), picture, "--towards", "dark", "--entries", "1"], "--entries or --towards"),
+        ([str(trained), str(some[0]), "--towards", "dark"], "the pictures of this run have none"),
+    ):
+        assert command(["vary", *arguments, "--out", str(tmp_path / "a.png")]) == 2
+        assert said in capsys.readouterr().err
