@@ -55,8 +55,8 @@ class Encode:
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run."""
-    pictures: tyro.conf.Positional[tuple[Path, ...]]
-    """Files and folders."""
+    pictures: tyro.conf.Positional[tuple[str, ...]]
+    """Files, folders and other sources."""
     out: Path = Path("latents.npz")
     """.npz, .safetensors or .parquet."""
 
@@ -91,8 +91,8 @@ class Reconstruct:
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run."""
-    pictures: tyro.conf.Positional[tuple[Path, ...]]
-    """Files and folders."""
+    pictures: tyro.conf.Positional[tuple[str, ...]]
+    """Files, folders and other sources."""
     out: Path
     """Empty folder for the pictures."""
 
@@ -165,7 +165,7 @@ class Nearest:
     """Folder of the run."""
     picture: tyro.conf.Positional[Path]
     """A picture."""
-    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    pictures: tyro.conf.Positional[tuple[str, ...]]
     """Files and folders to look in."""
     count: int = 8
     """How many to show."""
@@ -189,12 +189,16 @@ class Data:
     """Folder of pictures, searched recursively, or elpv for the data of the extra "demo"."""
     out: Path | None = None
     """A .png for a contact sheet."""
+    channels: int = 3
+    """3: colour, 1: grey, or bands, as given to train."""
+    levels: tuple[float, float] | None = None
+    """Values that become black and white, as given to train."""
 
     def run(self) -> None:
         own_process("auto")
         from vaekit.commands.data import look_at
 
-        look_at(self.pictures, self.out, print)
+        look_at(self.pictures, self.out, print, self.channels, self.levels)
 
 
 @dataclass(frozen=True)

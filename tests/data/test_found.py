@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from vaekit.cli import run as command
-from vaekit.data.budget import Budget
+from vaekit.data.budget import MOST_PIXELS, Budget
 from vaekit.data.cache import prepare
-from vaekit.data.decoding import MOST_PIXELS, UnreadablePicture, decode_picture
+from vaekit.data.decoding import UnreadablePicture, decode_picture
 from vaekit.data.formats import readable_formats
 from vaekit.data.magic import kind_of
 from vaekit.data.sources.folder import find_pictures
@@ -143,7 +143,7 @@ def test_phones_pictures_are_read_with_the_extra(tmp_path, kind):
 
 def test_a_jpeg_of_any_size_is_read_since_it_is_decoded_small(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)  # Pillow refuses twice as many
-    monkeypatch.setattr("vaekit.data.decoding.MOST_PIXELS", 100_000)
+    monkeypatch.setattr("vaekit.data.budget.MOST_PIXELS", 100_000)
     Image.new("L", (640, 480), 128).save(tmp_path / "large.jpg")
     assert (decode_picture(tmp_path / "large.jpg", 16, 16, 1) == 128).all()
     Image.new("L", (640, 480), 128).save(tmp_path / "large.png")

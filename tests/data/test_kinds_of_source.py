@@ -15,13 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
+from vaekit.commands.encode import OwnNames
 from vaekit.commands.evaluate import evaluate_run
 from vaekit.commands.train import train
 from vaekit.data.cache import default_cache_dir, prepare
 from vaekit.data.labels import find_labels
 from vaekit.data.sources.naming import source_of
 from vaekit.data.sources.shards import spelled_out
-from vaekit.runs.folder import read_pictures
+from vaekit.runs.folder import is_gone, read_pictures
 
 NUM = 12
 CLASSES = ("cat", "dog")
@@ -240,7 +241,7 @@ def test_what_shards_hold_beside_pictures_is_counted_and_nothing_is_unpacked(arr
     found = prepare(source_of(tmp_path / "a.tar"), 8, 8, 3, tmp_path / "cache")
     assert found.names == ("inside.png", "no-suffix")
     assert [name for name, _ in found.skipped] == ["broken.png"]
-    assert found.passed_over == {"file with an unsafe name": 2, ".txt": 1, "special file": 1}
+    assert found.passed_over == {"unsafe name": 2, ".txt": 1, "special file": 1}
     assert {path.name for path in tmp_path.iterdir()} == {"a.tar", "cache"}
 
 
@@ -251,6 +252,86 @@ def test_the_same_name_in_two_shards_is_two_pictures(arrays, tmp_path):
     found = prepare(source_of(tmp_path), 20, 24, 3, tmp_path / "cache")
     assert found.names == ("a.png", "1/a.png")
     assert (found.images.transpose(0, 2, 3, 1) == arrays[:2]).all()
+
+
+def test_files_of_one_key_are_one_picture_and_its_class(arrays, tmp_path):
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            add(tar, "0.png", png(arrays[2 * shard]))
+            add(tar, "0.mask.png", png(arrays[5]))
+            add(tar, "0.npy", b"\x93NUMPY")
+            add(tar, "0.cls", CLASSES[shard].encode())
+            add(tar, "x/1.png", png(arrays[2 * shard + 1]))
+            add(tar, "x/1.cls", b"..")
+    found = prepare(source_of(tmp_path), 20, 24, 3, tmp_path / "cache")
+    assert [name.split("/")[0] for name in found.names[:3]] == ["cat", "_", "dog"]
+    assert len(set(found.names)) == 4
+    assert (found.images.transpose(0, 2, 3, 1) == arrays[:4]).all()
+    assert not found.passed_over
+
+
+def test_two_members_of_one_name_are_two_pictures(arrays, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i in range(3):
+            add(tar, "a.png", png(arrays[i]))
+    found = prepare(source_of(tmp_path / "a.tar"), 20, 24, 3, tmp_path / "cache")
+    assert len(set(found.names)) == 3
+    assert (found.images.transpose(0, 2, 3, 1) == arrays[:3]).all()
+
+
+BESIDE = {
+    "a tar": lambda place: (place / "original.tar").write_bytes(b"a tar of before"),
+    "a table of Parquet": lambda place: (place / "metadata.parquet").write_bytes(b"PAR1"),
+    "an index": lambda place: (place / "dataset_info.json").write_text("{}"),
+    "masks": lambda place: np.save(place / "masks.npy", np.zeros((40, 40))),
+    "features": lambda place: np.save(place / "features.npy", np.zeros((100, 512), np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_folder_of_pictures_stays_one_whatever_lies_beside_them(arrays, tmp_path, name):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    as_folder(arrays, tmp_path / "photos" / "cat")
+    before = prepare(source_of(tmp_path / "photos"), 8, 8, 3, tmp_path / "cache")
+    BESIDE[name](tmp_path / "photos")
+    after = prepare(source_of(tmp_path / "photos"), 8, 8, 3, tmp_path / "cache")
+    assert after.path == before.path
+    assert sum(after.passed_over.values()) == 1
+
+
+def test_a_folder_whose_name_has_a_hash_is_itself(arrays, tmp_path):
+    (tmp_path / "set#1").mkdir()
+    as_folder(arrays, tmp_path / "set#1")
+    assert len(prepare(source_of(tmp_path / "set#1"), 8, 8, 3, tmp_path / "cache")) == NUM
+    assert not is_gone(str(tmp_path / "set#1"))
+    (tmp_path / "photos").mkdir()
+    as_folder(arrays, tmp_path / "photos")
+    with pytest.raises(ValueError, match="there is no folder"):
+        prepare(source_of(tmp_path / "photos#2"), 8, 8, 3, tmp_path / "cache")
+
+
+@quiet
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_classes_of_a_data_set_do_not_depend_on_its_format(arrays, tmp_path, kind):
+    found = prepare(source_of(hub_dataset(arrays).with_format(kind)), 8, 8, 3, tmp_path)
+    assert {name.split("/")[0] for name in found.names} == set(CLASSES)
+
+
+def test_a_source_is_not_read_before_it_is_listed():
+    class Never(Pairs):
+        def __getitem__(self, i):
+            raise AssertionError("read")
+
+    assert source_of(Never(np.zeros((4, 8, 8, 3)))).title == "pictures"
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "/absolute/outside.png", "a/../../outside.png", "..", "."])
+def test_names_of_a_source_stay_below_the_folder_that_is_written_to(tmp_path, name):
+    names = OwnNames(".png")
+    for _ in range(2):
+        place = (tmp_path / "out" / names.of(name)).resolve()
+        assert place.is_relative_to(tmp_path / "out")
+        assert place != tmp_path / "out"
 
 
 def test_a_shard_that_changes_is_another_source(arrays, tmp_path):
@@ -376,6 +457,10 @@ def test_shards_in_a_bucket_are_fetched_once_and_read_like_local_ones(arrays, tm
     assert prepare(source_of("s3://photos/a-{00..02}.tar"), 8, 8, 3).path == found.path
     assert [path.stat().st_mtime_ns for path in sorted(copies.iterdir())] == times
     assert len(prepare(source_of("s3://photos/a-*.tar"), 8, 8, 3)) == NUM
+    for folder in ("x", "y"):
+        bucket.put(str(tmp_path / "local" / f"a-0{'xy'.index(folder)}.tar"), f"photos/{folder}/0.tar")
+    both = prepare(source_of("s3://photos/{x,y}/0.tar"), 8, 8, 3)
+    assert (both.images == expected.images[:8]).all()
     with pytest.raises(ValueError, match="s3://photos/gone"):
         prepare(source_of("s3://photos/gone.tar"), 8, 8, 3)
 

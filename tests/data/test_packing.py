@@ -98,6 +98,13 @@ def test_other_things_in_the_folder_are_refused(many, tmp_path):
         packed(many, VIEWS["grey"], tmp_path / "out")
     with pytest.raises(ValueError, match="is not empty"):
         packed(many, VIEWS["grey"], many)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "pictures-00000.tar").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        packed(many, VIEWS["colour"], tmp_path / "mine")
+    assert (tmp_path / "mine" / "pictures-00000.tar").read_bytes() == b"mine"
+    with pytest.raises(ValueError, match="is a file; give the folder"):
+        packed(many, VIEWS["colour"], tmp_path / "mine" / "pictures-00000.tar")
     (tmp_path / "out" / MANIFEST_FILE).write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         packed(many, VIEWS["colour"], tmp_path / "out")
@@ -122,6 +129,16 @@ def test_names_that_differ_in_the_suffix_alone_stay_two(tmp_path):
         Image.new("RGB", (8, 8), (0, 0, 255 * (suffix == "png"))).save(tmp_path / "in" / f"a.{suffix}")
     packed(tmp_path / "in", View(8, 8, 3), tmp_path / "out")
     assert prepare_as(source_of(tmp_path / "out"), View(8, 8, 3)).names == ("a.bmp.png", "a.png.png")
+
+
+def test_pictures_of_a_list_from_other_folders_can_be_read_again(many, tmp_path):
+    paths = sorted(many.rglob("*.png"))
+    lines = [str(path) if i % 2 else f"../many/{path.relative_to(many)}" for i, path in enumerate(paths)]
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "a.txt").write_text("\n".join(lines))
+    view = View(8, 8, 3)
+    prepared, _ = packed(tmp_path / "lists" / "a.txt", view, tmp_path / "out")
+    assert (prepare_as(source_of(tmp_path / "out"), view).images == prepared.images).all()
 
 
 def test_a_table_of_labels_goes_with_the_shards(many, tmp_path):

@@ -1,6 +1,7 @@
 """How pictures come out: fitted by crop, bars or stretching; 8 or 16 bits; any bands; numbers of any range."""
 
 import importlib.util
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,59 @@ def test_four_channels_of_a_png_are_colour_and_alpha(tmp_path):
     assert (decode(data, NAME, View(16, 16, 4)) == values.transpose(2, 0, 1)).all()
 
 
+@pytest.mark.parametrize("how", [{"depth": 16}, {"levels": (0.0, 4095.0)}])
+def test_colours_of_more_than_eight_bits_that_pillow_would_cut_are_refused(how):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    rows = b"".join(b"\0" + bytes(8 * 6) for _ in range(8))
+    header = bytes([0, 0, 0, 8, 0, 0, 0, 8, 16, 2, 0, 0, 0])
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    with pytest.raises(UnreadablePicture, match="more than 8 bits, which are not read; convert it to TIFF"):
+        decode(png, NAME, View(8, 8, 3, **how))
+    assert decode(png, NAME, View(8, 8, 3)).max() == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_numbers_are_turned_upright_too(tmp_path, orientation, suffix):
+    upright = np.random.default_rng(0).integers(0, 256, (12, 20), dtype=np.uint8)
+    turn = UPRIGHT.get(orientation)
+    back = {
+        Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+        Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
+    }
+    stored = Image.fromarray(upright) if turn is None else Image.fromarray(upright).transpose(back.get(turn, turn))
+    if suffix == "png":
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored.save(tmp_path / "a.png", exif=exif)
+    else:
+        tifffile.imwrite(tmp_path / "a.tif", np.asarray(stored), extratags=[(274, "H", 1, orientation, True)])
+    data = (tmp_path / f"a.{suffix}").read_bytes()
+    found = decode(data, NAME, View(12, 20, 1, levels=(0, 255)))
+    assert (found[0] == upright).all()
+
+
+def test_a_tiff_that_would_fill_the_memory_is_refused_before_it_is_decoded(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((14_000, 14_000), np.uint8), compression="zlib")
+    data = (tmp_path / "a.tif").read_bytes()
+    assert len(data) < 10**6
+    with pytest.raises(UnreadablePicture, match="14000 x 14000 pixels, more than"):
+        decode(data, NAME, View(8, 8, 1, depth=16))
+
+
+def test_postscript_goes_to_no_decoder_in_any_view():
+    for view in (View(8, 8, 3), View(8, 8, 3, depth=16), View(8, 8, 4)):
+        with pytest.raises(UnreadablePicture, match="PostScript, not a picture"):
+            decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", NAME, view)
+
+
+def test_levels_that_differ_in_the_last_digit_have_entries_of_their_own():
+    kinds = {View(8, 8, 1, levels=(0, high)).kind for high in (1234567, 1234568, 1e-9, 2e-9)}
+    assert len(kinds) == 4
+
+
 def test_views_of_the_same_pictures_have_entries_of_their_own(tmp_path, photos):
     views = [{}, {"fit": "pad"}, {"fit": "stretch"}, {"depth": 16}, {"levels": (0, 128)}, {"colour_profiles": False}]
     found = [prepare(photos, 8, 12, 3, tmp_path, **how) for how in views]
@@ -203,5 +257,11 @@ def test_a_dicom_file_is_shown_as_it_says(tmp_path):
     np.testing.assert_allclose(windowed, ((hounsfield - 39.5) / 399 + 0.5).clip(0, 1) * 255, atol=0.51)
     levels = decode((tmp_path / "c.dcm").read_bytes(), NAME, View(16, 16, 1, levels=(-1000, 1000)))[0]
     np.testing.assert_allclose(levels, ((hounsfield + 1000) / 2000).clip(0, 1) * 255, atol=0.51)
+    rescaled = {"RescaleSlope": 2, "RescaleIntercept": -1024}
+    whole = decode(dicom(tmp_path / "d.dcm", stored, **rescaled), NAME, View(16, 16, 1))[0]
+    np.testing.assert_allclose(whole, stored / 4095 * 255, atol=0.51)
+    signed = (stored.astype(int) - 2048).astype(np.int16)
+    whole = decode(dicom(tmp_path / "e.dcm", signed), NAME, View(16, 16, 1))[0]
+    np.testing.assert_allclose(whole, stored / 4095 * 255, atol=0.51)
     with pytest.raises(UnreadablePicture, match="a DICOM file that cannot be read"):
         decode((tmp_path / "a.dcm").read_bytes()[:400], NAME, View(16, 16, 1))

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,6 +63,8 @@ class Repositories(BaseHTTPRequestHandler):
         elif (found := re.match(r"/api/models/([^/]+/[^/]+)/commit/", self.path)) is not None:
             for line in body.splitlines():
                 entry = json.loads(line)
+                if entry["key"] == "deletedFile":
+                    del self.models[found[1]][entry["value"]["path"]]
                 if entry["key"] == "file":
                     self.models[found[1]][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
             self.answer_json(
@@ -83,8 +86,12 @@ class Repositories(BaseHTTPRequestHandler):
         name = found[1] if found else about[1] if about else ""
         if name not in self.models:
             self.answer(401 if self.path.startswith("/api") else 404, headers=[("X-Error-Code", "RepoNotFound")])
+        elif found is None and "/tree/" in self.path:
+            files = self.models[name].items()
+            self.answer_json([{"type": "file", "path": f, "size": len(data), "oid": "0" * 40} for f, data in files])
         elif found is None:
-            self.answer_json({"id": name, "sha": COMMIT, "siblings": [{"rfilename": f} for f in self.models[name]]})
+            siblings = [{"rfilename": f} for f in self.models[name]]
+            self.answer_json({"id": name, "sha": COMMIT, "private": self.private.get(name), "siblings": siblings})
         elif found[2] not in self.models[name]:
             self.answer(404, headers=[("X-Error-Code", "EntryNotFound"), ("X-Repo-Commit", COMMIT)])
         else:
@@ -140,9 +147,11 @@ def test_a_model_that_was_shared_is_the_same_for_those_who_fetch_it(trained, ser
     assert theirs.priors.keys() == own.priors.keys()
     draws = [vae.sample(3, torch.Generator().manual_seed(0)) for vae in (own, theirs)]
     assert torch.equal(*draws)
-    server.requests.clear()
-    again = VAE.from_pretrained("hf://someone/faces@main")
-    assert again.latent_dim == own.latent_dim
+    vaekit.sample_run("hf://someone/faces", num_images=2, out=tmp_path / "new")
+    assert len(list((tmp_path / "new").glob("*.png"))) == 2
+    assert VAE.from_pretrained("hf://someone/faces@main").latent_dim == own.latent_dim
+    with pytest.raises(ValueError, match="give a folder for the pictures with --out"):
+        vaekit.sample_run("hf://someone/faces")
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -157,9 +166,30 @@ def test_the_card_has_the_numbers_and_no_place_of_this_machine(trained, server, 
     assert f"{result['reconstruction']['sampled']['psnr']:.2f}" in card
     assert 'VAE.from_pretrained("someone/faces")' in card
     assert "20 pictures" in card
+    assert result["not_measured"]
+    assert all(reason not in card for reason in result["not_measured"].values())
     for text in (card, files["config.json"].decode()):
         assert str(photos) not in text
         assert str(trained) not in text
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_a_model_that_is_shared_again_leaves_nothing_of_before(trained, server):
+    vaekit.export_run(trained, hub="someone/faces", show_pictures=True)
+    server.models["someone/faces"]["prior-of-before.safetensors"] = b"old"
+    vaekit.export_run(trained, hub="someone/faces")
+    files = server.models["someone/faces"]
+    assert "reconstructions.png" not in files
+    assert "prior-of-before.safetensors" not in files
+    assert "model.safetensors" in files
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_a_repository_that_all_can_see_is_not_taken_for_a_private_one(trained, server):
+    server.models["someone/faces"], server.private["someone/faces"] = {}, False
+    with pytest.raises(ValueError, match="someone/faces is there and public; add --public"):
+        vaekit.export_run(trained, hub="someone/faces")
+    assert not server.models["someone/faces"]
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -184,7 +214,7 @@ def test_without_a_connection_it_is_one_line(trained, monkeypatch, capsys, tmp_p
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     assert command(["export", str(trained), "--hub", "someone/faces"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("vaekit: cannot upload to someone/faces")
-    with pytest.raises(ValueError, match="cannot fetch someone/faces from the Hub"):
+    with pytest.raises(ValueError, match="cannot fetch someone/faces from the Hub: the Hub cannot be reached"):
         VAE.from_pretrained("someone/faces")
 
 
@@ -192,6 +222,8 @@ def test_a_folder_that_is_misspelled_is_never_looked_for_on_the_hub(trained, tmp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     assert not names_repository("runs/fces")
+    assert not names_repository(Path("someone/faces")), "the command line gives paths"
+    assert names_repository(Path("hf://someone/faces"))
     assert not names_repository(str(trained))
     assert names_repository("someone/faces")
     assert names_repository("hf://runs/faces")

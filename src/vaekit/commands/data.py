@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,9 @@ from vaekit.data.colour import meaning_of
 from vaekit.data.decoding import DECODER_ERRORS
 from vaekit.data.formats import readable_formats
 from vaekit.data.loader import HeldOut, evenly, split
+from vaekit.data.packing import MANIFEST_FILE, check_shards
 from vaekit.data.sources.base import Source
+from vaekit.data.sources.folder import Folder
 from vaekit.data.sources.naming import Pictures, source_of
 from vaekit.data.view import View
 from vaekit.measures.copying import small_of
@@ -64,7 +67,13 @@ class Look:
     across: int = 0
 
 
-def look_at(pictures: Pictures, out: str | Path | None = None, say: Say = lambda line: None) -> Look:
+def look_at(
+    pictures: Pictures,
+    out: str | Path | None = None,
+    say: Say = lambda line: None,
+    channels: int = 3,
+    levels: tuple[float, float] | None = None,
+) -> Look:
     """Look at a folder of pictures: sizes, kinds, what cannot be read, duplicates, dark and empty ones.
 
     With `out`, a PNG, some of them at even distances go into a contact sheet. `say` hears every line. Raises
@@ -72,7 +81,7 @@ def look_at(pictures: Pictures, out: str | Path | None = None, say: Say = lambda
     """
     check_one_process("data")
     source = source_of(pictures)
-    prepared = prepare_pictures(source, View(SIDE, SIDE, 3))
+    prepared = prepare_pictures(source, View(SIDE, SIDE, channels, levels=levels))
     look = Look()
 
     def tell(line: str) -> None:
@@ -80,6 +89,8 @@ def look_at(pictures: Pictures, out: str | Path | None = None, say: Say = lambda
         say(line)
 
     tell(f"{len(prepared):,} pictures in {printable(prepared.place)}")
+    if (source.folder / MANIFEST_FILE).is_file():
+        tell(f"{check_shards(source.folder):,} shards, all as their manifest says")
     for line in (*about_skipped(prepared)[:SHOWN], *about_files(prepared)):
         tell(line)
     if len(prepared.skipped) > SHOWN:
@@ -115,10 +126,10 @@ def headers(source: Source, names: Iterable[str]) -> Iterator[Header]:
 
     def read(name: str) -> Header | None:
         try:
-            raw = source.read(name)
+            raw: Any = source.folder / name if isinstance(source, Folder) else source.read(name)
             if isinstance(raw, np.ndarray):
                 return Header(raw.shape[1], raw.shape[0], "arrays", f"{raw[0, 0].size} x {raw.dtype}", False)
-            with Image.open(io.BytesIO(raw), formats=readable_formats()) as image:
+            with Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw, formats=readable_formats()) as image:
                 return Header(*image.size, image.format or "?", image.mode, bool(meaning_of(image)))
         except DECODER_ERRORS:
             return None

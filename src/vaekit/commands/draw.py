@@ -10,7 +10,15 @@ from torch import Tensor
 from vaekit.data.loader import HeldOut
 from vaekit.models.vae import VAE
 from vaekit.reports.figures import draw_all
-from vaekit.runs.folder import FIGURE_IMAGES, FIGURES_FOLDER, config_of, held_out_of, mark_as_output, place_of_other
+from vaekit.runs.folder import (
+    FIGURE_IMAGES,
+    FIGURES_FOLDER,
+    config_of,
+    held_out_of,
+    mark_as_output,
+    place_of_other,
+    title_of,
+)
 from vaekit.runs.log import read_records
 from vaekit.system.devices import float32_products
 from vaekit.system.ranks import check_one_process
@@ -37,7 +45,7 @@ def draw_run(
     if out is not None:
         mark_as_output(folder)
     elif images is not None:
-        folder = place_of_other(run / f"{FIGURES_FOLDER}-{prepared.folder.name}", prepared.folder)
+        folder = place_of_other(run / f"{FIGURES_FOLDER}-{title_of(prepared)}", prepared.place)
     x = HeldOut(prepared.images, test).some(FIGURE_IMAGES)
     with float32_products():
         return draw_all(vae, x, read_records(run), folder, seed=config.seed)

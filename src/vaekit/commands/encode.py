@@ -19,6 +19,7 @@ from vaekit.models.vae import decode_batches, evaluating
 from vaekit.runs.folder import mark_as_output
 from vaekit.runs.prior import Say
 from vaekit.system.devices import float32_products
+from vaekit.system.files import safe_name
 from vaekit.system.ranks import check_one_process
 
 
@@ -109,6 +110,7 @@ class OwnNames:
 
     def of(self, name: str) -> str:
         """The name for a picture of that name."""
+        name = safe_name(name)
         short = str(PurePosixPath(name).with_suffix(self.suffix))
         chosen = f"{name}{self.suffix}" if short in self.taken else short
         self.taken.add(chosen)

@@ -41,7 +41,7 @@ from vaekit.reports.charts import power_spectra
 from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.figures import decoded
 from vaekit.reports.mosaic import Pixels, labelled, save_png, to_rgb
-from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, short_hash, trained_on
+from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, short_hash, title_of, trained_on
 from vaekit.runs.prior import latents_from, prior_of
 from vaekit.system.devices import available, float32_products, precision_here
 from vaekit.system.files import write_text
@@ -114,7 +114,7 @@ def measure_run(
     if out is not None:
         mark_as_output(out / FIGURES_FOLDER)  # which fails now where it cannot be written, and not after all measures
     out = out or run
-    name = "evaluation" if images is None else name_of_other(out, prepared.folder)
+    name = "evaluation" if images is None else name_of_other(out, prepared)
     protocol = protocol_of(run, config, subject, labels, measuring.normal)
     before = measured_before(out / f"{name}.json", protocol) if reuse else None
     if before is not None:
@@ -169,15 +169,12 @@ def check_normal(labels: Labels | None, normal: tuple[str, ...]) -> None:
         raise ValueError("all classes are normal; leave out those that are anomalies")
 
 
-def name_of_other(out: Path, pictures: Path) -> str:
-    """The name of the evaluation on other pictures: that of their folder, and more where another folder has it too."""
-    name = f"evaluation-{pictures.name}"
+def name_of_other(out: Path, prepared: Prepared) -> str:
+    """The name of the evaluation on other pictures: that of their place, and more where another place has it too."""
+    name = f"evaluation-{title_of(prepared)}"
     path = out / f"{name}.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["protocol"]["pictures"]["folder"] != str(
-        pictures
-    ):
-        return f"{name}-{short_hash(pictures)}"
-    return name
+    known = path.is_file() and json.loads(path.read_text(encoding="utf-8"))["protocol"]["pictures"]["folder"]
+    return f"{name}-{short_hash(prepared.place)}" if known and known != prepared.place else name
 
 
 def pictures_of(
@@ -258,7 +255,8 @@ def seen_as(config: Config) -> str:
     """What becomes of pictures of another size or with other channels."""
     height, width = config.image_size
     kind = {1: "grey", 3: "colour"}.get(config.channels, f"{config.channels} bands")
-    return f"cropped and resized to {height}x{width} in {kind}: what this model takes"
+    done = {"crop": "cropped and resized", "pad": "resized with bars", "stretch": "stretched"}[config.fit]
+    return f"{done} to {height}x{width} in {kind}: what this model takes"
 
 
 def write_evaluation(result: Evaluation, closest: Pixels | None, out: Path, name: str) -> Path:

@@ -31,6 +31,7 @@ from vaekit.runs.prior import MOST_NUMBERS, Say, keep, latents_of, length_of_fit
 from vaekit.system.devices import available, float32_products
 from vaekit.system.ranks import check_one_process, rank_and_world
 
+RECIPE = 2  # of the fit of a flow: raise it when an interrupted one of before cannot go on
 UNFINISHED = "prior-unfinished"  # in the folder of a run: what a fit that was interrupted goes on from
 KEPT_EVERY_SEC = 60.0
 LEAST_MINUTES = 0.5  # of a fit at the end of a training, where a fifth of its time is less
@@ -176,6 +177,7 @@ def identity(subject: Subject, latents: Latents, length: Length) -> str:
     """Sixteen digits of all that a fit depends on: one that was interrupted goes on where nothing else has changed."""
     labels = None if latents.labels is None else latents.labels.tolist()
     about = (
+        RECIPE,
         length,
         latents.classes,
         latents.attributes,

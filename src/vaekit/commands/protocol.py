@@ -56,7 +56,7 @@ def protocol_of(
             "num_images": len(subject.test.indices),
             "of": len(subject.prepared),
             "image_shape": list(config.image_shape),
-            "preparation": "upright, cropped to the middle, Lanczos; for distances, spectra and sharpness 8 bits",
+            "preparation": preparation_of(config),
             "crc32": subject.prepared.crc32,
         },
         "flow": flow_sha256(run),
@@ -84,3 +84,10 @@ def attributes_crc32(subject: Subject) -> int | None:
     except ValueError:  # a table with gaps: nothing is measured by it
         return None
     return None if found is None else zlib.crc32(found.values.tobytes(), zlib.crc32("\n".join(found.names).encode()))
+
+
+def preparation_of(config: Config) -> str:
+    """How the pictures came to their size, and what they are measured in."""
+    fit = {"crop": "cropped to the middle", "pad": "with black bars", "stretch": "stretched"}[config.fit]
+    levels = "" if config.levels is None else "; values from {:g} to {:g}".format(*config.levels)
+    return f"upright, {fit}, Lanczos{levels}; for distances, spectra and sharpness 8 bits"

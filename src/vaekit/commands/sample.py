@@ -16,6 +16,7 @@ from vaekit.reports.mosaic import save_png
 from vaekit.runs.folder import FIGURES_FOLDER, mark_as_output, short_hash
 from vaekit.runs.prior import prior_of
 from vaekit.system.devices import available, float32_products
+from vaekit.system.hub import names_repository
 from vaekit.system.ranks import check_one_process
 
 
@@ -46,10 +47,12 @@ def sample_run(
     if prior is not None and prior not in PRIORS:
         raise ValueError(f"unknown prior {prior!r}; choose one of {', '.join(PRIORS)}")
     asked = (label,) if isinstance(label, str) else tuple(label)
-    run = Path(run)
     if out is not None:
         check_empty(Path(out))
+    elif names_repository(run):
+        raise ValueError(f"{run} is a name on the Hub; give a folder for the pictures with --out")
     vae = VAE.from_pretrained(run, available("auto"))
+    run = Path(run)
     with float32_products():
         name = prior or vae.prior_name
         prior_of(run, vae, name, say=say)

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn import functional
 
 from vaekit.data import tiff
+from vaekit.data.budget import BUDGET, BYTES_A_SAMPLE, check_size
 from vaekit.data.fitting import TORCH_FILTER, box_of, framed, inner_size
+from vaekit.data.formats import readable_formats
 from vaekit.data.view import View
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 NUMPY, DICOM = "a NumPy array", "a DICOM file"  # as `magic.kind_of` calls them
+MOST_BANDS = 16  # where it is not said which of the axes are the bands
+MAYBE_DEEP = ("PPM", "JPEG2000", "AVIF", "HEIF", "JXL")  # whose colours Pillow gives in 8 bits, whatever they have
+TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {  # by EXIF's number of what is done to bring it upright
+    2: np.fliplr,
+    3: lambda values: np.rot90(values, 2),
+    4: np.flipud,
+    5: lambda values: values.swapaxes(0, 1),
+    6: lambda values: np.rot90(values, -1),
+    7: lambda values: np.rot90(values, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
 FEWEST_SIDE = 8  # pixels: a smaller array is no picture
 
 
@@ -85,10 +99,11 @@ def of_channels(unit: np.ndarray, channels: int) -> np.ndarray:
     raise NoPicture(f"{bands} bands, where {channels} are asked for; give --channels {bands}")
 
 
-def numbers_of(data: bytes, kind: str | None, as_stored: bool = False) -> np.ndarray:
-    """The numbers in a file (H, W) or (H, W, S). Raises `NoPicture` for one that holds none.
+def numbers_of(data: bytes, kind: str | None, as_stored: bool = False, deep: bool = False) -> np.ndarray:
+    """The numbers in a file (H, W) or (H, W, S), upright. Raises `NoPicture` for one that holds none.
 
-    Those of a DICOM file from 0 to 1 as it says they are to be shown, unless `as_stored`.
+    Those of a DICOM file from 0 to 1 as it says they are to be shown, unless `as_stored`. With `deep`, files whose
+    values may have more than 8 bits that Pillow does not give are refused.
     """
     if data.startswith(tiff.STARTS):
         return tiff_numbers(data)
@@ -96,10 +111,22 @@ def numbers_of(data: bytes, kind: str | None, as_stored: bool = False) -> np.nda
         return array_in(data)
     if kind == DICOM:
         return dicom_numbers(data, as_stored)
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode in ("1", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-            return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-        return np.asarray(image)
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+        check_size(*image.size)
+        if deep and not image.mode.startswith(("I", "F")) and (png_depth(data) > 8 or kind in MAYBE_DEEP):
+            raise NoPicture(
+                f"a {kind} of colours that may have more than 8 bits, which are not read; convert it to TIFF"
+            )
+        with BUDGET.holding(BYTES_A_SAMPLE * image.width * image.height):
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode in ("1", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa"):
+                turned = turned.convert("RGBA" if turned.has_transparency_data else "RGB")
+            return np.asarray(turned)
+
+
+def png_depth(data: bytes) -> int:
+    """Bits of a sample of a PNG, 8 for other files."""
+    return data[24] if data.startswith(b"\x89PNG") and len(data) > 24 else 8
 
 
 def tiff_numbers(data: bytes) -> np.ndarray:
@@ -108,19 +135,25 @@ def tiff_numbers(data: bytes) -> np.ndarray:
         import tifffile
     except ImportError as error:
         raise NoPicture('a TIFF of many bands or bits needs tifffile; run: pip install "vaekit[formats]"') from error
+    layout = tiff.layout_of(data)
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             series: Any = file.series[0]
-            values, axes = np.asarray(series.asarray()), series.axes
+            axes, shape = series.axes, tuple(series.shape)
+            if "Y" not in axes or "X" not in axes or len(shape) > 3:
+                raise NoPicture(f"a TIFF with the axes {axes} of shape {shape}; pictures have height, width and bands")
+            height, width = shape[axes.index("Y")], shape[axes.index("X")]
+            check_size(width, height, math.prod(shape) // max(1, width * height))
+            with BUDGET.holding(BYTES_A_SAMPLE * math.prod(shape)):
+                values = np.asarray(series.asarray())
+    except ValueError:
+        raise
     except Exception as error:  # of any kind: what damaged files do to it is not written down
         raise NoPicture(f"a TIFF that cannot be read: {error}") from error
-    if "Y" not in axes or "X" not in axes or values.ndim > 3:
-        raise NoPicture(f"a TIFF with the axes {axes} of shape {values.shape}; pictures have height, width and bands")
     values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1))
-    layout = tiff.layout_of(data)
     if layout.space == tiff.WHITE_IS_ZERO and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
-    return values
+    return TURNS.get(layout.orientation, np.asarray)(values)
 
 
 def dicom_numbers(data: bytes, as_stored: bool = False) -> np.ndarray:
@@ -130,22 +163,29 @@ def dicom_numbers(data: bytes, as_stored: bool = False) -> np.ndarray:
     """
     try:
         import pydicom
-        from pydicom.pixels import apply_modality_lut
+        from pydicom.pixels import apply_modality_lut, pixel_array
     except ImportError as error:
         raise NoPicture('a DICOM file, which needs pydicom; run: pip install "vaekit[formats]"') from error
     try:
         file: Any = pydicom.dcmread(io.BytesIO(data))
-        values = np.asarray(file.pixel_array)
-        values = values[0] if int(getattr(file, "NumberOfFrames", 1) or 1) > 1 else values
+        check_size(int(file.Columns), int(file.Rows))
+        with BUDGET.holding(BYTES_A_SAMPLE * int(file.Columns) * int(file.Rows) * int(file.SamplesPerPixel)):
+            values = np.asarray(pixel_array(file, index=0))
         if int(file.SamplesPerPixel) > 1:
             return values
+        bits, signed = int(file.BitsStored), int(file.PixelRepresentation) == 1
+        stored = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1], np.float64)
         values = np.asarray(apply_modality_lut(values, file), np.float32)
         if as_stored:
             return values
-        low, high = 0.0, 2.0 ** int(file.BitsStored) - 1
         if "WindowCenter" in file and "WindowWidth" in file:  # the first of them; DICOM PS3.3, C.11.2.1.2
             center, width = (float(np.ravel(file[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
             low, high = center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+        elif "ModalityLUTSequence" in file:
+            low, high = float(values.min()), float(values.max())
+        else:
+            slope, intercept = float(file.get("RescaleSlope", 1)), float(file.get("RescaleIntercept", 0))
+            low, high = sorted((stored * slope + intercept).tolist())
         unit = ((values - low) / max(high - low, 1e-6)).clip(0, 1).astype(np.float32)
         return 1 - unit if file.PhotometricInterpretation == "MONOCHROME1" else unit
     except NoPicture:
@@ -184,4 +224,6 @@ def is_picture(head: bytes) -> bool:
         shape, _, _ = header_of(io.BytesIO(head))
     except NoPicture:
         return False
-    return len(shape) in (2, 3) and min(shape[:2]) >= FEWEST_SIDE
+    if len(shape) not in (2, 3) or min(shape[:2]) < FEWEST_SIDE:
+        return False
+    return len(shape) == 2 or (shape[2] <= MOST_BANDS and shape[2] < min(shape[:2]))  # else a stack of pictures

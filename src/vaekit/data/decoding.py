@@ -12,8 +12,8 @@ from PIL import Image, ImageCms, JpegImagePlugin, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 
 from vaekit.data import tiff
-from vaekit.data.bands import DICOM, NUMPY, NoPicture, brought, numbers_of
-from vaekit.data.budget import Budget
+from vaekit.data.bands import DICOM, NUMPY, NoPicture, brought, numbers_of, png_depth
+from vaekit.data.budget import BUDGET, BYTES_A_SAMPLE, check_size
 from vaekit.data.colour import Meaning, meaning_from, meaning_of
 from vaekit.data.fitting import box_of, cut_and_resize, framed, inner_size
 from vaekit.data.formats import readable_formats
@@ -36,10 +36,7 @@ DECODER_ERRORS = (
     ImageCms.PyCMSError,
     struct.error,
 )
-MOST_PIXELS = 2 * 89_478_485  # twice a quarter of a gigabyte of RGB: what Pillow's own limit is by default
 BYTES_A_PIXEL = 14  # that Pillow takes while it decodes, at most for most files: measured for RGBA
-BYTES_A_SAMPLE = 20  # that a TIFF takes here: measured for float64
-BUDGET = Budget()
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -102,8 +99,10 @@ def pixels_of(raw: Raw, head: bytes, view: View) -> np.ndarray:
     if isinstance(raw, bytes):
         if kind not in (NUMPY, DICOM) and not view.of_numbers:
             return upright(raw, view)
-        raw = numbers_of(raw, kind, as_stored=view.levels is not None)
-    check_size(*raw.shape[1::-1])
+        raw = numbers_of(raw, kind, as_stored=view.levels is not None, deep=view.of_numbers and view.takes_range)
+    if raw.ndim not in (2, 3):
+        raise NoPicture(f"an array of shape {raw.shape}; a picture has (height, width) or (height, width, bands)")
+    check_size(raw.shape[1], raw.shape[0])
     if raw.dtype != np.uint8 or view.of_numbers or not (raw.ndim == 2 or raw.shape[2:] == (3,)):
         return brought(raw, view)
     flat = Image.fromarray(np.ascontiguousarray(raw))
@@ -179,17 +178,6 @@ def opened(data: bytes) -> Image.Image:
         if not data.startswith(b"\xff\xd8"):
             raise
         return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-
-
-def check_size(width: int, height: int) -> None:
-    """Raise `ValueError` for what is larger than Pillow takes for an attack, once it would be decoded."""
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} pixels, more than the {MOST_PIXELS:,} that are read; make it smaller")
-
-
-def png_depth(data: bytes) -> int:
-    """Bits of a sample of a PNG, 8 for other files."""
-    return data[24] if data.startswith(b"\x89PNG") and len(data) > 24 else 8
 
 
 def eight_bit(image: Image.Image, depth: int = 8) -> Image.Image:

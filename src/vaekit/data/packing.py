@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -21,7 +20,7 @@ from vaekit.data.cache import Prepared
 from vaekit.data.labels import labels_file
 from vaekit.data.sources.folder import LABELS_FILE
 from vaekit.data.view import USUAL_CHANNELS, View
-from vaekit.system.files import replacing, sha256, write_json
+from vaekit.system.files import replacing, safe_name, sha256, write_json
 from vaekit.system.processors import processors
 
 MANIFEST_FILE = "manifest.json"
@@ -46,6 +45,7 @@ def pack(prepared: Prepared, view: View, out: Path, progress: Progress = lambda 
     per_shard = max(1, SHARD_BYTES // view.image_bytes)
     starts = range(0, len(prepared), per_shard)
     shards: list[dict[str, Any]] = []
+    write_json(manifest | {"shards": list(done.values())}, out / MANIFEST_FILE)  # now the folder is known to be ours
     for number, start in enumerate(starts):
         name = f"pictures-{number:05d}.tar"
         if name in done and (out / name).is_file() and (out / name).stat().st_size == done[name]["bytes"]:
@@ -81,12 +81,12 @@ def described(prepared: Prepared, view: View) -> dict[str, Any]:
 
 def finished(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """The shards of an interrupted call by name. Raises `ValueError` for a folder that holds anything else."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give the folder that the shards are to go to")
     if not out.exists() or not any(out.iterdir()):
         return {}
-    if not out.is_dir() or not (out / MANIFEST_FILE).is_file():
-        if any(path.suffix != ".tar" and not path.name.startswith(".") for path in out.iterdir()):
-            raise ValueError(f"{out} is not empty; give the shards a folder of their own")
-        return {}
+    if not (out / MANIFEST_FILE).is_file():
+        raise ValueError(f"{out} is not empty; give the shards a folder of their own")
     try:
         there = json.loads((out / MANIFEST_FILE).read_text(encoding="utf-8"))
         done = {shard["name"]: shard for shard in there.pop("shards")}
@@ -104,9 +104,8 @@ def as_png(view: View) -> bool:
 
 def names_within(names: tuple[str, ...], suffix: str) -> list[str]:
     """Names of the files in the shards: with a suffix of their own, unless two would be called alike."""
-    short = [
-        str(PurePosixPath(name).with_suffix(suffix)) if PurePosixPath(name).suffix else name + suffix for name in names
-    ]
+    names = tuple(map(safe_name, names))
+    short = [str(PurePosixPath(name).with_suffix(suffix)) for name in names]
     if len(set(short)) == len(names):
         return short
     return [name + suffix for name in names]
@@ -136,16 +135,13 @@ def write_shard(path: Path, prepared: Prepared, names: list[str], places: range,
             tar.addfile(header, io.BytesIO(data))
 
 
-def check_shards(folder: Path) -> None:
-    """Raise `ValueError` if a shard of a folder that `pack` wrote is missing, or not what it was."""
+def check_shards(folder: Path) -> int:
+    """How many shards a folder holds that `pack` wrote; raises `ValueError` for one that is missing or has changed."""
     manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     for shard in manifest["shards"]:
         path = folder / shard["name"]
         if not path.is_file():
             raise ValueError(f"{path} is missing; {folder} is to have {len(manifest['shards'])} shards")
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        if digest.hexdigest() != shard["sha256"]:
+        if sha256(path) != shard["sha256"]:
             raise ValueError(f"{path} is damaged: its checksum is not that of the manifest")
+    return len(manifest["shards"])

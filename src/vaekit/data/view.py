@@ -32,7 +32,7 @@ class View:
         profiles = "" if self.colour_profiles else "-as-stored"
         fit = "" if self.fit == "crop" else f"-{self.fit}"
         depth = "" if self.depth == 8 else f"-{self.depth}bit"
-        levels = "" if self.levels is None else "-from-{:g}-to-{:g}".format(*self.levels)
+        levels = "" if self.levels is None else "-from-{!r}-to-{!r}".format(*map(float, self.levels))
         return profiles + fit + depth + levels
 
     @property
@@ -44,6 +44,11 @@ class View:
     def of_numbers(self) -> bool:
         """Whether the values of files count as numbers, and not as the colours that Pillow makes of them."""
         return self.channels not in USUAL_CHANNELS or self.depth != 8 or self.levels is not None
+
+    @property
+    def takes_range(self) -> bool:
+        """Whether it matters how many bits the values of a file have."""
+        return self.depth != 8 or self.levels is not None
 
     def checked(self) -> View:
         """Itself. Raises `ValueError` for a view that makes no sense."""

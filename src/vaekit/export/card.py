@@ -105,9 +105,11 @@ def numbers_of(run: Path) -> str:
         raise ValueError(f"{path} cannot be read: {printable(str(error))}; run vaekit evaluate again") from error
     protocol = result.protocol
     versions = ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
+    names = ", ".join(result.not_measured)  # and not the reasons, which may name places of this machine
+    absent = f"Not measured: {names}. " if names else ""
     features = (protocol.get("features") or {}).get("name", "none")
     return (
-        f"{result.markdown()}\n\nMeasured on {protocol['pictures']['num_images']:,} pictures that were not trained on, "
-        f"by `vaekit evaluate` (protocol {protocol['version']}, features {features}, seed {protocol['seed']}, "
+        f"{result.markdown(notes=False)}\n\n{absent}Measured on {protocol['pictures']['num_images']:,} pictures that "
+        f"were not trained on, by `vaekit evaluate` (protocol {protocol['version']}, features {features}, seed {protocol['seed']}, "
         f"{protocol['precision']} on {protocol['device']}; {versions})."
     )

@@ -14,6 +14,8 @@ from vaekit.priors.base import Latents
 from vaekit.priors.gaussian import GaussianPrior
 
 MOST = 10  # components
+MOST_LATENTS = 20_000  # that a fit takes, at even distances: half a minute on two cores for 512 entries
+LARGEST = 1024  # entries: beyond, a round of EM takes minutes
 LATENTS_AN_ENTRY = 2  # latents that a component has at least, for each entry of its covariance's side
 SHRINKAGE = 0.1  # of each covariance towards that of all, I
 ROUNDS = 10  # of EM
@@ -30,9 +32,9 @@ class Mixture(NamedTuple):
 
 
 def num_components(num_latents: int, latent_dim: int) -> int:
-    """How many components so many latents can tell apart: 0 where one Gaussian is all."""
+    """How many components so many latents can tell apart: 0 where one Gaussian is all, or a fit would take too long."""
     components = min(MOST, num_latents // (LATENTS_AN_ENTRY * latent_dim))
-    return components if components > 1 else 0
+    return components if components > 1 and latent_dim <= LARGEST else 0
 
 
 def fit_components(latents: Latents, gaussian: GaussianPrior, chosen: Tensor, components: int, seed: int) -> Mixture:
@@ -44,6 +46,7 @@ def fit_components(latents: Latents, gaussian: GaussianPrior, chosen: Tensor, co
     from sklearn.cluster import KMeans
 
     generator = torch.Generator().manual_seed(seed)
+    chosen = chosen[:: -(-len(chosen) // MOST_LATENTS)]
     mean, std = latents.mean[chosen], latents.std[chosen]
     centred = mean - mean.mean(0)
     _, directions = torch.linalg.eigh(centred.T @ centred)

@@ -26,7 +26,7 @@ from vaekit.priors.conditions import Conditions, conditions_of
 from vaekit.priors.flow import FlowPrior, on_arc
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
 from vaekit.system.devices import own_generators
-from vaekit.system.ranks import agree, average_gradients, rank_and_world
+from vaekit.system.ranks import agree, average_gradients, object_from_rank_zero, rank_and_world
 
 BATCH = 128
 LR, MOMENTUM, BETAS, EPSILON, WEIGHT_DECAY, CLIP = 5e-3, 0.95, (0.9, 0.99), 1e-8, 0.01, 1.0
@@ -108,7 +108,9 @@ def fit_flow(
     judged_by = [draws.batch(test, BATCH, HELD_OUT_KEY, i) for i in range(HELD_OUT_BATCHES)] if len(test) else []
     if components is None:
         components = num_components(len(train), gaussian.latent_dim)
-    start, loss = started(latents, gaussian, train, components, judged_by, seed) if judged_by else (None, 1.0)
+    first = rank_and_world()[0] == 0
+    found = started(latents, gaussian, train, components, judged_by, seed) if judged_by and first else (None, 1.0)
+    start, loss = object_from_rank_zero(found)
     settings = {"positions": latents.positions, "width": width, "depth": depth}
     settings["components"] = 0 if start is None else components
     with own_generators():
@@ -118,7 +120,8 @@ def fit_flow(
         network.start.set_mixture(*start)
     optimizer = Muon(network.parameters(), LR, BETAS, EPSILON, WEIGHT_DECAY, momentum=MOMENTUM, fused=False)
     fit = FlowFit(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
-    fit.counters |= {"best_loss": loss, "elapsed_sec": time.monotonic() - began_at}
+    elapsed_sec, _ = agree(time.monotonic() - began_at, 0)
+    fit.counters |= {"best_loss": loss, "elapsed_sec": elapsed_sec}
     begin(fit)
     if judged_by:
         with torch.autocast(torch.device(device).type, enabled=False):

@@ -58,10 +58,10 @@ class Evaluation(dict[str, Any]):
         """Read what `to_json` wrote."""
         return cls(**json.loads(text))
 
-    def markdown(self) -> str:
-        """The tables and the lines below them, in GitHub's Markdown."""
+    def markdown(self, notes: bool = True) -> str:
+        """The tables and the lines below them, in GitHub's Markdown; `notes` may name places of this machine."""
         tables = [table.markdown() for table in evaluation_tables(self)]
-        lines = [*latent_lines(self.latents), *self.notes]
+        lines = [*latent_lines(self.latents), *(self.notes if notes else ())]
         return "\n\n".join([*tables, "\n".join(f"- {line}" for line in lines)])
 
 

@@ -14,6 +14,7 @@ from vaekit.config.settings import Config
 from vaekit.data.cache import Prepared, prepare_as
 from vaekit.data.loader import split
 from vaekit.data.sources.base import Source
+from vaekit.data.sources.datasets import parted
 from vaekit.data.sources.folder import OUTPUT_MARK
 from vaekit.data.sources.naming import Pictures as Given
 from vaekit.data.sources.naming import source_of
@@ -65,7 +66,13 @@ def check_apart(out: Path, pictures: Path) -> None:
         raise ValueError(f"the pictures are in {out}, where the results would be written; give another --out")
 
 
-def place_of_other(place: Path, pictures: Path) -> Path:
+def title_of(prepared: Prepared) -> str:
+    """A name for what is made of pictures: the last part of their place."""
+    path = Path(prepared.place)
+    return (path.stem if path.is_file() else path.name).replace(":", "-")
+
+
+def place_of_other(place: Path, pictures: str) -> Path:
     """A marked folder for what is made of the pictures of another folder; one of the same name has its own place."""
     mark = f"made by vaekit from {pictures}\n"
     if (place / OUTPUT_MARK).is_file() and (place / OUTPUT_MARK).read_text(encoding="utf-8") != mark:
@@ -215,5 +222,5 @@ def own_pictures(run: Path, config: Config) -> Prepared:
 
 def is_gone(place: str) -> bool:
     """Whether pictures that were in a folder or a file of this machine are no longer there."""
-    path = Path(place.partition("#")[0])
+    path = Path(place if Path(place).exists() else parted(place)[0])
     return path.is_absolute() and not any(mark in place for mark in "*?[{") and not path.exists()

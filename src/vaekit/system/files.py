@@ -75,6 +75,12 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
+def safe_name(name: str) -> str:
+    """A name with slashes as a path that stays below the folder that it is put in."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "/".join(parts).replace(":", "_") or "_"
+
+
 def finite_or_none(value: Any) -> Any:
     """The same value with None for every number that is not finite, at any depth."""
     if isinstance(value, float):

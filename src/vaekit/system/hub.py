@@ -9,17 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PREFIX = "hf://"
-NAME = re.compile(r"(hf://)?(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+PREFIX = "hf:/"  # and another slash, which paths lose
+NAME = re.compile(r"(hf:/{1,2})?(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+OURS = (".safetensors", ".png")  # suffixes of files that are replaced as a whole
 NEEDED = 'run: pip install "vaekit[hub]"'
 
 
 def names_repository(place: str | Path) -> bool:
-    """Whether a place is a name on the Hub: hf://user/name, or user/name where no folder `user` is here."""
+    """Whether a place is a name on the Hub: hf://user/name, or from Python the text user/name.
+
+    A `Path`, which the command line gives, is one of this machine, and so is a folder that is here or would be in one.
+    """
     text = str(place)
     if NAME.fullmatch(text) is None or Path(text).exists():
         return False
-    return text.startswith(PREFIX) or not Path(text).parent.exists()
+    return text.startswith(PREFIX) or (isinstance(place, str) and not Path(text).parent.exists())
 
 
 def fetched(place: str | Path, needed: str, others: Sequence[str]) -> Path:
@@ -37,6 +41,8 @@ def fetched(place: str | Path, needed: str, others: Sequence[str]) -> Path:
         for other in others:
             try:
                 hub.hf_hub_download(name, other, revision=commit, **place_of_hub())
+            except hub.errors.LocalEntryNotFoundError:  # the connection is lost: what is missing is not known
+                raise
             except hub.errors.EntryNotFoundError:
                 continue
     return first.parent
@@ -57,9 +63,22 @@ def uploaded(folder: Path, name: str, private: bool) -> str:
         raise ValueError(f"{name!r} is no name on the Hub; give user/name")
     with one_line(f"cannot upload to {found['name']}", found["name"]) as hub:
         api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+        if api.repo_exists(found["name"]):
+            check_private(api, found["name"], private)
         url = api.create_repo(found["name"], private=private, exist_ok=True)
-        api.upload_folder(repo_id=found["name"], folder_path=folder, commit_message="A model of vaekit")
+        api.upload_folder(
+            repo_id=found["name"],
+            folder_path=folder,
+            commit_message="A model of vaekit",
+            delete_patterns=[f"*{suffix}" for suffix in OURS],  # of an earlier upload, where they are not in this one
+        )
     return str(url)
+
+
+def check_private(api: Any, name: str, private: bool) -> None:
+    """Raise `ValueError` for a repository that all can see, where that was not asked for."""
+    if private and not api.repo_info(name).private:
+        raise ValueError(f"{name} is there and public; add --public, or give another name")
 
 
 @contextmanager
@@ -75,6 +94,8 @@ def one_line(what: str, name: str) -> Iterator[Any]:
         yield hub
     except errors.RepositoryNotFoundError as error:
         raise ValueError(f"{what}: there is no {name}, or it is private and `hf auth login` is needed") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise ValueError(f"{what}: the Hub cannot be reached, and it was not fetched before") from error
     except errors.EntryNotFoundError as error:
         raise ValueError(f"{what}: it holds no model of vaekit") from error
     except Exception as error:  # of many kinds: of the network, of tokens, of the Hub

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from vaekit.data.bands import MOST_BANDS
 from vaekit.data.sources.base import Listing
 from vaekit.system.files import printable
 
 SUFFIXES = (".npy", ".npz")
 PICTURES = ("images", "pictures", "x", "x_train", "data", "arr_0")  # names in a .npz, the first one there
 LABELS = ("labels", "label", "y", "y_train", "targets", "arr_1")
-MOST_BANDS = 16  # where it is not said which of the axes are the bands
 FROM_PYTHON = "python:"  # before the digest of pictures that were given from Python
 
 
@@ -106,8 +106,8 @@ def array_source(
 ) -> ArraySource:
     """A source of the pictures in an array; from Python, they are known by a digest of their bytes.
 
-    The bands are the last axis if that is the shortest of the three, else the second; `bands_first` says it. Raises
-    `ValueError` for an array of another shape, and for labels of another number.
+    The bands are the second axis if that is short, and shorter than the last; else the last. `bands_first` says it.
+    Raises `ValueError` for an array of another shape, and for labels of another number.
     """
     if images.ndim not in (3, 4) or not images.size:
         raise ValueError(f"pictures of shape {images.shape}; give (N, H, W), (N, H, W, C) or (N, C, H, W)")
@@ -138,4 +138,5 @@ def array_source(
 def clean(label: Any) -> str:
     """The name of a class as that of a folder."""
     text = str(label).strip()
-    return "".join("_" if each in "/\\" or not each.isprintable() else each for each in text) or "_"
+    name = "".join("_" if each in "/\\" or not each.isprintable() else each for each in text)
+    return "_" if name in ("", ".", "..") else name

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vaekit.data.sources.arrays import FROM_PYTHON, clean
 from vaekit.data.sources.base import Listing, Raw
+from vaekit.data.sources.folder import holds_picture
 
 HUB = "hf://"  # hf://user/name, with @revision and #split where they are not the usual ones
 TRAIN = "train"  # the split that is taken if there are several
@@ -106,13 +107,22 @@ def raw_of(item: Any) -> Raw:
     if isinstance(item, bytes | np.ndarray):
         return item
     if hasattr(item, "detach"):  # a tensor, (C, H, W) as torch has them
-        values = item.detach().cpu().numpy()
+        values = plain(item)
         return np.moveaxis(values, 0, 2) if values.ndim == 3 else values
     raise ValueError(f"an item of type {type(item).__name__}; give pictures of Pillow, arrays or tensors")
 
 
+def plain(tensor: Any) -> np.ndarray:
+    """A tensor as an array; NumPy has no bfloat16."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
+
+
 def encoded(image: Image.Image) -> Raw:
     """A picture of Pillow as what `decode` takes: its pixels, or for its own colours and alpha a file in memory."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "HSV":
+        image = image.convert("RGB")
     if image.mode in ("L", "RGB") and not image.info.get("icc_profile") and not image.has_transparency_data:
         return np.asarray(image)
     file = io.BytesIO()
@@ -160,7 +170,8 @@ def names_hub(place: str) -> bool:
     folder = Path(place)
     if place.startswith(HUB):
         return True
-    return folder.is_dir() and (any((folder / name).is_file() for name in SAVED) or any(parquet_in(folder)))
+    tables = folder.is_dir() and (any((folder / name).is_file() for name in SAVED) or any(parquet_in(folder)))
+    return tables and not holds_picture(folder)
 
 
 def parquet_in(folder: Path) -> list[Path]:
@@ -178,8 +189,8 @@ def from_hub(place: str) -> DatasetSource:
             import datasets
     except ImportError as error:
         raise ValueError(f'{place} needs the package datasets; run: pip install "vaekit[hub]"') from error
-    name, _, split = place.removeprefix(HUB).partition("#")
-    name, _, revision = name.partition("@") if place.startswith(HUB) else (name, "", "")
+    name, split = parted(place)
+    name, _, revision = name.removeprefix(HUB).partition("@") if place.startswith(HUB) else (name, "", "")
     try:
         if not place.startswith(HUB) and any((Path(name) / saved).is_file() for saved in SAVED):
             loaded: Any = datasets.load_from_disk(name)
@@ -195,13 +206,20 @@ def from_hub(place: str) -> DatasetSource:
         loaded = loaded[wanted]
     elif split:
         raise ValueError(f"{place}: no split {split!r}; it has none")
-    folder = Path(name).resolve() if not place.startswith(HUB) else Path(name)
-    return hugging_face(
-        loaded,
-        str(folder) + (f"#{split}" if split else "") if folder.is_dir() else place,
-        re.sub(r".*/", "", name.rstrip("/")),
-        folder,
-    )
+    return hugging_face(loaded, place, title_of(place), Path(name))
+
+
+def parted(place: str) -> tuple[str, str]:
+    """A place and the split that is named after it, if any; a folder whose name has the mark has none."""
+    if Path(place).exists():
+        return place, ""
+    name, _, split = place.partition("#")
+    return name, split
+
+
+def title_of(place: str) -> str:
+    """The last part of the name of a data set."""
+    return re.sub(r".*/|@.*", "", parted(place)[0].rstrip("/"))
 
 
 def hugging_face(dataset: Any, place: str, title: str, folder: Path) -> DatasetSource:
@@ -211,6 +229,8 @@ def hugging_face(dataset: Any, place: str, title: str, folder: Path) -> DatasetS
     """
     import datasets
 
+    known_by = dataset._fingerprint  # that of its pictures, before it is looked at in another way
+    dataset = dataset.with_format(None)  # which gives plain values, whatever its user works with
     kinds = dict(dataset.features)
     column = next((name for name, kind in kinds.items() if isinstance(kind, datasets.Image)), None)
     if column is None:
@@ -228,7 +248,7 @@ def hugging_face(dataset: Any, place: str, title: str, folder: Path) -> DatasetS
             raise ValueError("no picture in this row")
         return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
 
-    return DatasetSource(place, title, folder, read, len(dataset), dataset._fingerprint, classes)
+    return DatasetSource(place, title, folder, read, len(dataset), known_by, classes)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vaekit.data.bands import DICOM, NUMPY, is_picture
+from vaekit.data.bands import DICOM, is_picture
 from vaekit.data.formats import readable_formats
 from vaekit.data.magic import HEAD_BYTES, kind_of
 from vaekit.data.sources.base import Listing
@@ -20,6 +20,7 @@ MOST_KINDS = 6  # that are told
 LABELS_FILE = "labels.csv"  # what `data.labels` looks for
 OUTPUT_MARK = ".vaekit"  # lies in the folders that vaekit writes
 READS_DICOM = importlib.util.find_spec("pydicom") is not None
+ARRAY = ".npy"
 ELPV = "elpv"  # 2,624 grey photographs of solar cells, from the package elpv-dataset
 
 
@@ -28,6 +29,7 @@ class Folder:
     """The pictures below a folder, in the order of their paths. They are known by names, sizes and times."""
 
     folder: Path
+    called: str = ""  # where that is not its name
 
     @property
     def place(self) -> str:
@@ -37,7 +39,7 @@ class Folder:
     @property
     def title(self) -> str:
         """The name of the folder."""
-        return self.folder.name
+        return self.called or self.folder.name
 
     def list_pictures(self) -> Listing:
         """See `find_pictures`, which says what is raised."""
@@ -87,6 +89,7 @@ def find_pictures(folder: Path) -> Found:
     if holds_results(folder):
         raise ValueError(f"{folder} holds results of vaekit, whose pictures are figures; give a folder of pictures")
     pictures: list[Path] = []
+    arrays: list[Path] = []
     others: Counter[str] = Counter()
     seen = set()
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
@@ -103,8 +106,13 @@ def find_pictures(folder: Path) -> Found:
             other = what_else(path)
             if other is None:
                 pictures.append(path)
+            elif other == ARRAY and looks_like_picture(path):
+                arrays.append(path)
             else:
                 others[other] += 1
+    if pictures and arrays:  # masks, features: what lies beside pictures is about them
+        others[ARRAY] += len(arrays)
+    pictures = pictures or arrays
     if not pictures:
         there = f": {kinds(in_order(others))}" if others else ""
         raise ValueError(f"{folder} holds no picture{there}; the files read are {', '.join(SUFFIXES)} and their like")
@@ -130,13 +138,27 @@ def what_else(path: Path) -> str | None:
     except OSError:
         return "unreadable file"
     kind = kind_of(head)
-    if (kind == NUMPY and is_picture(head)) or (kind == DICOM and READS_DICOM):
+    if kind == DICOM and READS_DICOM:
         return None
     if kind in readable_formats() and not (suffix and kind == "TIFF") and not suffix.endswith(LEFTOVERS):
         return None  # but for what cameras call by their own names: their raw files begin as TIFFs
     if not suffix:
         return "file without a suffix"
     return suffix if re.fullmatch(r"\.(?=.*[a-z])[a-z0-9]{1,5}", suffix) else "other file"
+
+
+def looks_like_picture(path: Path) -> bool:
+    """Whether a .npy file holds an array of the shape of a picture."""
+    try:
+        with path.open("rb") as file:
+            return is_picture(file.read(HEAD_BYTES))
+    except OSError:
+        return False
+
+
+def holds_picture(folder: Path) -> bool:
+    """Whether a file anywhere below a folder is called like a picture; stops at the first one."""
+    return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
 
 
 def kinds(others: Mapping[str, int]) -> str:

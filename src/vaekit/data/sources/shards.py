@@ -11,24 +11,25 @@ import os
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
+from itertools import count, product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import platformdirs
 
+from vaekit.data.bands import is_picture
 from vaekit.data.formats import readable_formats
 from vaekit.data.magic import HEAD_BYTES, kind_of
+from vaekit.data.sources.arrays import clean
 from vaekit.data.sources.base import Listing
-from vaekit.data.sources.folder import NO_PICTURES_IN, in_order, kinds
+from vaekit.data.sources.folder import ARRAY, NO_PICTURES_IN, holds_picture, in_order, kinds
 from vaekit.data.sources.folder import SUFFIXES as PICTURES
 
 SUFFIX = ".tar"
-ARRAY = ".npy"
 CLASS = ".cls"  # beside a picture: the name or the number of its class
 LONGEST_CLASS = 200  # bytes
 FETCHED_AT_ONCE = 4  # shards
@@ -81,22 +82,23 @@ class Shards:
         With a class beside each of them, names begin with that class, as those in class folders do. Raises
         `ValueError` for shards that are not there or no tars, and without pictures.
         """
-        rest: list[tuple[str, str]] = []
-        found: dict[str, Member] = {}
-        classes: dict[str, str] = {}
+        found: dict[str, tuple[Member, str]] = {}
+        others: Counter[str] = Counter()
         for path, _ in self.shards:
-            for name, member in pictures_in(path, rest, classes):
-                found[name if name not in found else f"{path.stem}/{name}"] = member
-        keys = {key_of(name) for name in found}
-        others = Counter(kind for key, kind in rest if key not in keys)  # what lies beside a picture is about it
+            held = held_by(path)
+            others.update(held.others)
+            for name, member in held.pictures:
+                found[unlike(found, name, path.stem)] = member, held.classes.get(key_of(name), "")
         if not found:
             there = f": {kinds(in_order(others))}" if others else ""
             raise ValueError(f"no picture in the shards {self.place}{there}")
-        if classes and all(key_of(name) in classes for name in found):
-            found = {f"{classes[key_of(name)]}/{name.replace('/', '_')}": member for name, member in found.items()}
+        named: dict[str, Member] = {}
+        of_all = all(label for _, label in found.values())
+        for name, (member, label) in found.items():
+            named[unlike(named, f"{label}/{name.replace('/', '_')}" if of_all else name, "more")] = member
         self.members.clear()
-        self.members.update(found)
-        return Listing(tuple(found), [identity for _, identity in self.shards], in_order(others))
+        self.members.update(named)
+        return Listing(tuple(named), [identity for _, identity in self.shards], in_order(others))
 
     def read(self, name: str) -> bytes:
         """The bytes of a picture. Raises `ValueError` if the shard ends before it does."""
@@ -109,8 +111,23 @@ class Shards:
         return data
 
 
-def pictures_in(path: Path, rest: list[tuple[str, str]], classes: dict[str, str]) -> Iterator[tuple[str, Member]]:
-    """Names and places of the pictures in a tar; notes the keys and kinds of what else is there, and classes by key."""
+@dataclass
+class Held:
+    """What a tar holds: its pictures, the classes by key, and how many other files of which kind."""
+
+    pictures: list[tuple[str, Member]] = field(default_factory=list)
+    classes: dict[str, str] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+def held_by(path: Path) -> Held:
+    """What a tar holds, from its headers. Raises `ValueError` for what is no tar.
+
+    Files of one key are about one picture: beside `0001.jpg`, neither `0001.json` nor `0001.npy` nor `0001.mask.png`
+    is another one, and none of them is counted.
+    """
+    held, rest = Held(), list[tuple[str, str]]()
+    by_key: dict[str, list[tuple[str, Member]]] = {}
     try:
         with tarfile.open(path, "r:") as tar, path.open("rb") as data:
             for header in tar:
@@ -118,23 +135,46 @@ def pictures_in(path: Path, rest: list[tuple[str, str]], classes: dict[str, str]
                 parts = PurePosixPath(name).parts
                 if header.isdir() or any(part.startswith("._") or part in NO_PICTURES_IN for part in parts):
                     continue
+                data.seek(header.offset_data)
                 if not header.isreg() or header.issparse():
                     rest.append((key_of(name), "special file"))
                 elif name.startswith("/") or ".." in parts:
-                    rest.append(("", "file with an unsafe name"))
+                    rest.append(("", "unsafe name"))
                 elif name.endswith(CLASS) and header.size <= LONGEST_CLASS:
-                    data.seek(header.offset_data)
-                    label = data.read(header.size).decode("utf-8", "replace").strip()
-                    classes[key_of(name)] = re.sub(r"[/\\\x00-\x1f]", "_", label) or "_"
+                    held.classes[key_of(name)] = clean(data.read(header.size).decode("utf-8", "replace"))
+                elif (other := what_else(name, data.read(HEAD_BYTES))) is None:
+                    member = Member(path, header.offset_data, header.size)
+                    by_key.setdefault(key_of(name), []).append((name, member))
                 else:
-                    data.seek(header.offset_data)
-                    suffix = PurePosixPath(name).suffix.lower()
-                    if suffix in (*PICTURES, ARRAY) or kind_of(data.read(HEAD_BYTES)) in readable_formats():
-                        yield name, Member(path, header.offset_data, header.size)
-                    else:
-                        rest.append((key_of(name), suffix or "file without a suffix"))
+                    rest.append((key_of(name), other))
     except tarfile.TarError as error:
         raise ValueError(f"{path} is no tar file, or a damaged one: {error}") from error
+    held.pictures = [one for several in by_key.values() for one in own_of(several)]
+    held.others = Counter(kind for key, kind in rest if key not in by_key)
+    return held
+
+
+def what_else(name: str, head: bytes) -> str | None:
+    """What kind of file this is, if it is no picture."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in PICTURES or kind_of(head) in readable_formats() or (suffix == ARRAY and is_picture(head)):
+        return None
+    return suffix or "file without a suffix"
+
+
+def own_of(several: list[tuple[str, Member]]) -> list[tuple[str, Member]]:
+    """Of the files of one key that could be pictures those that are: the plain ones, and no array beside another."""
+    plain = [one for one in several if one[0].rpartition("/")[2].count(".") <= 1] or several
+    return [one for one in plain if not one[0].endswith(ARRAY)] or plain
+
+
+def unlike(taken: Collection[str], name: str, mark: str) -> str:
+    """A name that is not taken yet: itself, or in a folder called `mark`, or in one with a number."""
+    for i in count():
+        chosen = name if not i else f"{mark}/{name}" if i == 1 else f"{mark}-{i}/{name}"
+        if chosen not in taken:
+            return chosen
+    raise AssertionError
 
 
 def key_of(name: str) -> str:
@@ -158,9 +198,8 @@ def names_shards(place: str) -> bool:
 
 
 def holds_shards(folder: Path) -> bool:
-    """Whether a folder holds tar files and nothing that looks like a picture."""
-    names = [path.name.lower() for path in folder.iterdir()] if folder.is_dir() else []
-    return any(name.endswith(SUFFIX) for name in names) and not any(name.endswith(PICTURES) for name in names)
+    """Whether a folder holds tar files, and no picture anywhere below."""
+    return folder.is_dir() and any(folder.glob(f"*{SUFFIX}")) and not holds_picture(folder)
 
 
 def spelled_out(pattern: str) -> list[str]:
@@ -202,21 +241,22 @@ def fetched(place: str, folder: Path) -> list[tuple[Path, list[Any]]]:
         ]
         sizes = [int(fs.size(path) or 0) for fs, path in remote]
     except Exception as error:  # each kind of address has errors of its own
-        raise ValueError(f"cannot reach {place}: {error or type(error).__name__}") from error
+        raise ValueError(f"cannot reach {place}: {reason_of(error)}") from error
     if not remote:
         raise ValueError(f"there is no shard {place}")
     folder.mkdir(parents=True, exist_ok=True)
 
     def fetch(one: tuple[Any, str], size: int) -> Path:
         fs, path = one
-        copy = folder / path.rpartition("/")[2]
+        marked = hashlib.sha256(path.encode()).hexdigest()[:8]  # two places may have shards of one name
+        copy = folder / f"{marked}-{path.rpartition('/')[2]}"
         if not copy.exists() or copy.stat().st_size != size:
             unfinished = copy.with_name(f".{copy.name}.{os.getpid()}.unfinished")
             try:
                 fs.get_file(path, str(unfinished))
                 unfinished.replace(copy)
             except Exception as error:
-                raise ValueError(f"cannot fetch {path}: {error or type(error).__name__}") from error
+                raise ValueError(f"cannot fetch {path}: {reason_of(error)}") from error
             finally:
                 unfinished.unlink(missing_ok=True)
         return copy
@@ -224,6 +264,11 @@ def fetched(place: str, folder: Path) -> list[tuple[Path, list[Any]]]:
     with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
         copies = list(pool.map(fetch, remote, sizes))
     return [(copy, [copy.name, size]) for copy, size in zip(copies, sizes, strict=True)]
+
+
+def reason_of(error: Exception) -> str:
+    """An error of any package in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def has_glob(pattern: str) -> bool:
