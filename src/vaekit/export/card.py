@@ -110,6 +110,7 @@ def numbers_of(run: Path) -> str:
     features = (protocol.get("features") or {}).get("name", "none")
     return (
         f"{result.markdown(notes=False)}\n\n{absent}Measured on {protocol['pictures']['num_images']:,} pictures that "
-        f"were not trained on, by `vaekit evaluate` (protocol {protocol['version']}, features {features}, seed {protocol['seed']}, "
+        f"were not trained on, by `vaekit evaluate` (protocol {protocol['version']}, features {features}, seed "
+        f"{protocol['seed']}, "
         f"{protocol['precision']} on {protocol['device']}; {versions})."
     )
