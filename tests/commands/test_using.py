@@ -215,7 +215,8 @@ def test_a_picture_is_moved_towards_a_label(with_labels, label, sign, tmp_path):
     picture = sorted((folder / "dark").iterdir())[0]
     said: list[str] = []
     out = vaekit.towards_run(run, picture, label, tmp_path / "row.png", said.append)
-    assert Image.open(out).width > Image.open(out).height
+    with Image.open(out) as row:
+        assert row.width > row.height
     latents = latents_of_run(run, VAE.from_pretrained(run), config_of(run, VAE.from_pretrained(run)), said.append)
     step = direction(latents, label)
     vae = VAE.from_pretrained(run)

@@ -120,6 +120,7 @@ FREE_SETTINGS = {
     "draws",
     "prior",
     "save_every_minutes",
+    "strict",
 }
 REFUSED = {  # by how their names begin
     "preset": "only the name of a set of settings",
@@ -133,7 +134,10 @@ REFUSED = {  # by how their names begin
     "moments_memory": "do not remember that many steps",
     "split": "test pictures would be some that it has trained on",
     "init_from": "has begun elsewhere",
-    "colour_profiles": "would have other colours",
+    "colour_profiles": "would have other pixels",
+    "fit": "would have other pixels",
+    "depth": "would have other pixels",
+    "levels": "would have other pixels",
 }
 
 

@@ -334,6 +334,18 @@ def test_names_of_a_source_stay_below_the_folder_that_is_written_to(tmp_path, na
         assert place != tmp_path / "out"
 
 
+def test_a_shard_that_is_missing_or_cut_between_two_pictures_is_refused(arrays, tmp_path):
+    as_shards(arrays, tmp_path)
+    with pytest.raises(ValueError, match=r"2 of the shards .* are not there, the first is .*a-03\.tar"):
+        source_of(tmp_path / "a-{00..04}.tar").list_pictures()
+    shard = tmp_path / "a-01.tar"
+    with tarfile.open(shard) as tar:
+        third = tar.getmembers()[2].offset
+    shard.write_bytes(shard.read_bytes()[:third])
+    with pytest.raises(ValueError, match="is cut short"):
+        source_of(tmp_path).list_pictures()
+
+
 def test_a_shard_that_changes_is_another_source(arrays, tmp_path):
     as_shards(arrays, tmp_path)
     before = prepare(source_of(tmp_path), 8, 8, 3, tmp_path / "cache")
@@ -375,6 +387,7 @@ REFUSED = [
     (lambda place: place / "gone", "there is no folder"),
     (lambda place: "ftp://host/pictures", "of other machines, tar shards"),
     (lambda place: np.zeros(5), "pictures of shape"),
+    (lambda place: np.zeros((32, 32, 3), np.uint8), "looks like one picture"),
     (lambda place: np.zeros((0, 8, 8, 3)), "pictures of shape"),
     (lambda place: (np.zeros((4, 8, 8)), np.zeros(3)), "labels of shape"),
     (lambda place: 5, "pictures as int"),

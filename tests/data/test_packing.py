@@ -12,7 +12,7 @@ from PIL import Image
 from vaekit.commands.train import train
 from vaekit.data.cache import prepare_as
 from vaekit.data.labels import find_labels
-from vaekit.data.packing import MANIFEST_FILE, check_shards, pack
+from vaekit.data.packing import MANIFEST_FILE, check_shards, names_within, pack
 from vaekit.data.sources.naming import source_of
 from vaekit.data.view import View
 
@@ -123,12 +123,34 @@ def test_a_shard_that_is_damaged_or_missing_is_named(many, tmp_path):
         check_shards(tmp_path / "out")
 
 
-def test_names_that_differ_in_the_suffix_alone_stay_two(tmp_path):
-    for suffix in ("png", "bmp"):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8), (0, 0, 255 * (suffix == "png"))).save(tmp_path / "in" / f"a.{suffix}")
-    packed(tmp_path / "in", View(8, 8, 3), tmp_path / "out")
-    assert prepare_as(source_of(tmp_path / "out"), View(8, 8, 3)).names == ("a.bmp.png", "a.png.png")
+NAMES = [
+    (["a.bmp", "a.png"], ["a_bmp.png", "a_png.png"]),
+    (["a.png", "a.b.png", "b/a.jpg"], ["a.png", "a_b.png", "b/a.png"]),
+    (["x/a.b.png", "x/a_b.png"], ["x/a_b_png.png", "x/a_b_png.png"]),
+    (["../a.png", "/a.png", "plain"], None),
+]
+
+
+@pytest.mark.parametrize(("names", "expected"), NAMES[:2])
+def test_names_within_shards_have_one_dot(names, expected):
+    assert names_within(names, ".png") == expected
+
+
+@pytest.mark.parametrize("names", [names for names, _ in NAMES])
+def test_as_many_pictures_come_out_of_shards_as_went_in(tmp_path, names):
+    random = np.random.default_rng(0)
+    place = tmp_path / "in" / "below"
+    place.mkdir(parents=True)
+    for i, name in enumerate(names):
+        path = tmp_path / f"{i}.png" if name.startswith(("/", "..")) else place / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path, "PNG")
+    given = [str(tmp_path / f"{i}.png") if name.startswith(("/", "..")) else name for i, name in enumerate(names)]
+    (place / "all.txt").write_text("\n".join(given))
+    prepared, _ = packed(place / "all.txt", View(8, 8, 3), tmp_path / "out")
+    again = prepare_as(source_of(tmp_path / "out"), View(8, 8, 3))
+    assert len(again) == len(names)
+    assert (again.images == prepared.images).all()
 
 
 def test_pictures_of_a_list_from_other_folders_can_be_read_again(many, tmp_path):

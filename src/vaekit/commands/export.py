@@ -14,7 +14,7 @@ from vaekit.export.onnx import export_onnx
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import FIGURES_FOLDER
 from vaekit.system.files import write_text
-from vaekit.system.hub import uploaded
+from vaekit.system.hub import check_name, uploaded
 from vaekit.system.ranks import check_one_process
 
 CARD_FILE = "README.md"
@@ -40,6 +40,8 @@ def export_run(
     check_one_process("export")
     if (onnx is None) == (hub is None):
         raise ValueError("export to what? give --onnx FOLDER, or --hub user/name")
+    if hub is not None:
+        check_name(hub)
     vae = VAE.from_pretrained(run)
     if onnx is not None:
         export_onnx(vae, Path(onnx), say)

@@ -47,7 +47,9 @@ def towards_run(
         z = means_of(vae, x) + torch.tensor(STEPS)[:, None] * step
         tiles = decoded(vae, z)
     columns = [f"{step:+g}" if step else "0" for step in STEPS]
-    say(f"1 is the difference between pictures with and without {label}: {step.norm():.1f} in the latents")
+    say(
+        f"a step of 1 is the mean of pictures with {label!r} less that of those without: {step.norm():.1f} in the latents"
+    )
     return save_png(labelled(tiles, rows=("",), columns=columns, top=label), out)
 
 

@@ -22,6 +22,8 @@ from vaekit.runs.prior import Say
 from vaekit.system.devices import available
 from vaekit.system.files import printable
 
+SHOWN = 5  # pictures that cannot be read
+
 
 def read_picture(path: str | Path, vae: VAE) -> Tensor:
     """The picture in a file as a model takes it: upright, cropped to the middle, resized, (1, C, H, W) in [-1, 1].
@@ -67,8 +69,13 @@ def batches_of(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=len(known))
 
+        refused = 0
+
         def told(error: ValueError) -> None:
-            say(f"skipped: {printable(str(error))}")
+            nonlocal refused
+            refused += 1
+            if refused <= SHOWN:
+                say(f"skipped: {printable(str(error))}")
             bar.advance(task)
 
         def batches() -> Iterator[Batch]:
@@ -77,6 +84,8 @@ def batches_of(
                 bar.advance(task, len(names))
 
         yield batches()
+        if refused > SHOWN:
+            say(f"and {refused - SHOWN:,} more that cannot be read")
 
 
 def load(run: str | Path) -> VAE:

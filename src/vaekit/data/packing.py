@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -102,13 +102,20 @@ def as_png(view: View) -> bool:
     return view.channels in USUAL_CHANNELS and view.depth == 8
 
 
-def names_within(names: tuple[str, ...], suffix: str) -> list[str]:
-    """Names of the files in the shards: with a suffix of their own, unless two would be called alike."""
-    names = tuple(map(safe_name, names))
-    short = [str(PurePosixPath(name).with_suffix(suffix)) for name in names]
+def names_within(names: Sequence[str], suffix: str) -> list[str]:
+    """Names of the files in the shards: below the folder, with a suffix of their own and no other dot.
+
+    What stands before the first dot is what WebDataset knows a picture by. Where two would be called alike, all keep
+    what they were called in full, and a number if that is not enough.
+    """
+    paths = [PurePosixPath(safe_name(name)) for name in names]
+    short = [str(path.with_name(path.stem.replace(".", "_") + suffix)) for path in paths]
     if len(set(short)) == len(names):
         return short
-    return [name + suffix for name in names]
+    full = [str(path.with_name(path.name.replace(".", "_") + suffix)) for path in paths]
+    if len(set(full)) == len(names):
+        return full
+    return [f"{name.removesuffix(suffix)}_{i}{suffix}" for i, name in enumerate(full)]
 
 
 def write_shard(path: Path, prepared: Prepared, names: list[str], places: range, png: bool) -> None:

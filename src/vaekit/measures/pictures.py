@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaekit.data.view import USUAL_CHANNELS
+
 # Wang et al. (2003): how much each scale counts, the finest first.
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # Shorter side from which so many scales fit: SSIM's window of 11 pixels must lie within the coarsest one. Four scales
@@ -82,9 +84,17 @@ def in_pairs(similarity: Callable[..., Any], x: Tensor, x_hat: Tensor) -> Tensor
 
 def laplacian_energy(x: Tensor) -> Tensor:
     """Mean squared Laplacian of the grey picture, (B, C, H, W) -> (B,): a measure of sharpness without a network."""
-    grey = x.mean(1)
-    sides = grey[:, 1:-1, 2:] + grey[:, 1:-1, :-2] + grey[:, 2:, 1:-1] + grey[:, :-2, 1:-1]
-    return (sides - 4 * grey[:, 1:-1, 1:-1]).square().flatten(1).mean(1)
+    grey = planes(x)
+    sides = grey[..., 1:-1, 2:] + grey[..., 1:-1, :-2] + grey[..., 2:, 1:-1] + grey[..., :-2, 1:-1]
+    return (sides - 4 * grey[..., 1:-1, 1:-1]).square().flatten(1).mean(1)
+
+
+def planes(x: Tensor) -> Tensor:
+    """What sharpness and spectra are taken of, (B, C, H, W) -> (B, 1, H, W): the grey picture.
+
+    Bands that are no colours may cancel each other in a sum: they are taken one by one, (B, C, H, W).
+    """
+    return x.mean(1, keepdim=True) if x.shape[1] in USUAL_CHANNELS else x
 
 
 def power_spectrum(x: Tensor) -> Tensor:
@@ -95,7 +105,7 @@ def power_spectrum(x: Tensor) -> Tensor:
     of variance s^2 has the power s^2 in every ring (7 % less in the first, which the window mixes with the mean).
     Spectra of batches average, weighted by their sizes.
     """
-    grey = x.float().mean(1)
+    grey = planes(x.float()).flatten(0, 1)
     height, width = grey.shape[1:]
     hann = [torch.hann_window(side, dtype=grey.dtype, device=x.device) for side in (height, width)]
     window = torch.outer(*hann)

@@ -214,7 +214,10 @@ def own_pictures(run: Path, config: Config) -> Prepared:
     pictures = read_pictures(run)
     if is_gone(pictures.folder):
         raise ValueError(f"the pictures of {run} are no longer in {pictures.folder}; name their folder")
-    prepared = prepared_for(config, source_of(pictures.folder))
+    try:
+        prepared = prepared_for(config, source_of(pictures.folder))
+    except ValueError as error:
+        raise ValueError(f"the pictures of {run} cannot be read: {error}") from error
     if not pictures.matches(prepared):
         raise changed(run, pictures.folder)
     return prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -22,6 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If writing fails, the old file stays and nothing else is left. The new one is on the disk before it gets its name.
     """
+    if path.exists() and not path.is_file():  # a device, a folder: nothing to put a file in the place of
+        raise OSError(errno.EINVAL, "it is no file", str(path))
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         unfinished.touch()

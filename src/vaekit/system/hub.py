@@ -58,9 +58,7 @@ def uploaded(folder: Path, name: str, private: bool) -> str:
 
     Raises `ValueError` for a name that is none, without a token, and if the Hub cannot be reached.
     """
-    found = NAME.fullmatch(name)
-    if found is None or found["revision"]:
-        raise ValueError(f"{name!r} is no name on the Hub; give user/name")
+    found = check_name(name)
     with one_line(f"cannot upload to {found['name']}", found["name"]) as hub:
         api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
         if api.repo_exists(found["name"]):
@@ -73,6 +71,14 @@ def uploaded(folder: Path, name: str, private: bool) -> str:
             delete_patterns=[f"*{suffix}" for suffix in OURS],  # of an earlier upload, where they are not in this one
         )
     return str(url)
+
+
+def check_name(name: str) -> re.Match[str]:
+    """The parts of the name of a repository. Raises `ValueError` for what is none."""
+    found = NAME.fullmatch(name)
+    if found is None or found["revision"]:
+        raise ValueError(f"{name!r} is no name on the Hub; give user/name")
+    return found
 
 
 def check_private(api: Any, name: str, private: bool) -> None:

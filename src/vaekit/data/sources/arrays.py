@@ -18,6 +18,7 @@ from vaekit.system.files import printable
 SUFFIXES = (".npy", ".npz")
 PICTURES = ("images", "pictures", "x", "x_train", "data", "arr_0")  # names in a .npz, the first one there
 LABELS = ("labels", "label", "y", "y_train", "targets", "arr_1")
+MOST_COLOURS = 4  # with alpha
 FROM_PYTHON = "python:"  # before the digest of pictures that were given from Python
 
 
@@ -111,6 +112,8 @@ def array_source(
     """
     if images.ndim not in (3, 4) or not images.size:
         raise ValueError(f"pictures of shape {images.shape}; give (N, H, W), (N, H, W, C) or (N, C, H, W)")
+    if images.ndim == 3 and images.shape[2] <= MOST_COLOURS < images.shape[1]:
+        raise ValueError(f"an array of shape {images.shape} looks like one picture; give (N, H, W, C)")
     if bands_first is None:
         bands_first = images.ndim == 4 and images.shape[1] <= MOST_BANDS and images.shape[1] < images.shape[3]
     classes: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ from vaekit.data.sources.folder import SUFFIXES as PICTURES
 SUFFIX = ".tar"
 CLASS = ".cls"  # beside a picture: the name or the number of its class
 LONGEST_CLASS = 200  # bytes
+BLOCK = 512  # bytes, of tar; one of zeros ends it
 FETCHED_AT_ONCE = 4  # shards
 NOT_FROM_THE_MIDDLE = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
@@ -71,9 +72,13 @@ class Shards:
         """The files on this machine in the order of their names, and what each is known by."""
         if is_address(self.place):
             return fetched(self.place, self.folder)
-        paths = [path for pattern in spelled_out(self.place) for path in local(pattern)]
+        named = {pattern: local(pattern) for pattern in spelled_out(self.place)}
+        paths = [path for found in named.values() for path in found]
+        missing = [pattern for pattern, found in named.items() if not found]
         if not paths:
             raise ValueError(f"there is no shard {self.place}; give a path of tar files, such as photos-*.tar")
+        if missing:
+            raise ValueError(f"{len(missing):,} of the shards {self.place} are not there, the first is {missing[0]}")
         return [(path, [path.name, path.stat().st_size, path.stat().st_mtime_ns]) for path in paths]
 
     def list_pictures(self) -> Listing:
@@ -126,11 +131,12 @@ def held_by(path: Path) -> Held:
     Files of one key are about one picture: beside `0001.jpg`, neither `0001.json` nor `0001.npy` nor `0001.mask.png`
     is another one, and none of them is counted.
     """
-    held, rest = Held(), list[tuple[str, str]]()
+    held, rest, end = Held(), list[tuple[str, str]](), 0
     by_key: dict[str, list[tuple[str, Member]]] = {}
     try:
         with tarfile.open(path, "r:") as tar, path.open("rb") as data:
             for header in tar:
+                end = header.offset_data + -(-header.size // BLOCK) * BLOCK
                 name = re.sub(r"^(\./)+", "", header.name)
                 parts = PurePosixPath(name).parts
                 if header.isdir() or any(part.startswith("._") or part in NO_PICTURES_IN for part in parts):
@@ -147,6 +153,9 @@ def held_by(path: Path) -> Held:
                     by_key.setdefault(key_of(name), []).append((name, member))
                 else:
                     rest.append((key_of(name), other))
+            data.seek(end)
+            if data.read(BLOCK) != bytes(BLOCK):
+                raise ValueError(f"{path} is cut short: what ends a tar file is missing")
     except tarfile.TarError as error:
         raise ValueError(f"{path} is no tar file, or a damaged one: {error}") from error
     held.pictures = [one for several in by_key.values() for one in own_of(several)]
