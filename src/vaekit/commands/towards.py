@@ -47,9 +47,8 @@ def towards_run(
         z = means_of(vae, x) + torch.tensor(STEPS)[:, None] * step
         tiles = decoded(vae, z)
     columns = [f"{step:+g}" if step else "0" for step in STEPS]
-    say(
-        f"a step of 1 is the mean of pictures with {label!r} less that of those without: {step.norm():.1f} in the latents"
-    )
+    length = f"{step.norm():.1f} in the latents"
+    say(f"a step of 1 is the mean of pictures with {label!r} less that of those without: {length}")
     return save_png(labelled(tiles, rows=("",), columns=columns, top=label), out)
 
 
