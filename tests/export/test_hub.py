@@ -176,11 +176,13 @@ def test_the_card_has_the_numbers_and_no_place_of_this_machine(trained, server, 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 def test_a_model_that_is_shared_again_leaves_nothing_of_before(trained, server):
     vaekit.export_run(trained, hub="someone/faces", show_pictures=True)
-    server.models["someone/faces"]["prior-of-before.safetensors"] = b"old"
+    server.models["someone/faces"] |= {"prior.safetensors": b"a mixture of before", "own.png": b"not ours"}
     vaekit.export_run(trained, hub="someone/faces")
     files = server.models["someone/faces"]
     assert "reconstructions.png" not in files
-    assert "prior-of-before.safetensors" not in files
+    assert ("prior.safetensors" in files) == (trained / "prior.safetensors").exists()
+    assert files.get("prior.safetensors") != b"a mixture of before"
+    assert files["own.png"] == b"not ours"
     assert "model.safetensors" in files
 
 

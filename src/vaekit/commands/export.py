@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vaekit.config.settings import Config
+from vaekit.config.variants import PRIORS
 from vaekit.export.card import model_card
 from vaekit.export.onnx import export_onnx
 from vaekit.models.vae import VAE
@@ -50,7 +51,8 @@ def export_run(
     with tempfile.TemporaryDirectory() as place:
         written = write_for_sharing(Path(run), vae, Path(place), hub, licence, show_pictures)
         say(f"uploading {', '.join(sorted(path.name for path in written))}")
-        return uploaded(Path(place), hub, private=not public)
+        priors = [row.fitted.file for row in PRIORS.values() if row.fitted is not None]
+        return uploaded(Path(place), hub, private=not public, replaced=[*priors, *NEW, *OWN])
 
 
 def write_for_sharing(

@@ -11,7 +11,6 @@ from typing import Any
 
 PREFIX = "hf:/"  # and another slash, which paths lose
 NAME = re.compile(r"(hf:/{1,2})?(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-OURS = (".safetensors", ".png")  # suffixes of files that are replaced as a whole
 NEEDED = 'run: pip install "vaekit[hub]"'
 
 
@@ -53,8 +52,10 @@ def place_of_hub() -> dict[str, str | None]:
     return {"endpoint": os.environ.get("HF_ENDPOINT"), "cache_dir": os.environ.get("HF_HUB_CACHE")}
 
 
-def uploaded(folder: Path, name: str, private: bool) -> str:
+def uploaded(folder: Path, name: str, private: bool, replaced: Sequence[str] = ()) -> str:
     """Upload the files of a folder to a repository of models, which is made if it is not there; its address.
+
+    Files called as in `replaced` that an earlier upload has left there, and this one does not have, are removed.
 
     Raises `ValueError` for a name that is none, without a token, and if the Hub cannot be reached.
     """
@@ -68,7 +69,7 @@ def uploaded(folder: Path, name: str, private: bool) -> str:
             repo_id=found["name"],
             folder_path=folder,
             commit_message="A model of vaekit",
-            delete_patterns=[f"*{suffix}" for suffix in OURS],  # of an earlier upload, where they are not in this one
+            delete_patterns=list(replaced),
         )
     return str(url)
 
