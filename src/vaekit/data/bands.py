@@ -17,6 +17,7 @@ from vaekit.data.budget import BUDGET, BYTES_A_SAMPLE, check_size
 from vaekit.data.fitting import TORCH_FILTER, box_of, framed, inner_size
 from vaekit.data.formats import readable_formats
 from vaekit.data.view import View
+from vaekit.system.files import in_one_line
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 NUMPY, DICOM = "a NumPy array", "a DICOM file"  # as `magic.kind_of` calls them
@@ -201,7 +202,7 @@ def header_of(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, kind = read(file)
     except Exception as error:  # the header is Python's own syntax
-        raise NoPicture(f"a damaged NumPy array: {' '.join(str(error).split())}") from error
+        raise NoPicture(f"a damaged NumPy array: {in_one_line(error)}") from error
     if kind.kind not in "uifb" or not all(isinstance(side, int) and side > 0 for side in shape):
         raise NoPicture(f"a NumPy array of {kind} and shape {shape}, which is no picture")
     return shape, by_columns, kind

@@ -43,7 +43,7 @@ class View:
     @property
     def of_numbers(self) -> bool:
         """Whether the values of files count as numbers, and not as the colours that Pillow makes of them."""
-        return self.channels not in USUAL_CHANNELS or self.depth != 8 or self.levels is not None
+        return self.channels not in USUAL_CHANNELS or self.takes_range
 
     @property
     def takes_range(self) -> bool:

@@ -78,6 +78,11 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
+def in_one_line(error: Exception) -> str:
+    """What an error says, of any package, in one line; its kind if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def safe_name(name: str) -> str:
     """A name with slashes as a path that stays below the folder that it is put in."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]

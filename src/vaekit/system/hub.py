@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vaekit.system.files import in_one_line
+
 PREFIX = "hf:/"  # and another slash, which paths lose
 NAME = re.compile(r"(hf:/{1,2})?(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 NEEDED = 'run: pip install "vaekit[hub]"'
@@ -106,5 +108,4 @@ def one_line(what: str, name: str) -> Iterator[Any]:
     except errors.EntryNotFoundError as error:
         raise ValueError(f"{what}: it holds no model of vaekit") from error
     except Exception as error:  # of many kinds: of the network, of tokens, of the Hub
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{what}: {reason[:300]}") from error
+        raise ValueError(f"{what}: {in_one_line(error)[:300]}") from error

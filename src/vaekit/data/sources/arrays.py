@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from vaekit.data.bands import MOST_BANDS
-from vaekit.data.sources.base import Listing
-from vaekit.system.files import printable
+from vaekit.data.sources.base import Listing, numbered
+from vaekit.system.files import in_one_line, printable
 
 SUFFIXES = (".npy", ".npz")
 PICTURES = ("images", "pictures", "x", "x_train", "data", "arr_0")  # names in a .npz, the first one there
@@ -39,10 +39,7 @@ class ArraySource:
 
     def list_pictures(self) -> Listing:
         """Names are numbers in the order of the array, in folders of their classes where there are some."""
-        digits = max(6, len(str(len(self.images))))
-        folders = [f"{name}/" for name in self.classes] or [""] * len(self.images)
-        names = tuple(f"{folder}{i:0{digits}d}" for i, folder in enumerate(folders))
-        return Listing(names, self.identity)
+        return Listing(numbered(len(self.images), self.classes), self.identity)
 
     def read(self, name: str) -> np.ndarray:
         """One picture (H, W) or (H, W, C)."""
@@ -75,7 +72,7 @@ def one_line(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{what}: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise ValueError(f"{what}: {in_one_line(error)}") from error
 
 
 def unpacked(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

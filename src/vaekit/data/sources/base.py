@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -45,3 +45,10 @@ class Source(Protocol):
 
     def read(self, name: str) -> Raw:
         """One picture by its name, from any thread. Raises `ValueError` if it is damaged, and `OSError` as files do."""
+
+
+def numbered(num_images: int, classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of pictures that have none: their places, in the folder of the class of each, where there are classes."""
+    digits = max(6, len(str(num_images)))
+    folders = [f"{name}/" for name in classes] or [""] * num_images
+    return tuple(f"{folder}{i:0{digits}d}" for i, folder in enumerate(folders))

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vaekit.data.sources.arrays import FROM_PYTHON, clean
-from vaekit.data.sources.base import Listing, Raw
+from vaekit.data.sources.base import Listing, Raw, numbered
 from vaekit.data.sources.folder import holds_picture
 
 HUB = "hf://"  # hf://user/name, with @revision and #split where they are not the usual ones
@@ -42,9 +42,7 @@ class DatasetSource:
 
     def list_pictures(self) -> Listing:
         """Names are numbers in the order of the data set, in folders of their classes where there are some."""
-        digits = max(6, len(str(self.num_images)))
-        folders = [f"{name}/" for name in self.classes] or [""] * self.num_images
-        return Listing(tuple(f"{folder}{i:0{digits}d}" for i, folder in enumerate(folders)), self.identity)
+        return Listing(numbered(self.num_images, self.classes), self.identity)
 
     def read(self, name: str) -> Raw:
         """One picture."""

@@ -19,15 +19,15 @@ from itertools import count, product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import platformdirs
-
 from vaekit.data.bands import is_picture
+from vaekit.data.cache import default_cache_dir
 from vaekit.data.formats import readable_formats
 from vaekit.data.magic import HEAD_BYTES, kind_of
 from vaekit.data.sources.arrays import clean
 from vaekit.data.sources.base import Listing
 from vaekit.data.sources.folder import ARRAY, NO_PICTURES_IN, holds_picture, in_order, kinds
 from vaekit.data.sources.folder import SUFFIXES as PICTURES
+from vaekit.system.files import in_one_line
 
 SUFFIX = ".tar"
 CLASS = ".cls"  # beside a picture: the name or the number of its class
@@ -250,7 +250,7 @@ def fetched(place: str, folder: Path) -> list[tuple[Path, list[Any]]]:
         ]
         sizes = [int(fs.size(path) or 0) for fs, path in remote]
     except Exception as error:  # each kind of address has errors of its own
-        raise ValueError(f"cannot reach {place}: {reason_of(error)}") from error
+        raise ValueError(f"cannot reach {place}: {in_one_line(error)}") from error
     if not remote:
         raise ValueError(f"there is no shard {place}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +265,7 @@ def fetched(place: str, folder: Path) -> list[tuple[Path, list[Any]]]:
                 fs.get_file(path, str(unfinished))
                 unfinished.replace(copy)
             except Exception as error:
-                raise ValueError(f"cannot fetch {path}: {reason_of(error)}") from error
+                raise ValueError(f"cannot fetch {path}: {in_one_line(error)}") from error
             finally:
                 unfinished.unlink(missing_ok=True)
         return copy
@@ -275,11 +275,6 @@ def fetched(place: str, folder: Path) -> list[tuple[Path, list[Any]]]:
     return [(copy, [copy.name, size]) for copy, size in zip(copies, sizes, strict=True)]
 
 
-def reason_of(error: Exception) -> str:
-    """An error of any package in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def has_glob(pattern: str) -> bool:
     """Whether a pattern has to be looked up."""
     return any(mark in pattern for mark in "*?[")
@@ -287,4 +282,4 @@ def has_glob(pattern: str) -> bool:
 
 def default_copies() -> Path:
     """Where copies of shards of other machines are kept."""
-    return Path(os.environ.get("VAEKIT_CACHE") or platformdirs.user_cache_dir("vaekit")) / "shards"
+    return default_cache_dir() / "shards"
