@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN = runs/demo
 
-.PHONY: demo demo-plan test lint gpu-check format clean
+.PHONY: demo demo-plan web test lint gpu-check format clean
 
 demo: demo-plan $(VENV)/.demo  ## train on photographs of solar cells, draw and measure: runs/demo
+	@$(PYTHON) scripts/page_runtime.py || true
 	@rm -rf $(RUN)
 	@echo "1 of 2: training for six minutes on 2,624 photographs of solar cells (Ctrl-C stops and saves),"
 	@echo "        then half a minute of fitting what new cells are drawn from"
@@ -18,12 +19,17 @@ demo: demo-plan $(VENV)/.demo  ## train on photographs of solar cells, draw and 
 	@echo "  $(RUN)/figures/reconstructions.png  cells it has never seen, and what it makes of them"
 	@echo "  $(RUN)/figures/transitions.png      from one cell to another"
 	@echo "  $(RUN)/figures/samples.png          cells that do not exist"
-	@echo "the numbers are in $(RUN)/evaluation.md; next: $(BIN)/vaekit train YOUR_PICTURES --size 64"
+	@echo "the numbers are in $(RUN)/evaluation.md; play with the model in a browser: $(BIN)/vaekit explore $(RUN)"
+	@echo "next: $(BIN)/vaekit train YOUR_PICTURES --size 64"
 
 demo-plan:
 	@echo "vaekit demo: set-up (once, 1 to 5 min), training (6 min), measuring and drawing (2 min)"
 
-test: lint  ## lint, types and tests
+web:  ## bring what the explorer's page computes with (onnxruntime-web), by npm
+	@$(PYTHON) scripts/page_runtime.py
+
+test: lint  ## lint, types and tests; those of the page where there are npm and chromium
+	@$(PYTHON) scripts/page_runtime.py || true
 	$(BIN)/pytest -n 2
 
 lint: $(VENV)/.dev
@@ -47,5 +53,5 @@ $(VENV)/.%: pyproject.toml
 	@sh .ci/install $(BIN)/pip $(VENV)/install.log $(EXTRAS_$*)
 	@touch $@
 
-EXTRAS_demo = demo
+EXTRAS_demo = demo,onnx
 EXTRAS_dev = demo,dev

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vaekit.commands.draw import draw_run
     from vaekit.commands.encode import decode_run, encode_run, reconstruct_run
     from vaekit.commands.evaluate import evaluate_run
+    from vaekit.commands.explore import explore_run
     from vaekit.commands.export import export_run
     from vaekit.commands.fit_prior import fit_prior_run
     from vaekit.commands.interpolate import interpolate_run, vary_run
@@ -64,6 +65,7 @@ HOMES = {
     "encode_run": "commands.encode",
     "evaluate": "measures.quick",
     "evaluate_run": "commands.evaluate",
+    "explore_run": "commands.explore",
     "export_run": "commands.export",
     "fit_prior_run": "commands.fit_prior",
     "interpolate_run": "commands.interpolate",
@@ -104,6 +106,7 @@ __all__ = [
     "encode_run",
     "evaluate",
     "evaluate_run",
+    "explore_run",
     "export_run",
     "fit_prior_run",
     "interpolate_run",

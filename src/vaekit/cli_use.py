@@ -203,12 +203,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Export:
-    """The model for other programs as ONNX, or for other people on the Hugging Face Hub."""
+    """The model for other programs as ONNX, for a browser as a page, or for other people on the Hugging Face Hub."""
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run."""
     onnx: Path | None = None
     """Folder for the encoder, the decoder and a step of the flow as ONNX."""
+    web: Path | None = None
+    """Folder for a page to play with the model in a browser, from any web server and without Python."""
     hub: str | None = None
     """user/name on the Hub: weights, settings, priors, a model card and new pictures."""
     public: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -216,17 +218,35 @@ class Export:
     licence: str | None = None
     """Of the model, as the Hub spells them: mit, apache-2.0, cc-by-4.0."""
     show_pictures: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Upload reconstructions too, which show your test pictures."""
+    """Let others see test pictures: upload reconstructions, put latents of test pictures into the page."""
 
     def run(self) -> None:
         own_process("cpu")
         from vaekit.commands.export import export_run
 
-        options = {name: getattr(self, name) for name in ("hub", "public", "licence", "show_pictures")}
+        options = {name: getattr(self, name) for name in ("web", "hub", "public", "licence", "show_pictures")}
         print(export_run(self.run_folder, self.onnx, progress, **options))  # noqa: T201
 
 
-UseCommand = Data | Prepare | Encode | Decode | Reconstruct | Interpolate | Vary | Nearest | Export
+@dataclass(frozen=True)
+class Explore:
+    """The model in the browser of this machine: sliders, ways between pictures, new pictures, latents."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    port: int = 0
+    """Of the address; 0 takes any that is free."""
+    no_browser: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Only say the address."""
+
+    def run(self) -> None:
+        own_process("cpu")
+        from vaekit.commands.explore import explore_run
+
+        explore_run(self.run_folder, self.port, not self.no_browser, progress)
+
+
+UseCommand = Data | Prepare | Encode | Decode | Reconstruct | Interpolate | Vary | Nearest | Export | Explore
 USE_COMMANDS = {
     "data": Data,
     "prepare": Prepare,
@@ -237,4 +257,5 @@ USE_COMMANDS = {
     "vary": Vary,
     "nearest": Nearest,
     "export": Export,
+    "explore": Explore,
 }

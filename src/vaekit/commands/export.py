@@ -8,12 +8,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
+
+from vaekit.commands.towards import directions_of
 from vaekit.config.settings import Config
 from vaekit.config.variants import PRIORS
 from vaekit.export.card import model_card
+from vaekit.export.explorer import check_page, export_page
 from vaekit.export.onnx import export_onnx
 from vaekit.models.vae import VAE
-from vaekit.runs.folder import FIGURES_FOLDER
+from vaekit.runs.folder import FIGURES_FOLDER, is_run
+from vaekit.runs.prior import prior_of
 from vaekit.system.files import write_text
 from vaekit.system.hub import check_name, uploaded
 from vaekit.system.ranks import check_one_process
@@ -28,19 +33,23 @@ def export_run(
     onnx: str | Path | None = None,
     say: Callable[[str], object] = lambda line: None,
     *,
+    web: str | Path | None = None,
     hub: str | None = None,
     public: bool = False,
     licence: str | None = None,
     show_pictures: bool = False,
 ) -> Path | str:
-    """Write the model of a run as ONNX into the folder `onnx`, or upload it to the Hugging Face Hub as `hub`.
+    """Write the model of a run as ONNX or as a page into a folder, or upload it to the Hugging Face Hub as `hub`.
 
-    Returns the folder, or the address; see `export.onnx.export_onnx` and `write_for_sharing`. Raises `ValueError` for a
-    folder without a model, missing packages, results that are not those of torch, and a Hub that cannot be reached.
+    Returns the folder, or the address; see `export.onnx.export_onnx`, `export.explorer.export_page` and
+    `write_for_sharing`. Raises `ValueError` for a folder without a model, missing packages, results that are not those
+    of torch, and a Hub that cannot be reached.
     """
     check_one_process("export")
-    if (onnx is None) == (hub is None):
-        raise ValueError("export to what? give --onnx FOLDER, or --hub user/name")
+    if [onnx, web, hub].count(None) != 2:
+        raise ValueError("export to what? give --onnx FOLDER, --web FOLDER or --hub user/name")
+    if web is not None:
+        return page_of(run, Path(web), show_pictures, say)
     if hub is not None:
         check_name(hub)
     vae = VAE.from_pretrained(run)
@@ -53,6 +62,20 @@ def export_run(
         say(f"uploading {', '.join(sorted(path.name for path in written))}")
         priors = [row.fitted.file for row in PRIORS.values() if row.fitted is not None]
         return uploaded(Path(place), hub, private=not public, replaced=[*priors, *NEW, *OWN])
+
+
+def page_of(run: str | Path, folder: Path, show_pictures: bool, say: Callable[[str], object]) -> Path:
+    """Write the page of a run into a folder; the Gaussian of its latents is fitted first, if it has none yet."""
+    vae = VAE.from_pretrained(run)
+    check_page(vae, folder)
+    labels: dict[str, Tensor] = {}
+    if is_run(run):
+        try:
+            prior_of(Path(run), vae, "gaussian", say=say)
+            labels = directions_of(Path(run), vae, say)
+        except ValueError as error:
+            say(f"the page has no sliders of what only the pictures can say: {error}")
+    return export_page(run, vae, folder, show_pictures, labels, say)
 
 
 def write_for_sharing(

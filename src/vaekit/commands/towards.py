@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,18 @@ from torch import Tensor
 
 from vaekit.commands.evaluate import in_precision_of
 from vaekit.commands.using import load, means_of, read_picture
+from vaekit.models.vae import VAE
 from vaekit.priors.base import Latents
 from vaekit.reports.figures import decoded
 from vaekit.reports.mosaic import labelled, save_png
 from vaekit.runs.folder import config_of, trained_on
-from vaekit.runs.prior import Say, latents_of
+from vaekit.runs.prior import Say, labels_of, latents_of
 from vaekit.system.devices import float32_products
 from vaekit.system.ranks import check_one_process
 
 STEPS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # in differences of the means
 ENCODED = 8_000  # latents of train pictures that the means are taken of
+MOST_LABELS = 60  # that a page has sliders for
 FEWEST = 2  # pictures on either side
 
 
@@ -50,6 +53,24 @@ def towards_run(
     length = f"{step.norm():.1f} in the latents"
     say(f"a step of 1 is the mean of pictures with {label!r} less that of those without: {length}")
     return save_png(labelled(tiles, rows=("",), columns=columns, top=label), out)
+
+
+def directions_of(run: Path, vae: VAE, say: Say) -> dict[str, Tensor]:
+    """The `direction` (d,) of each label of a run's own pictures that enough have and have not; none without labels.
+
+    Raises `ValueError` if the pictures are gone.
+    """
+    config = config_of(run, vae)
+    prepared, indices = trained_on(run, config)
+    if not labels_of(prepared, indices, lambda line: None):
+        return {}
+    with in_precision_of(config, vae.device.type):
+        latents = latents_of(vae, config, prepared, indices, ENCODED, say)
+    found = {}
+    for name in (latents.attributes or latents.classes)[:MOST_LABELS]:
+        with suppress(ValueError):  # nearly all have it, or nearly none
+            found[name] = direction(latents, name)
+    return found
 
 
 def direction(latents: Latents, label: str) -> Tensor:

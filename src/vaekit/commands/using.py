@@ -104,4 +104,4 @@ def spread_of(vae: VAE) -> tuple[Tensor, Tensor] | None:
     gaussian = vae.priors.get("gaussian")
     if not isinstance(gaussian, GaussianPrior):
         return None
-    return gaussian.mean, gaussian.root.square().sum(0).sqrt()
+    return gaussian.mean, gaussian.std

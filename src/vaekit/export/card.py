@@ -7,11 +7,12 @@ from pathlib import Path
 
 from vaekit.config.settings import Config
 from vaekit.config.variants import PRIORS
+from vaekit.models.kept import WEIGHTS_FILE
 from vaekit.models.vae import VAE
 from vaekit.reports.evaluation import Evaluation
 from vaekit.runs.folder import PICTURES_FILE, config_of, read_pictures
 from vaekit.runs.log import last_counters
-from vaekit.system.files import printable
+from vaekit.system.files import printable, sha256
 
 EVALUATION_FILE = "evaluation.json"
 NO_LICENCE = "The author of this model has not said under which licence it is."
@@ -94,15 +95,27 @@ def how_it_was_made(run: Path, config: Config) -> str:
     return "\n".join(lines)
 
 
-def numbers_of(run: Path) -> str:
-    """The tables of the evaluation and the protocol that they hold under; or that there are none."""
+def evaluation_of(run: Path) -> Evaluation | None:
+    """What was measured of the model of a run; None if nothing was, or only of weights that it had before.
+
+    Raises `ValueError` for a file that cannot be read.
+    """
     path = run / EVALUATION_FILE
     if not path.is_file():
-        return "This run was not measured: `vaekit evaluate` measures it."
+        return None
     try:
         result = Evaluation.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError) as error:
+        of = result.protocol["model"]["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read: {printable(str(error))}; run vaekit evaluate again") from error
+    return result if of == sha256(run / WEIGHTS_FILE) else None
+
+
+def numbers_of(run: Path) -> str:
+    """The tables of the evaluation and the protocol that they hold under; or that there are none."""
+    result = evaluation_of(run)
+    if result is None:
+        return "This run was not measured: `vaekit evaluate` measures it."
     protocol = result.protocol
     versions = ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
     names = ", ".join(result.not_measured)  # and not the reasons, which may name places of this machine

@@ -40,6 +40,11 @@ class GaussianPrior:
         """Entries of a latent, d."""
         return len(self.mean)
 
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation of each entry, (d,)."""
+        return self.root.square().sum(0).sqrt()
+
     def colour(self, u: Tensor) -> Tensor:
         """u (N, d) of mean zero and covariance I -> z (N, d) of this mean and covariance."""
         with torch.autocast("cpu", enabled=False):  # which the caller may use to decode z
