@@ -168,7 +168,7 @@ const decodeAndShow = latest(
     if (subject !== shared.subject) return;
     show(at("shown"), toPixels(x_hat, model.image_shape));
     at("shown").dataset.shown = Number(at("shown").dataset.shown ?? 0) + 1;
-    showSpeed(performance.now() - since);
+    if (moves.size) showSpeed(performance.now() - since); // the first ones are of networks that are still cold
     showError(subject, x_hat);
   }),
 );
