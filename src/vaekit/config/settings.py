@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -212,8 +213,22 @@ class Config:
         except json.JSONDecodeError as error:
             raise ValueError(f"not a vaekit config: {error}") from error
         if isinstance(values, dict):
-            values.setdefault("colour_profiles", False)  # runs of before ignored them
+            for name, value in OF_BEFORE.items():
+                group, _, own = name.rpartition(".")
+                place = values if not group else values.get(group)
+                if isinstance(place, dict):
+                    place.setdefault(own, value)
         return from_dict(cls, values)
+
+
+# What runs did whose config does not name these settings, where that is not the default of today.
+OF_BEFORE: Mapping[str, Any] = {
+    "colour_profiles": False,
+    "network.heads": "dense",
+    "discriminator.norm_first": True,
+    "weights.features": 0.0,
+    "optimizer.kind": "adamw",
+}
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
