@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vaekit.config.presets import preset
     from vaekit.config.settings import Config
     from vaekit.data.reading import save_picture
+    from vaekit.export.latent_diffusion import DiffusersVAE
     from vaekit.measures.diagnostics import diagnose
     from vaekit.measures.quick import evaluate
     from vaekit.models.build import build_discriminator
@@ -45,6 +46,7 @@ spin_briefly()  # here, since it must come before torch is loaded
 
 HOMES = {
     "Config": "config.settings",
+    "DiffusersVAE": "export.latent_diffusion",
     "GlobalELBO": "objectives.elbo",
     "LatentTable": "commands.latents",
     "Losses": "objectives.losses",
@@ -87,6 +89,7 @@ HOMES = {
 __all__ = [
     "VAE",
     "Config",
+    "DiffusersVAE",
     "GlobalELBO",
     "LatentTable",
     "Losses",

@@ -1,6 +1,7 @@
 """Sharing on the Hugging Face Hub, against a server on this machine that speaks enough of its language."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import vaekit
-from vaekit import VAE
+from vaekit import VAE, Config
 from vaekit.cli import run as command
 from vaekit.system.hub import names_repository
 
@@ -152,6 +153,20 @@ def test_a_model_that_was_shared_is_the_same_for_those_who_fetch_it(trained, ser
     assert VAE.from_pretrained("hf://someone/faces@main").latent_dim == own.latent_dim
     with pytest.raises(ValueError, match="give a folder for the pictures with --out"):
         vaekit.sample_run("hf://someone/faces")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_a_model_pushes_itself_without_naming_a_place_of_this_machine(trained, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    vae = VAE.from_pretrained(trained)
+    vae.config_json = dataclasses.replace(Config.from_json(vae.config_json), init_from="/home/me/run").to_json()
+    assert vae.push_to_hub("someone/faces").endswith("someone/faces")
+    assert server.private == {"someone/faces": True}
+    assert not any(b"/home/me" in file for file in server.models["someone/faces"].values())
+    theirs = VAE.from_pretrained("someone/faces")
+    assert all(torch.equal(vae.state_dict()[name], tensor) for name, tensor in theirs.state_dict().items())
+    assert theirs.priors.keys() == vae.priors.keys()
+    assert "/home/me" in vae.config_json  # which stays as it was
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from pathlib import Path
 from torch import Tensor
 
 from vaekit.commands.towards import directions_of
-from vaekit.config.settings import Config
 from vaekit.config.variants import PRIORS
 from vaekit.export.card import model_card
 from vaekit.export.explorer import check_page, export_page
@@ -85,9 +83,7 @@ def write_for_sharing(
 
     With `show_pictures` also reconstructions, which show test pictures beside them. Returns the files.
     """
-    if vae.config_json is not None:  # what it began with is a place of this machine
-        vae.config_json = dataclasses.replace(Config.from_json(vae.config_json), init_from=None).to_json()
-    vae.save_pretrained(folder)
+    vae.without_places().save_pretrained(folder)
     figures = {}
     for file, shows in (NEW | (OWN if show_pictures else {})).items():
         if (run / FIGURES_FOLDER / file).is_file():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
-import warnings
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from vaekit.config.settings import Config
 from vaekit.config.variants import PRIORS
 from vaekit.models.base import Density, Pass
 from vaekit.models.build import build_encoder_decoder
+from vaekit.models.checks import check_latents, check_pictures, warn_of_range
 from vaekit.models.kept import (
     WEIGHTS_FILE,
     Kept,
@@ -28,12 +31,11 @@ from vaekit.models.kept import (
 )
 from vaekit.models.posterior import Posterior, gathered
 from vaekit.system.files import read_tensors, write_tensors, write_text
-from vaekit.system.hub import fetched, names_repository
+from vaekit.system.hub import fetched, names_repository, uploaded
 
 CONFIG_FILE = "config.json"
 DECODED_AT_ONCE = 16  # pictures: 256x256 is costly
 ENCODED_AT_ONCE = 50
-FAR_OUT = 1.5  # pixels beyond this are not in [-1, 1], even after some sharpening
 
 
 class VAE(nn.Module):
@@ -111,15 +113,7 @@ class VAE(nn.Module):
         Raises `ValueError` for another shape, for no picture and for pixels that are whole numbers; warns of pixels
         that do not look like [-1, 1].
         """
-        expected = ", ".join(map(str, self.image_shape))
-        if not isinstance(x, Tensor):
-            raise ValueError(f"pictures as {type(x).__name__}; this model takes a torch.Tensor (B, {expected})")
-        if not x.numel():
-            raise ValueError(f"no picture: a tensor of shape {tuple(x.shape)}; this model takes (B, {expected})")
-        if x.ndim != 4 or x.shape[1:] != self.image_shape:
-            raise ValueError(f"pictures of shape {tuple(x.shape)}; this model takes (B, {expected}) in [-1, 1]")
-        if not x.is_floating_point():
-            raise ValueError(f"pictures of {x.dtype}; this model takes floats in [-1, 1]: give x / 127.5 - 1 for bytes")
+        check_pictures(x, self.image_shape)
         if not torch.compiler.is_compiling():
             warn_of_range(x)
         return self.encode_unchecked(x.to(self.dtype))
@@ -137,12 +131,7 @@ class VAE(nn.Module):
 
         Raises `ValueError` for another shape, for no latents and for whole numbers.
         """
-        if not z.numel():
-            raise ValueError(f"no latents: a tensor of shape {tuple(z.shape)}; give one or more")
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"latents of shape {tuple(z.shape)}; this model takes (B, {self.latent_dim})")
-        if not z.is_floating_point():
-            raise ValueError(f"latents of {z.dtype}; this model takes floats")
+        check_latents(z, self.latent_dim)
         return self.decoder(z.to(self.dtype))
 
     def forward(self, x: Tensor, eps: Tensor) -> Pass:
@@ -203,6 +192,22 @@ class VAE(nn.Module):
             write_text(self.config_json + "\n", folder / CONFIG_FILE)
         write_priors(self.kept, folder, self.state_dict())
 
+    def push_to_hub(self, name: str, private: bool = True) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face Hub as user/name; its address.
+
+        `vaekit.export_run(run, hub=name)` adds a model card. Raises `ValueError` if the Hub refuses, or is not there.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.without_places().save_pretrained(folder)
+            return uploaded(Path(folder), name, private)
+
+    def without_places(self) -> VAE:
+        """Itself with the same tensors, and a config that names no place of this machine."""
+        shared = copy.copy(self)
+        if self.config_json is not None:
+            shared.config_json = dataclasses.replace(Config.from_json(self.config_json), init_from=None).to_json()
+        return shared
+
     @classmethod
     def from_pretrained(
         cls,
@@ -247,22 +252,6 @@ class VAE(nn.Module):
         vae.kept = read_priors(path.parent, weights, vae.latent_dim)
         # As in training: the same kernels, so the same pixels to the last bit, and the faster ones.
         return vae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-def warn_of_range(x: Tensor) -> None:
-    """Warn if pictures look as if they were in [0, 1] or [0, 255], which gives pictures too, and wrong ones."""
-    try:
-        lowest, highest = torch.stack(x.detach().aminmax()).tolist()
-    except RuntimeError:  # tensors without values: of torch.vmap, of the device meta
-        return
-    if lowest >= 0 and highest > lowest:
-        cure = "2 * x - 1" if highest <= 1 else "x / 127.5 - 1"
-    elif max(-lowest, highest) > FAR_OUT:
-        cure = "x / 127.5 - 1 for bytes, or another scale"
-    else:
-        return
-    text = f"pixels from {lowest:.3g} to {highest:.3g}; this model takes pictures in [-1, 1]: give {cure}"
-    warnings.warn(text, stacklevel=3)  # of whoever called `encode`
 
 
 @contextmanager
