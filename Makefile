@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN = runs/demo
 
-.PHONY: demo demo-plan web test lint gpu-check format clean
+.PHONY: demo demo-plan web test lint gpu-check release-check format clean
 
 demo: demo-plan $(VENV)/.demo  ## train on photographs of solar cells, draw and measure: runs/demo
 	@$(PYTHON) scripts/page_runtime.py || true
@@ -36,6 +36,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+release-check:  ## build sdist and wheel, install the wheel into an empty venv, use it there
+	@$(PYTHON) scripts/release_check.py
 
 gpu-check: $(VENV)/.dev  ## on a CUDA machine: every fast path against the CPU, and how fast it is
 	$(BIN)/pytest tests/training/test_gpu.py -rs

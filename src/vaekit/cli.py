@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union, cast
 
 import tyro
 
+from vaekit import __version__
 from vaekit.cli_use import USE_COMMANDS, UseCommand
 from vaekit.config.drawing import Drawing
 from vaekit.config.measuring import Measuring
@@ -212,6 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; the user's mistakes become one line on stderr."""
+    if arguments == ["--version"]:
+        print(f"vaekit {__version__}")  # noqa: T201
+        return DONE
     try:
         command = parse(arguments)
         command.run()

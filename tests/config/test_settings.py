@@ -121,6 +121,7 @@ FREE_SETTINGS = {
     "prior",
     "save_every_minutes",
     "strict",
+    "track",
 }
 REFUSED = {  # by how their names begin
     "preset": "only the name of a set of settings",

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 
-from vaekit.commands.prepare import about_files, about_split, check_all_read, preparing
+from vaekit.commands.prepare import check_all_read, preparing
+from vaekit.commands.summary import summary
 from vaekit.config.settings import Config, deciding
 from vaekit.data.cache import Prepared, open_entry, prepare_as
 from vaekit.data.loader import HeldOut, Stream, split
@@ -26,11 +26,11 @@ from vaekit.runs.begin import begin_with, leaked
 from vaekit.runs.checkpoint import load_checkpoint
 from vaekit.runs.folder import FIGURE_IMAGES, check_apart, default_run, is_run, view_of, write_run
 from vaekit.runs.lock import claimed
-from vaekit.runs.log import RunLog
+from vaekit.runs.log import MEASURED, RunLog
 from vaekit.runs.progress import fraction_done
 from vaekit.runs.resume import check_free, check_resumable, check_same_pictures, over, resume_command
-from vaekit.system.devices import Fabric, float32_products, launch, own_generators, own_threads, resolve_precision
-from vaekit.system.processors import SPINNING, spins
+from vaekit.runs.watching import Callbacks, OnMeasure, OnStep, tracked
+from vaekit.system.devices import Fabric, float32_products, launch, own_generators, own_threads
 from vaekit.system.ranks import (
     check_alike,
     from_first_of_machine,
@@ -51,6 +51,9 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     change_settings: bool = False,
+    *,
+    on_step: OnStep | None = None,
+    on_measure: OnMeasure | None = None,
 ) -> VAE:
     """Train a VAE on pictures and return it (the running average of its weights, in evaluation mode).
 
@@ -60,6 +63,8 @@ def train(
     log.jsonl, figures/*.png, tensorboard/ and checkpoints/. With `resume`, goes on from the newest whole checkpoint of
     `out`, or starts the run where there is none yet; with `change_settings` even if `config` has other settings than
     those it began with. A run that is over is not trained again. Random generators of the caller stay as they are.
+    `on_step` is called with each record of the log, `on_measure` with what was measured on test pictures and the paths
+    of the figures, both in the process of rank 0; what they raise ends the training.
 
     Ctrl-C and SIGTERM end the training after the current step: it is saved, and `KeyboardInterrupt` or `SystemExit`
     raised. Raises `ValueError` for settings or pictures that cannot work, before anything is written, and for a run
@@ -75,11 +80,17 @@ def train(
     choose = partial(starting_point, run, config, resume, change_settings)
     start = choose() if is_first_process() else Start()
     with own_threads(config.threads), own_generators(), float32_products(config.precision == "tf32"):
-        return train_on(fabric_of(config), config, run, source, start, choose)
+        return train_on(fabric_of(config), config, run, source, start, choose, Callbacks(on_step, on_measure))
 
 
 def train_on(
-    fabric: Fabric, config: Config, run: Path, source: Source, start: Start, choose: Callable[[], Start]
+    fabric: Fabric,
+    config: Config,
+    run: Path,
+    source: Source,
+    start: Start,
+    choose: Callable[[], Start],
+    callbacks: Callbacks,
 ) -> VAE:
     """Train on devices that are not launched yet; what `train` returns and raises. `choose` gives `start` again."""
     first = is_first_process()
@@ -100,10 +111,12 @@ def train_on(
         start = object_from_rank_zero(start)
         if start.over:
             return finished_model(run, first)
-        return train_in(fabric, config, run, split_pictures(prepared, config), start)
+        return train_in(fabric, config, run, split_pictures(prepared, config), start, callbacks)
 
 
-def train_in(fabric: Fabric, config: Config, run: Path, pictures: TrainingPictures, start: Start) -> VAE:
+def train_in(
+    fabric: Fabric, config: Config, run: Path, pictures: TrainingPictures, start: Start, callbacks: Callbacks
+) -> VAE:
     """Train in the folder of a run that no other process writes, from `start`; what `train` returns and raises."""
     console = Console(stderr=True, quiet=not fabric.is_global_zero)
     state = build_state(fabric, config)
@@ -117,13 +130,15 @@ def train_in(fabric: Fabric, config: Config, run: Path, pictures: TrainingPictur
     check_alike(step=f"{step:,}")
     if start.problems:
         tell(console, f"WARNING: {'; '.join(start.problems)}; going on from {start.newest}")
+    watchers = [callbacks, *tracked(run, config, fabric.is_global_zero, partial(tell, console))]
     if fabric.is_global_zero:
         fresh = config if start.newest is None else None
         write_run(run, fresh, pictures.prepared, pictures.train_indices)
-    tell(console, summary(fabric, config, state, pictures, run))
+    splits = pictures.prepared, pictures.train_indices, pictures.test_indices
+    tell(console, summary(fabric, config, state.ema, *splits, run))
 
     again = fraction_done(config, state.counters) >= 1
-    with RunLog(run, step, console, enabled=fabric.is_global_zero, measure_again=again) as log:
+    with RunLog(run, step, console, fabric.is_global_zero, again, watchers) as log:
 
         def inspect(at_end: bool) -> None:
             if at_end:
@@ -217,36 +232,6 @@ def split_pictures(prepared: Prepared, config: Config) -> TrainingPictures:
     return TrainingPictures(prepared, train_indices, test_indices, stream, HeldOut(prepared.images, test_indices))
 
 
-def summary(fabric: Fabric, config: Config, state: TrainState, pictures: TrainingPictures, run: Path) -> str:
-    """What is about to happen, in three lines, and more where the caller should know something."""
-    height, width = config.image_size
-    parameters = sum(p.numel() for p in state.ema.parameters()) / 1e6
-    length = f"{config.minutes:g} min" if config.minutes is not None else f"{config.images:,} images"
-    prepared = pictures.prepared
-    skipped = f", {len(prepared.skipped)} unreadable (see pictures.json)" if prepared.skipped else ""
-    own_share = fabric.world_size > 1 and fabric.device.type != "cuda" and has_batch_norm(config)
-    notes = []
-    if fabric.is_global_zero:  # it takes a second to look at labels and pixels
-        notes = about_files(prepared) + about_split(prepared, pictures.train_indices, pictures.test_indices)
-    notes += ["BatchNorm: each process normalises its own share of the batch"] if own_share else []
-    if fabric.device.type == "cpu" and torch.get_num_threads() > 1 and spins():
-        notes.append(SPINNING)
-    note = "".join(f"\n{line}" for line in notes)
-    precision = resolve_precision(config.device, config.precision)
-    return (
-        f"{len(prepared):,} pictures at {height}x{width}: {len(pictures.train_indices):,} to train, "
-        f"{len(pictures.test_indices):,} to test{skipped}\n"
-        f"preset {config.preset}, objective {config.objective}{' + PatchGAN' if config.gan else ''}: "
-        f"{parameters:.1f} M parameters, {config.latent_dim} latent entries, batch {config.batch}, {length}\n"
-        f"{fabric.world_size} x {fabric.device.type} in {precision}; the run goes to {run}{note}"
-    )
-
-
-def has_batch_norm(config: Config) -> bool:
-    """Whether a network has live BatchNorm, which mixes the images of a batch."""
-    return "batch" in (config.network.norm, config.discriminator.norm if config.gan else None)
-
-
 def fit_the_prior(config: Config, state: TrainState, pictures: TrainingPictures, run: Path, log: RunLog) -> None:
     """Fit what new pictures are drawn from, to the averaged model of a finished training; all ranks call it."""
     from vaekit.commands.fit_prior import Subject, fit_after_training  # here, since it would delay the first step
@@ -271,9 +256,9 @@ def measure_and_draw(
         )
     if not fabric.is_global_zero:
         return
-    log.write(
-        state.counters | {f"test/{name}": value for name, value in measured.items()} | {"test/verdict": judged.state}
-    )
+    tested: dict[str, float | str] = {f"{MEASURED}{name}": value for name, value in measured.items()}
+    record = {**state.counters, **tested, f"{MEASURED}verdict": judged.state}
+    log.write(record)
     log.say(
         f"step {state.counters['step']:,}, {measured['num_images']} test pictures: L1 {measured['l1']:.4f}, "
         f"PSNR {measured['psnr']:.2f} dB, Laplacian ratio {measured['laplacian_ratio']:.2f}, "
@@ -283,4 +268,4 @@ def measure_and_draw(
     from vaekit.commands.draw import draw_figures  # here, since matplotlib would delay the first step
 
     with fabric.autocast(), float32_products():
-        draw_figures(state.ema, run, held_out.some(FIGURE_IMAGES), config.seed)
+        log.measured(record, draw_figures(state.ema, run, held_out.some(FIGURE_IMAGES), config.seed))

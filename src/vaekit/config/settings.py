@@ -99,6 +99,8 @@ class Config:
     """How many times over the run to evaluate on test pictures and draw the figures."""
     save_every_minutes: float = field(default=10.0, metadata=FREE)
     """Most minutes between two checkpoints; the first comes after one, and then ten over the run or more."""
+    track: Literal["wandb", "trackio", "mlflow"] | None = field(default=None, metadata=FREE)
+    """A service that is told of settings, losses, measures and figures, beside the log and TensorBoard of the run."""
     network: Network = field(default_factory=Network, metadata=fixed(SHAPES))
     discriminator: Discriminator = field(default_factory=Discriminator)
     weights: Weights = field(default_factory=Weights)

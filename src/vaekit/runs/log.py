@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from vaekit.runs.watching import Watcher
 from vaekit.system.files import json_text
 
 LOG_FILE = "log.jsonl"
+MEASURED = "test/"  # before the names of what is measured on test pictures
 PLAIN_LINE_EVERY_SEC = 15.0  # where there is no terminal to redraw a bar on
 NOT_SHOWN = ("total", "features", "grad_norm", "discriminator_grad_norm")  # what the bar has no room for
 
@@ -24,7 +26,9 @@ class RunLog:
     """Writes the records of one run; does nothing unless `enabled`, which is for rank 0 alone. A context manager.
 
     Records after `resumed_step`, left by a process that was killed, are removed; with `measure_again` also the test
-    record of that step. A full disk does not stop a run here: records wait in memory until `sync`, which raises.
+    record of that step. `watchers` hear of all that is written.
+
+    A full disk does not stop a run here: records wait in memory until `sync`, which raises.
     """
 
     def __init__(
@@ -34,11 +38,13 @@ class RunLog:
         console: Console,
         enabled: bool = True,
         measure_again: bool = False,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         self.run, self.resumed_step = run, resumed_step
         self.console = console
         self.enabled = enabled
         self.measure_again = measure_again
+        self.watchers = list(watchers)
         self.unwritten = b""
         self.last_line_at = -PLAIN_LINE_EVERY_SEC
 
@@ -70,6 +76,8 @@ class RunLog:
                 with suppress(OSError):
                     self.tensorboard.close()
             self.file.close()
+            for watcher in self.watchers:
+                watcher.close()
 
     def write(self, record: Mapping[str, float | str]) -> None:
         """Append one record, which must hold `step`, to both logs; text goes to the file alone."""
@@ -83,6 +91,14 @@ class RunLog:
         except OSError as error:
             self.tensorboard = None  # its thread is dead
             self.say(f"WARNING: no TensorBoard from here on, {LOG_FILE} has everything: {error}")
+        if not any(name.startswith(MEASURED) for name in record):
+            for watcher in self.watchers:
+                watcher.step(record)
+
+    def measured(self, record: Mapping[str, float | str], figures: Sequence[Path]) -> None:
+        """Tell of what was measured, which `write` has written, and of the figures that were drawn of it."""
+        for watcher in self.watchers:
+            watcher.measured(record, figures)
 
     def flush(self) -> None:
         """Write all records to the file. Bytes that the system refuses, with `OSError`, are kept for the next call."""
