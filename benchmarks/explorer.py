@@ -4,7 +4,7 @@
     python benchmarks/explorer.py page/ [--gif explorer.gif] [--picture 6]
 
 Needs chromium, chromedriver and selenium. The film shows a new picture of the prior, number `--picture` of the first
-page of them, under sliders and pad: nobody's photograph.
+page of them, under sliders and pad: no photograph.
 """
 
 from __future__ import annotations

@@ -24,21 +24,21 @@ FILES = {
     "package/dist/ort.wasm.min.mjs": "ort.js",
     "package/dist/ort-wasm-simd-threaded.mjs": "ort-wasm-simd-threaded.js",
     "package/dist/ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
-    "package/README.md": "README.md",
 }
-LICENCE = "onnxruntime-web {version} is by Microsoft Corporation, under the MIT licence (npm: onnxruntime-web).\n"
 
 
 def main() -> int:
     """Bring the files, unless they are there; 1 and one line where that cannot be."""
-    if (PLACE / "LICENCE.txt").is_file() and VERSION in (PLACE / "LICENCE.txt").read_text():
+    if (PLACE / "VERSION").is_file() and (PLACE / "VERSION").read_text().strip() == VERSION:
         return 0
     npm = shutil.which("npm")
     if npm is None:
         print("the explorer's page needs npm to be built: install Node.js (on Debian: apt-get install npm)")
         return 1
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", f"onnxruntime-web@{VERSION}", "--silent", "--pack-destination", folder]
+        print(f"bringing onnxruntime-web {VERSION} for the explorer's page, by npm", flush=True)
+        options = ["--loglevel", "error", "--fetch-retries", "0", "--fetch-timeout", "60000"]
+        command = [npm, "pack", f"onnxruntime-web@{VERSION}", *options, "--pack-destination", folder]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             print(f"npm could not bring onnxruntime-web {VERSION}: {' '.join(done.stderr.split())}")
@@ -53,7 +53,7 @@ def main() -> int:
                 found = files.extractfile(member)
                 assert found is not None
                 (PLACE / name).write_bytes(found.read())
-    (PLACE / "LICENCE.txt").write_text(LICENCE.format(version=VERSION))
+    (PLACE / "VERSION").write_text(f"{VERSION}\n")  # last: what is there is whole
     print(f"onnxruntime-web {VERSION} is in {PLACE.relative_to(Path(__file__).parent.parent)}")
     return 0
 

@@ -23,7 +23,8 @@ IN_WHEEL = (
     "vaekit/export/page/worker.js",
     "vaekit/export/page/ort/ort.js",
     "vaekit/export/page/ort/ort-wasm-simd-threaded.wasm",
-    "vaekit/export/page/ort/LICENCE.txt",
+    "vaekit/export/page/ort/VERSION",
+    "vaekit/export/page/LICENCE-onnxruntime-web.txt",
 )
 SMOKE = Path(__file__).with_name("smoke.py")
 

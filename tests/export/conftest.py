@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import vaekit
+from vaekit.commands import towards
 from vaekit.export import explorer
 from vaekit.system.server import address_of, server_of
 
@@ -43,6 +44,7 @@ def sorted_run(tiny, photos, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VAEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(towards, "FEWEST_SHOWN", 2)  # of twenty pictures
         vaekit.train(tiny, folder, run)
         vaekit.sample_run(run, "gaussian-mixture", 1)
         vaekit.evaluate_run(run)
@@ -110,6 +112,10 @@ class Browser:
     def open(self, address: str) -> None:
         self.driver.get(address)
         self.until(OPENED)
+
+    def settle(self) -> None:
+        """Wait until the picture is that of the sliders."""
+        self.until("(({ shown, wanted }) => shown === wanted)(document.getElementById('shown').dataset)")
 
     def click(self, name: str) -> None:
         self.driver.find_element("id", name).click()

@@ -3,11 +3,13 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +18,12 @@ import torch
 import vaekit
 from vaekit import VAE
 from vaekit.cli import run as command
-from vaekit.commands.explore import is_older
-from vaekit.export import explorer
+from vaekit.commands import towards
+from vaekit.export import explorer, onnx
+from vaekit.export.explorer import is_of
 from vaekit.models.kept import weights_sha256
 from vaekit.models.vae import build_vae
-from vaekit.system.server import address_of, server_of
+from vaekit.system.server import server_of
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def built(tmp_path, monkeypatch):
     """A vaekit that was built with what the page computes with; here an empty file stands for it."""
     page = tmp_path / "built"
     (page / explorer.RUNTIME).mkdir(parents=True)
-    (page / explorer.RUNTIME / "ort.js").touch()
+    (page / explorer.RUNTIME / explorer.LAST_OF_RUNTIME).touch()
     (page / "index.html").write_text("<!doctype html>")
     monkeypatch.setattr(explorer, "PAGE", page)
 
@@ -145,7 +148,7 @@ def server(tmp_path):
 
 def test_the_server_is_for_this_machine_alone(server):
     assert server.server_address[0] == "127.0.0.1"
-    for host in ("127.0.0.1:1", "localhost:1"):
+    for host in ("127.0.0.1:1", "localhost:1", "localhost"):
         assert get(server, "/", host).status == 200
     for method in ("GET", "HEAD"):  # a name of elsewhere that leads here: a page from there could read the files
         assert get(server, "/", "elsewhere.example:80", method).status == 403
@@ -168,19 +171,80 @@ def test_a_port_that_cannot_be_had_is_one_line(server, sorted_run, built, quick,
     assert f"port {number} cannot be had" in refused(capsys, "explore", sorted_run, "--port", number, "--no-browser")
 
 
-def test_a_page_older_than_its_run_is_written_again(tmp_path):
-    run, page = tmp_path / "run", tmp_path / "page.json"
-    run.mkdir()
-    assert is_older(page, run)
+def test_a_page_of_another_state_of_its_run_is_written_again(sorted_run, built, quick, tmp_path, monkeypatch):
+    run = shutil.copytree(sorted_run, tmp_path / "run")
+    page = vaekit.export_run(run, web=tmp_path / "page")
+    assert is_of(page, run)
     for name in ("model.safetensors", "prior-flow.safetensors", "evaluation.json"):
-        page.touch()
-        os.utime(page, (2e9, 2e9))
-        (run / name).touch()
-        os.utime(run / name, (1e9, 1e9))
-        assert not is_older(page, run)
-        os.utime(run / name, (3e9, 3e9))
-        assert is_older(page, run)
-        os.utime(run / name, (1e9, 1e9))
+        os.utime(run / name, (1e9, 1e9))  # older, as of a run that was copied here
+        assert not is_of(page, run)
+        vaekit.export_run(run, web=page)
+        assert is_of(page, run)
+    (run / "prior-flow.safetensors").unlink()
+    assert not is_of(page, run)
+    vaekit.export_run(run, web=page)
+    monkeypatch.setattr(explorer, "version", lambda name: "another")
+    assert not is_of(page, run)
+
+
+def test_an_export_that_was_interrupted_is_done_again(sorted_run, built, tmp_path, monkeypatch):
+    def interrupted(vae, folder, say):
+        folder.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(explorer, "export_onnx", lambda vae, folder, say: folder.mkdir(parents=True))
+    page = vaekit.export_run(sorted_run, web=tmp_path / "page")
+    before = about(page)
+    for folder in (page, tmp_path / "new"):
+        with monkeypatch.context() as patch:
+            patch.setattr(explorer, "export_onnx", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                vaekit.export_run(sorted_run, web=folder)
+        if folder == page:
+            assert about(page) == before, "the page of before is gone"
+        vaekit.export_run(sorted_run, web=folder)
+        assert sorted(path.name for path in folder.glob("model*")) == ["model"]
+
+
+def test_missing_packages_are_told_before_anything_is_written(sorted_run, built, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(onnx.NEEDED, "onnxscript", "999")
+    assert 'pip install "vaekit[onnx]"' in refused(capsys, "export", sorted_run, "--web", tmp_path / "page")
+    assert not (tmp_path / "page").exists()
+
+
+def test_a_run_is_no_place_for_its_page(sorted_run, built, quick, capsys):
+    assert "holds other files than a page" in refused(capsys, "export", sorted_run, "--web", sorted_run)
+
+
+def test_a_label_of_few_pictures_is_not_given_away(sorted_run, built, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(towards, "FEWEST_SHOWN", 9)  # of 16 pictures to train on, 8 of each class
+    found = about(vaekit.export_run(sorted_run, web=tmp_path / "page"))
+    assert {one["kind"] for one in found["directions"]} == {"directions"}
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_prior_that_repeats_pictures_is_left_out_or_called_so(sorted_run, built, quick, tmp_path, shown):
+    run = shutil.copytree(sorted_run, tmp_path / "run")
+    vae = VAE.from_pretrained(run)
+    vae.set_prior("flow", vae.priors["flow"], copies=True)
+    vae.save_pretrained(run)
+    found = about(vaekit.export_run(run, web=tmp_path / "page", show_pictures=shown))
+    flow = [prior["short"] for prior in found["priors"] if prior["name"] == "flow"]
+    assert flow == (["flow (repeats train pictures)"] if shown else [])
+
+
+def test_a_name_on_the_hub_is_no_run_to_explore(capsys, built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "vaekit export hf:" in refused(capsys, "explore", "hf://you/faces")
+    assert not list(tmp_path.glob("hf*"))
+
+
+def test_no_file_of_a_page_names_a_place_of_this_machine(page):
+    places = [str(Path.home()).encode(), str(Path(vaekit.__file__).parent).encode(), b"site-packages", b"/tmp/"]
+    for path in page.rglob("*"):
+        if path.is_file() and path.parent.name != "ort":
+            content = path.read_bytes()
+            assert not [place for place in places if place in content], path.name
 
 
 def test_explore_shows_a_run_until_ctrl_c(page, sorted_run):
@@ -193,7 +257,3 @@ def test_explore_shows_a_run_until_ctrl_c(page, sorted_run):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert "closed" in process.stderr.read()
-
-
-def test_what_the_server_says_of_itself_is_its_address(server):
-    assert address_of(server) == f"http://127.0.0.1:{server.server_address[1]}/"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from vaekit.system.ranks import check_one_process
 
 STEPS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # in differences of the means
 ENCODED = 8_000  # latents of train pictures that the means are taken of
+FEWEST_SHOWN = 20  # where others see the direction: that of a few pictures gives them away
 MOST_LABELS = 60  # that a page has sliders for
 FEWEST = 2  # pictures on either side
 
@@ -56,9 +56,9 @@ def towards_run(
 
 
 def directions_of(run: Path, vae: VAE, say: Say) -> dict[str, Tensor]:
-    """The `direction` (d,) of each label of a run's own pictures that enough have and have not; none without labels.
+    """The `direction` (d,) of each label of a run's own pictures that 20 or more have, and 20 or more have not.
 
-    Raises `ValueError` if the pictures are gone.
+    Empty without labels. Raises `ValueError` if the pictures are gone.
     """
     config = config_of(run, vae)
     prepared, indices = trained_on(run, config)
@@ -66,11 +66,9 @@ def directions_of(run: Path, vae: VAE, say: Say) -> dict[str, Tensor]:
         return {}
     with in_precision_of(config, vae.device.type):
         latents = latents_of(vae, config, prepared, indices, ENCODED, say)
-    found = {}
-    for name in (latents.attributes or latents.classes)[:MOST_LABELS]:
-        with suppress(ValueError):  # nearly all have it, or nearly none
-            found[name] = direction(latents, name)
-    return found
+    names = latents.attributes or latents.classes
+    sides = {name: having(latents, place) for place, name in enumerate(names[:MOST_LABELS])}
+    return {name: apart(latents, has) for name, has in sides.items() if fewer(latents, has) >= FEWEST_SHOWN}
 
 
 def direction(latents: Latents, label: str) -> Tensor:
@@ -85,8 +83,25 @@ def direction(latents: Latents, label: str) -> Tensor:
     if name not in names or wanted not in ("", "0", "1"):
         raise ValueError(f"no label {label!r}; the pictures have {', '.join(names[:20])}")
     place = names.index(name)
-    has = (latents.labels[:, place] == 1 if latents.attributes else latents.labels == place).numpy()
-    if min(has.sum(), (~has).sum()) < FEWEST:
-        raise ValueError(f"{has.sum():,} of {len(has):,} pictures have the label {name!r}; both kinds are needed")
+    has = having(latents, place)
+    if fewer(latents, has) < FEWEST:
+        num_with, num_all = has.sum() // latents.views, len(has) // latents.views
+        raise ValueError(f"{num_with:,} of {num_all:,} pictures have the label {name!r}; both kinds are needed")
+    return -apart(latents, has) if wanted == "0" else apart(latents, has)
+
+
+def having(latents: Latents, place: int) -> np.ndarray:
+    """Which pictures (N,) have the label at a place of the names."""
+    assert latents.labels is not None
+    return (latents.labels[:, place] == 1 if latents.attributes else latents.labels == place).numpy()
+
+
+def fewer(latents: Latents, has: np.ndarray) -> int:
+    """How many pictures have it or have it not, whichever are fewer; two views of a picture count once."""
+    return int(min(has.sum(), (~has).sum())) // latents.views
+
+
+def apart(latents: Latents, has: np.ndarray) -> Tensor:
+    """The mean (d,) of the latents of those that have it, less that of those that have not."""
     with_it, without = (latents.mean[np.flatnonzero(side)].mean(0) for side in (has, ~has))
-    return without - with_it if wanted == "0" else with_it - without
+    return with_it - without

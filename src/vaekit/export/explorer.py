@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -16,10 +18,11 @@ from torch import Tensor
 from vaekit.config.settings import Config
 from vaekit.config.variants import PRIORS
 from vaekit.data.loader import HeldOut
+from vaekit.data.sources.folder import OUTPUT_MARK
 from vaekit.data.view import USUAL_CHANNELS
-from vaekit.export.card import evaluation_of
-from vaekit.export.onnx import export_onnx
-from vaekit.models.kept import weights_sha256
+from vaekit.export.card import EVALUATION_FILE, evaluation_of
+from vaekit.export.onnx import GAUSSIAN, MANIFEST, check_packages, export_onnx
+from vaekit.models.kept import WEIGHTS_FILE, Kept, weights_sha256
 from vaekit.models.vae import VAE, encode_batches
 from vaekit.priors.base import StandardNormal
 from vaekit.priors.conditions import Classes
@@ -27,12 +30,14 @@ from vaekit.priors.flow import STEPS, FlowPrior
 from vaekit.priors.gaussian import GaussianPrior
 from vaekit.priors.mixture import GaussianMixturePrior
 from vaekit.reports.evaluation import evaluation_tables, latent_lines
-from vaekit.runs.folder import FIGURE_IMAGES, config_of, held_out_of, is_run
+from vaekit.runs.folder import FIGURE_IMAGES, config_of, held_out_of, is_run, mark_as_output
 from vaekit.system.files import replacing, write_json
 
 PAGE = Path(__file__).parent / "page"  # what is the same for every model
 RUNTIME = "ort"  # of it, what `make web` brings
 MODEL = "model"  # what is of this model
+UNFINISHED = "model.unfinished"  # while it is written
+LAST_OF_RUNTIME = "VERSION"  # the file that is written last
 ABOUT = "page.json"  # there; written last, so that a page that has it is whole
 LATENTS, DIRECTIONS = "latents.npy", "directions.npy"
 MOST_DIRECTIONS = 36
@@ -61,30 +66,49 @@ def export_page(
     the page computes with.
     """
     check_page(vae, folder)
-    if (folder / MODEL).is_dir():
-        shutil.rmtree(folder / MODEL)
+    mark_as_output(folder)
     write_what_is_always_there(folder)
-    export_onnx(vae, folder / MODEL, say)
-    write_arrays(vae, folder / MODEL)
+    model = folder / UNFINISHED
+    shutil.rmtree(model, ignore_errors=True)  # of an export that was interrupted
+    export_onnx(vae, model, say)
+    for name in (GAUSSIAN, MANIFEST):  # which the page does not read
+        (model / name).unlink(missing_ok=True)
+    offered = {name: kept for name, kept in vae.kept.items() if show_pictures or not kept.copies}
+    for name, kept in offered.items():
+        for tensor, values in tensors_of(kept.prior).items():
+            write_array(values, model / f"{name}-{tensor}.npy")
     directions = {("directions", f"direction {i + 1}"): v for i, v in enumerate(principal(vae.priors.get("gaussian")))}
     directions |= {("labels", name): vector for name, vector in labels.items()}
     if directions:
-        write_array(torch.stack([*directions.values()]), folder / MODEL / DIRECTIONS)
+        write_array(torch.stack([*directions.values()]), model / DIRECTIONS)
     z, latents_of = latents_shown(run, vae, show_pictures, say)
-    write_array(z, folder / MODEL / LATENTS)
-    write_json(about_model(run, vae, z, latents_of, [*directions]), folder / MODEL / ABOUT)
+    write_array(z, model / LATENTS)
+    about = about_model(run, vae, [*directions]) | {"latents_of": latents_of}
+    write_json(about | {"priors": [about_prior(name, kept) for name, kept in offered.items()]}, model / ABOUT)
+    shutil.rmtree(folder / MODEL, ignore_errors=True)
+    model.rename(folder / MODEL)
     return folder
 
 
 def write_what_is_always_there(folder: Path) -> None:
     """Write what is the same for every model."""
     check_built()
-    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+    try:
+        shutil.copytree(PAGE, folder, dirs_exist_ok=True, copy_function=copy_if_other)
+    except shutil.Error as error:  # which lists every file
+        _, target, reason = error.args[0][0]
+        raise OSError(f"cannot write {target}: {reason}") from error
+
+
+def copy_if_other(source: str, target: str) -> None:
+    """Copy a file, unless it is there."""
+    if not (Path(target).is_file() and filecmp.cmp(source, target)):
+        shutil.copy2(source, target)
 
 
 def check_built() -> None:
     """Raise `ValueError` for a vaekit that was built without what the page computes with."""
-    if not (PAGE / RUNTIME).is_dir():
+    if not (PAGE / RUNTIME / LAST_OF_RUNTIME).is_file():
         raise ValueError(
             "this vaekit was built without what the page computes with; in a clone, make web brings it (with npm)"
         )
@@ -93,19 +117,13 @@ def check_built() -> None:
 def check_page(vae: VAE, folder: Path) -> None:
     """Raise `ValueError` where a page of this model cannot be written, or not there."""
     check_built()
+    check_packages()
     if vae.image_shape[0] not in USUAL_CHANNELS:
         raise ValueError(f"browsers show grey and colour pictures, and those of this model have {vae.image_shape[0]}")
     if folder.is_file():
         raise ValueError(f"{folder} is a file; give a folder for the page")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MODEL / ABOUT).is_file():
+    if is_run(folder) or (folder.is_dir() and any(folder.iterdir()) and not (folder / OUTPUT_MARK).is_file()):
         raise ValueError(f"{folder} holds other files than a page; give an empty folder, or one that is not there")
-
-
-def write_arrays(vae: VAE, folder: Path) -> None:
-    """Write what the page draws latents from: an array of each tensor of each prior."""
-    for name, prior in vae.priors.items():
-        for tensor, values in tensors_of(prior).items():
-            write_array(values, folder / f"{name}-{tensor}.npy")
 
 
 def write_array(values: Tensor, path: Path) -> None:
@@ -119,17 +137,19 @@ def tensors_of(prior: Any) -> dict[str, Tensor]:
     if isinstance(prior, FlowPrior):
         return prior.gaussian.tensors()
     if isinstance(prior, GaussianPrior):
-        return prior.tensors()
+        return {"mean": prior.mean, "root": prior.root}
     if isinstance(prior, GaussianMixturePrior):
         return {"weights": prior.weights, "mean": prior.mean, "scale": prior.scale}
     assert isinstance(prior, StandardNormal), f"the page cannot draw from {prior}"
     return {}
 
 
-def about_prior(name: str, prior: Any) -> dict[str, Any]:
+def about_prior(name: str, kept: Kept) -> dict[str, Any]:
     """What the page is told of a prior."""
     kinds = {"normal": "normal", "gaussian": "gaussian", "gaussian-mixture": "mixture", "flow": "flow"}
-    about: dict[str, Any] = {"name": name, "kind": kinds[name], "short": PRIORS[name].short}
+    short = PRIORS[name].short + (" (repeats train pictures)" if kept.copies else "")
+    about: dict[str, Any] = {"name": name, "kind": kinds[name], "short": short}
+    prior = kept.prior
     if isinstance(prior, FlowPrior):
         known = prior.conditions
         shares = known.shares.tolist() if isinstance(known, Classes) else None
@@ -162,10 +182,8 @@ def principal(gaussian: Any) -> Tensor:
     return longest.float()
 
 
-def about_model(
-    run: str | Path, vae: VAE, z: Tensor, latents_of: str, directions: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
-    """page.json: the model, its priors, the entries of its latents, what was measured."""
+def about_model(run: str | Path, vae: VAE, directions: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What page.json says of the model, the entries of its latents, what was measured."""
     config = Config.from_json(vae.config_json) if vae.config_json is not None else None
     measured = evaluation_of(Path(run))
     tables = evaluation_tables(measured) if measured else []
@@ -182,17 +200,16 @@ def about_model(
         "title": Path(run).resolve().name,
         "summary": summary_of(vae, config),
         "version": version("vaekit"),
+        "made_of": made_of(Path(run)),
         "weights_sha256": weights_sha256(vae.state_dict()),
         "image_shape": vae.image_shape,
         "latent_dim": vae.latent_dim,
         "fit": config.fit if config else "crop",
         "colour_profiles": config.colour_profiles if config else True,
         "why_no_files": why_no_files(config),
-        "entries": about_entries(vae, z, measured.latents["entries"]["kl"] if measured else None),
+        "entries": about_entries(vae, measured.latents["entries"]["kl"] if measured else None),
         "directions": [{"kind": kind, "title": title, "about": ABOUT_KIND[kind]} for kind, title in directions],
         "prior": vae.prior_name,
-        "priors": [about_prior(name, kept.prior) for name, kept in vae.kept.items()],
-        "latents_of": latents_of,
         "words": words,
     }
 
@@ -220,10 +237,26 @@ def why_no_files(config: Config | None) -> str:
     return ""
 
 
-def about_entries(vae: VAE, z: Tensor, kl: list[float] | None) -> dict[str, Any]:
+def about_entries(vae: VAE, kl: list[float] | None) -> dict[str, Any]:
     """The entries in the order of what they matter, with their spread: by KL where it was measured, else by spread."""
     gaussian = vae.priors.get("gaussian")
-    spread = gaussian.std if isinstance(gaussian, GaussianPrior) else z.std(0, correction=0)
+    spread = gaussian.std if isinstance(gaussian, GaussianPrior) else torch.ones(vae.latent_dim)
     weight = torch.tensor(kl) if kl else spread
     order = weight.argsort(descending=True, stable=True).tolist()
     return {"order": order, "kl": kl, "spread": spread.tolist()}
+
+
+def made_of(run: Path) -> dict[str, Any]:
+    """The files of a run that a page shows, with their sizes and times."""
+    names = [WEIGHTS_FILE, EVALUATION_FILE, *(row.fitted.file for row in PRIORS.values() if row.fitted is not None)]
+    found = {name: (run / name).stat() for name in names if (run / name).is_file()}
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
+
+
+def is_of(folder: Path, run: Path) -> bool:
+    """Whether a folder holds the page of a run as it is now, written by this version."""
+    try:
+        about = json.loads((folder / MODEL / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(about.get("made_of") == made_of(run) and about.get("version") == version("vaekit"))

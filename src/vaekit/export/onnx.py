@@ -114,11 +114,26 @@ def exported(network: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[st
                 external_data=False,
                 verbose=False,
             )
+        remove_places(unfinished)
         difference = greatest_difference(network, inputs, unfinished)
         if not difference <= MOST:
             raise ValueError(f"{path.name} differs from torch by {difference:.2g}, more than {MOST:g}: it is not kept")
         size = unfinished.stat().st_size
     return Exported(path.name, tuple(inputs), tuple(outputs), difference, size)
+
+
+def remove_places(path: Path) -> None:
+    """Remove what the exporter notes of where it ran: lines of code with the folders of this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    for graph in (model.graph, *model.functions):
+        del graph.metadata_props[:]
+        for part in (*graph.node, *graph.value_info):
+            del part.metadata_props[:]
+            part.doc_string = ""
+    del model.metadata_props[:]
+    onnx.save(model, path)
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
 // From one picture to another.
 
-import { at, guarded, make, save, shared, takesFiles } from "./app.js";
 import { ask, latest } from "./engine.js";
 import { gif } from "./gif.js";
 import { show, toPixels } from "./pictures.js";
+import { at, guarded, make, save, shared, takesFiles } from "./shared.js";
 
 const STEPS = 30; // pictures on the way, both ends among them
 const SHOWN = 9; // of them, in the strip
@@ -12,15 +12,20 @@ const SIDE = 256; // pixels that a film is enlarged to, at most
 const ENDS = ["a", "b"];
 
 let model;
-const ends = { a: null, b: null };
+const ends = { a: null, b: null }; // a latent each
+const asked = { a: 0, b: 0 };
 let frames = []; // ImageData
 let playing = null;
 
 export function openBetween(about) {
   model = about;
   for (const end of ENDS) {
-    takesFiles(at(`choose-${end}`), async (file) => set(end, await shared.encoded(file)));
-    at(`take-${end}`).addEventListener("click", guarded(() => set(end, shared.subject)));
+    takesFiles(at(`choose-${end}`), async (file) => {
+      const own = ++asked[end];
+      const { mean } = await shared.encoded(file);
+      if (own === asked[end]) await set(end, mean);
+    });
+    at(`take-${end}`).addEventListener("click", guarded(() => set(end, shared.current())));
   }
   at("flow-label").hidden = !flow();
   at("through").checked = Boolean(flow()) && shared.prior.kind === "flow";
@@ -31,18 +36,18 @@ export function openBetween(about) {
   at("save-gif").addEventListener("click", guarded(saveGif));
   document.addEventListener("view", guarded(async ({ detail }) => {
     if (detail !== "between" || (ends.a && ends.b)) return;
-    const z = await shared.drawn(2, Math.floor(Math.random() * 2 ** 32));
-    const d = model.latent_dim;
-    ends.a ??= shared.subject;
-    ends.b ??= { name: "new", x: null, mean: z.slice(d), std: null };
+    ends.a ??= shared.current();
+    const z = await shared.drawn(1, Math.floor(Math.random() * 2 ** 32));
+    ends.b ??= z;
     await walk();
   }));
 }
 
 const flow = () => model.priors.find(({ kind }) => kind === "flow");
 
-async function set(end, subject) {
-  ends[end] = subject;
+async function set(end, z) {
+  asked[end]++;
+  ends[end] = z;
   await walk();
 }
 
@@ -52,12 +57,12 @@ async function swap() {
   await walk();
 }
 
-const walkLatest = latest(async (from, to, prior) => {
+const walkLatest = latest(guarded(async (from, to, prior) => {
   const progress = at("way-progress");
   progress.hidden = false;
   try {
     const shares = Array.from({ length: STEPS }, (_, i) => i / (STEPS - 1));
-    const z = await ask("walk", { from: from.mean, to: to.mean, shares, prior }, (share) => (progress.value = 0.8 * share));
+    const z = await ask("walk", { from, to, shares, prior }, (share) => (progress.value = 0.8 * share));
     const x = await ask("decode", { z }, (share) => (progress.value = 0.8 + 0.2 * share));
     frames = shares.map((_, i) => toPixels(x, model.image_shape, i));
     for (const [end, frame] of [["a", frames[0]], ["b", frames[STEPS - 1]]]) show(at(`end-${end}`), frame);
@@ -73,7 +78,7 @@ const walkLatest = latest(async (from, to, prior) => {
   } finally {
     progress.hidden = true;
   }
-});
+}));
 
 async function walk() {
   if (ends.a && ends.b) await walkLatest(ends.a, ends.b, at("through").checked ? flow() : null);

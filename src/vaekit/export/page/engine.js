@@ -3,6 +3,7 @@
 const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
 const waiting = new Map();
 let asked = 0;
+let broken = null; // why nothing can be asked any more
 
 worker.onmessage = ({ data: { id, share, result, error } }) => {
   const { done, failed, tell } = waiting.get(id) ?? {};
@@ -12,16 +13,17 @@ worker.onmessage = ({ data: { id, share, result, error } }) => {
   return error === undefined ? done(result) : failed(new Error(error));
 };
 worker.onerror = (event) => {
-  const error = new Error(event.message || "the networks cannot be loaded");
-  for (const { failed } of waiting.values()) failed(error);
+  broken = new Error(event.message || "this browser cannot load what the page computes with; a newer one can");
+  for (const { failed } of waiting.values()) failed(broken);
   waiting.clear();
 };
 
 /** Ask the worker for an operation; `tell` hears which share of it is done. */
 export function ask(name, given = {}, tell = () => {}) {
   return new Promise((done, failed) => {
+    if (broken) return failed(broken);
     waiting.set(++asked, { done, failed, tell });
-    worker.postMessage({ id: asked, name, given });
+    return worker.postMessage({ id: asked, name, given });
   });
 }
 
@@ -29,20 +31,17 @@ export function ask(name, given = {}, tell = () => {}) {
 export function latest(of) {
   let [busy, next] = [false, null];
   return async function call(...given) {
-    if (busy) {
-      next = given;
-      return;
-    }
+    next = given;
+    if (busy) return;
     busy = true;
     try {
-      await of(...given);
+      while (next) {
+        const now = next;
+        next = null;
+        await of(...now);
+      }
     } finally {
       busy = false;
-      if (next) {
-        const again = next;
-        next = null;
-        call(...again);
-      }
     }
   };
 }

@@ -1,8 +1,8 @@
 // New pictures from a prior.
 
-import { at, guarded, make, shared } from "./app.js";
-import { ask } from "./engine.js";
+import { ask, latest } from "./engine.js";
 import { show, toPixels } from "./pictures.js";
+import { at, guarded, make, shared } from "./shared.js";
 
 const COUNT = 24; // pictures together
 const NEXT = { false: "true", true: "mixed", mixed: "false" }; // of an attribute: not asked for, there, not there
@@ -57,12 +57,9 @@ function asked() {
   return Object.fromEntries(states.filter(([, state]) => state !== undefined));
 }
 
-let drawing = 0;
-
-async function draw() {
+const draw = latest(guarded(async () => {
   const seed = Number(at("seed").value);
   if (!Number.isInteger(seed) || seed < 0) throw new Error("the seed is a whole number from 0");
-  const own = ++drawing;
   const progress = at("draw-progress");
   progress.hidden = false;
   try {
@@ -70,7 +67,6 @@ async function draw() {
     const { short } = shared.prior;
     const z = await shared.drawn(COUNT, seed, { ...options, progress: (share) => (progress.value = 0.8 * share) });
     const x = await ask("decode", { z }, (share) => (progress.value = 0.8 + 0.2 * share));
-    if (own !== drawing) return; // another one was asked for
     const d = model.latent_dim;
     at("grid").replaceChildren(
       ...Array.from({ length: COUNT }, (_, i) => {
@@ -86,6 +82,6 @@ async function draw() {
     );
     at("grid").dataset.drawn = Number(at("grid").dataset.drawn ?? 0) + 1;
   } finally {
-    if (own === drawing) progress.hidden = true;
+    progress.hidden = true;
   }
-}
+}));

@@ -6,15 +6,14 @@ const COLOURS = 256;
 /** Frames (ImageData of one size) -> the bytes of a GIF that repeats without end. */
 export function gif(frames, delayMsec) {
   const { width, height } = frames[0];
-  const palette = paletteOf(frames);
-  const nearest = new Map();
+  const { palette, nearest } = paletteOf(frames);
   const bytes = [...ascii("GIF89a"), ...two(width), ...two(height), 0xf7, 0, 0];
   for (let i = 0; i < COLOURS; i++) bytes.push(...(palette[i] ?? [0, 0, 0]));
   bytes.push(0x21, 0xff, 11, ...ascii("NETSCAPE2.0"), 3, 1, 0, 0, 0);
   for (const frame of frames) {
     bytes.push(0x21, 0xf9, 4, 0, ...two(Math.round(delayMsec / 10)), 0, 0);
     bytes.push(0x2c, 0, 0, 0, 0, ...two(width), ...two(height), 0, 8);
-    const packed = packedBy8(indices(frame.data, palette, nearest));
+    const packed = packedBy8(indices(frame.data, nearest));
     for (let start = 0; start < packed.length; start += 255) {
       const block = packed.slice(start, start + 255);
       bytes.push(block.length);
@@ -29,12 +28,17 @@ export function gif(frames, delayMsec) {
 const ascii = (text) => [...text].map((letter) => letter.charCodeAt(0));
 const two = (value) => [value & 255, value >> 8];
 
-/** Up to 256 colours, by cutting the box of the most spread colours in two, again and again (median cut). */
+const keyOf = (data, i) => ((data[i] >> (8 - BITS)) << (2 * BITS)) | ((data[i + 1] >> (8 - BITS)) << BITS) | (data[i + 2] >> (8 - BITS));
+
+/**
+ * Up to 256 colours, by cutting the box of the most spread colours in two, again and again (median cut), and the nearest
+ * of them by key.
+ */
 function paletteOf(frames) {
   const counts = new Map();
   for (const { data } of frames)
     for (let i = 0; i < data.length; i += 4) {
-      const key = ((data[i] >> (8 - BITS)) << (2 * BITS)) | ((data[i + 1] >> (8 - BITS)) << BITS) | (data[i + 2] >> (8 - BITS));
+      const key = keyOf(data, i);
       const known = counts.get(key) ?? [0, 0, 0, 0];
       counts.set(key, [known[0] + data[i], known[1] + data[i + 1], known[2] + data[i + 2], known[3] + 1]);
     }
@@ -45,7 +49,9 @@ function paletteOf(frames) {
     if (!widest.points) break;
     boxes.splice(boxes.indexOf(widest), 1, ...halves(widest));
   }
-  return boxes.map(({ points: inside }) => mean(inside));
+  const palette = boxes.map(({ points: inside }) => mean(inside));
+  const nearest = new Map([...counts].map(([key, [r, g, b, count]]) => [key, nearestOf(palette, r / count, g / count, b / count)]));
+  return { palette, nearest };
 }
 
 function boxOf(points) {
@@ -70,17 +76,16 @@ function mean(points) {
   return [0, 1, 2].map((c) => Math.round(points.reduce((sum, { at, count }) => sum + at[c] * count, 0) / total));
 }
 
+/** The place in the palette of the colour that is nearest. */
+function nearestOf(palette, r, g, b) {
+  const distances = palette.map((colour) => (colour[0] - r) ** 2 + (colour[1] - g) ** 2 + (colour[2] - b) ** 2);
+  return distances.indexOf(Math.min(...distances));
+}
+
 /** The place in the palette of each pixel. */
-function indices(data, palette, nearest) {
+function indices(data, nearest) {
   const found = new Uint8Array(data.length / 4);
-  for (let i = 0; i < data.length; i += 4) {
-    const key = (data[i] << 16) | (data[i + 1] << 8) | data[i + 2];
-    if (!nearest.has(key)) {
-      const distances = palette.map(([r, g, b]) => (r - data[i]) ** 2 + (g - data[i + 1]) ** 2 + (b - data[i + 2]) ** 2);
-      nearest.set(key, distances.indexOf(Math.min(...distances)));
-    }
-    found[i / 4] = nearest.get(key);
-  }
+  for (let i = 0; i < data.length; i += 4) found[i / 4] = nearest.get(keyOf(data, i));
   return found;
 }
 

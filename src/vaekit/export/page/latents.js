@@ -1,7 +1,7 @@
 // The latents of many pictures, two entries at a time (fig. 6 of the paper), and what they say in words.
 
-import { at, guarded, make, shared } from "./app.js";
 import { ask } from "./engine.js";
+import { at, guarded, make, shared } from "./shared.js";
 
 const BINS = 35;
 const SIZE = 460; // of the drawing, in pixels
@@ -67,7 +67,8 @@ function draw() {
     context.stroke();
   }
   context.setLineDash([]);
-  const dot = [shared.subject.mean[a], shared.subject.mean[b]].map((value) => (side / 2) * (1 + value / reach));
+  const z = shared.current();
+  const dot = [z[a], z[b]].map((value) => (side / 2) * (1 + value / reach));
   context.fillStyle = style.getPropertyValue("--accent");
   context.beginPath();
   context.arc(dot[0], STRIP + dot[1], 5, 0, 2 * Math.PI);

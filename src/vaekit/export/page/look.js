@@ -2,10 +2,11 @@
 //
 // A slider moves the latent along a way: an entry, a direction that latents vary in, the difference of two labels.
 
-import { at, guarded, make, save, shared, showPicture, takesFiles } from "./app.js";
 import { ask, latest } from "./engine.js";
 import { difference, show, spread, toMap, toPixels } from "./pictures.js";
 import { normal, uniform } from "./priors.js";
+import { at, guarded, make, save, shared, takesFiles } from "./shared.js";
+import { showPicture } from "./tabs.js";
 
 const FEW = 12; // sliders that are added together
 const FAR = 3; // standard deviations that a slider moves, each way
@@ -17,6 +18,8 @@ let model;
 const ways = new Map(); // id -> {kind, title, about, add(z, value)}
 const kinds = new Map(); // "directions" and so on -> ids
 let moves = new Map(); // id -> how far the latent is from where it was
+let before = null; // the moves before the slider or the pad that is moving now
+let wanted = 0; // pictures that were asked for
 let [past, future] = [[], []];
 
 /** The latent as it is now, or with other moves. */
@@ -61,21 +64,23 @@ export async function openLook(about) {
   at("redo").addEventListener("click", () => travel(future, past));
   at("reset").addEventListener("click", () => change(() => moves.clear()));
   at("save").addEventListener("click", guarded(savePicture));
-  takesFiles(at("choose"), async (file) => shared.setSubject(await shared.encoded(file)));
+  takesFiles(at("choose"), (file) => shared.take(file));
   addEventListener("keydown", (event) => {
     if (!(event.ctrlKey || event.metaKey) || at("look").hidden) return;
-    const back = event.key === "z" && !event.shiftKey;
-    if (back || event.key === "y" || event.key === "Z") {
+    const key = event.key.toLowerCase();
+    const back = key === "z" && !event.shiftKey;
+    if (back || key === "y" || key === "z") {
       event.preventDefault();
       travel(...(back ? [past, future] : [future, past]));
     }
   });
   openPad();
+  shared.current = current;
   shared.listeners.push(newSubject);
 }
 
 function newSubject(subject) {
-  [moves, past, future] = [new Map(), [], []];
+  [moves, past, future, before] = [new Map(), [], [], null];
   at("name").textContent = subject.x ? subject.name : "";
   at("shown-text").textContent = subject.x ? "what the model makes of it" : subject.name;
   at("original").hidden = !subject.x;
@@ -87,11 +92,22 @@ function newSubject(subject) {
   if (at("look").hidden) showPicture();
 }
 
+const same = (one, other) => JSON.stringify([...one].filter(([, value]) => value).sort()) === JSON.stringify([...other].filter(([, value]) => value).sort());
+
 /** Change the moves in one step that can be undone. */
 function change(of) {
-  past.push(new Map(moves));
-  future = [];
+  before = new Map(moves);
   of();
+  settle();
+}
+
+/** The end of a change: it can be undone, if it was one. */
+function settle() {
+  if (before && !same(before, moves)) {
+    past.push(before);
+    future = [];
+  }
+  before = null;
   refresh();
   refreshPad();
 }
@@ -128,19 +144,12 @@ function slider(id) {
   const row = make("label", { className: "slider", title: `${about}; double-click puts it back` });
   row.append(make("span", { textContent: title }), input, make("output"));
   row.dataset.way = id;
-  input.setAttribute("aria-label", about);
-  let before = null;
   input.addEventListener("input", () => {
     before ??= new Map(moves);
     moves.set(id, Number(input.value));
     refresh();
   });
-  input.addEventListener("change", () => {
-    past.push(before ?? new Map(moves));
-    [before, future] = [null, []];
-    refresh();
-    refreshPad();
-  });
+  input.addEventListener("change", settle);
   row.addEventListener("dblclick", () => change(() => moves.delete(id)));
   return row;
 }
@@ -163,11 +172,11 @@ function showMoves() {
 
 /** Decode and show, only what is latest; `since` is when it was asked for. */
 const decodeAndShow = latest(
-  guarded(async (subject, z, since) => {
+  guarded(async (subject, z, since, number) => {
     const x_hat = await ask("decode", { z });
     if (subject !== shared.subject) return;
     show(at("shown"), toPixels(x_hat, model.image_shape));
-    at("shown").dataset.shown = Number(at("shown").dataset.shown ?? 0) + 1;
+    at("shown").dataset.shown = number;
     if (moves.size) showSpeed(performance.now() - since); // the first ones are of networks that are still cold
     showError(subject, x_hat);
   }),
@@ -185,7 +194,8 @@ function showSpeed(msec) {
 
 function refresh() {
   showMoves();
-  decodeAndShow(shared.subject, current(), performance.now());
+  at("shown").dataset.wanted = ++wanted;
+  decodeAndShow(shared.subject, current(), performance.now(), wanted);
 }
 
 function showError({ x }, x_hat) {
@@ -242,7 +252,7 @@ function refreshPad() {
 
 function openPad() {
   const pad = at("pad");
-  let before = null;
+  let held = false;
   const move = (x, y) => {
     const limited = (value) => Math.min(FAR, Math.max(-FAR, value));
     moves.set(at("pad-y").value, limited(y));
@@ -255,25 +265,21 @@ function openPad() {
   };
   pad.addEventListener("pointerdown", (event) => {
     pad.setPointerCapture(event.pointerId);
-    before = new Map(moves);
+    [held, before] = [true, new Map(moves)];
     follow(event);
   });
-  pad.addEventListener("pointermove", (event) => before && follow(event));
+  pad.addEventListener("pointermove", (event) => held && follow(event));
   const stop = () => {
-    if (!before) return;
-    past.push(before);
-    [before, future] = [null, []];
-    refresh();
+    if (held) settle();
+    held = false;
   };
   for (const name of ["pointerup", "pointercancel"]) pad.addEventListener(name, stop);
   pad.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!step) return;
     event.preventDefault();
-    past.push(new Map(moves));
-    future = [];
     const [x, y] = ["pad-x", "pad-y"].map((id) => moves.get(at(id).value) ?? 0);
-    move(x + 0.25 * step[0], y + 0.25 * step[1]);
+    change(() => move(x + 0.25 * step[0], y + 0.25 * step[1]));
   });
 }
 

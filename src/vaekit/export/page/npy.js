@@ -11,5 +11,7 @@ export function readNpy(buffer, name) {
   const header = new TextDecoder().decode(bytes.slice(start, start + length));
   const shape = header.match(/'shape': \(([^)]*)\)/)?.[1].split(",").map((part) => part.trim()).filter(Boolean);
   if (!shape || !header.includes("'<f4'") || header.includes("'fortran_order': True")) throw new Error(`${name} holds no 32-bit floats`);
+  const bytesOfAll = 4 * shape.reduce((product, size) => product * Number(size), 1);
+  if (buffer.byteLength - start - length !== bytesOfAll) throw new Error(`${name} is cut short`);
   return { shape: shape.map(Number), data: new Float32Array(buffer.slice(start + length)) };
 }

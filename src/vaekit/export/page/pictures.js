@@ -32,8 +32,8 @@ export async function readPicture(file, model) {
 /** The part of a picture that is shown: left, top, width, height; its middle where it is cropped. */
 export function box(pictureWidth, pictureHeight, height, width, fit) {
   if (fit !== "crop") return [0, 0, pictureWidth, pictureHeight];
-  const w = Math.max(1, Math.min(pictureWidth, even(pictureHeight * (width / height))));
-  const h = Math.max(1, Math.min(pictureHeight, even(pictureWidth * (height / width))));
+  const w = Math.max(1, Math.min(pictureWidth, even((pictureHeight * width) / height)));
+  const h = Math.max(1, Math.min(pictureHeight, even((pictureWidth * height) / width)));
   return [Math.floor((pictureWidth - w) / 2), Math.floor((pictureHeight - h) / 2), w, h];
 }
 

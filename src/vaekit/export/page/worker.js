@@ -21,22 +21,21 @@ async function fetched(name) {
   return response.arrayBuffer();
 }
 
-async function session(name) {
-  if (!sessions.has(name)) sessions.set(name, fetched(name).then((bytes) => opened(bytes, name)));
-  return sessions.get(name);
+/** What `make` gives for a name, made once; a failure is not kept. */
+async function once(known, name, make) {
+  if (!known.has(name)) known.set(name, await make(name));
+  return known.get(name);
 }
+
+const session = (name) => once(sessions, name, async () => opened(await fetched(name), name));
+const array = (name) => once(arrays, name, async () => readNpy(await fetched(name), `model/${name}`));
 
 async function opened(bytes, name) {
   try {
     return await ort.InferenceSession.create(new Uint8Array(bytes));
   } catch (error) {
-    throw new Error(`model/${name} cannot be read, export the page again: ${error.message || error}`);
+    throw new Error(`model/${name} cannot be opened: ${error.message || error}`);
   }
-}
-
-async function array(name) {
-  if (!arrays.has(name)) arrays.set(name, fetched(name).then((bytes) => readNpy(bytes, `model/${name}`)));
-  return arrays.get(name);
 }
 
 /** The outputs of a network for inputs {name: {data, shape}}. */
@@ -99,7 +98,8 @@ async function arraysOf(prior, names) {
 const operations = {
   async open({ about }) {
     model = about;
-    await Promise.all([session("decoder.onnx"), session("encoder.onnx")]);
+    await session("decoder.onnx");
+    await session("encoder.onnx");
     await run("decoder.onnx", { z: { data: new Float32Array(model.latent_dim), shape: [1, model.latent_dim] } });
     return { threads: ort.env.wasm.numThreads };
   },
@@ -164,11 +164,17 @@ function any({ conditions }, n) {
   return { unknown: conditions.unknown, rows: Array(n).fill(conditions.unknown) };
 }
 
-self.onmessage = async ({ data: { id, name, given } }) => {
+async function answer({ id, name, given }) {
   const tell = (share) => self.postMessage({ id, share });
   try {
     self.postMessage({ id, result: await operations[name](given, tell) });
   } catch (error) {
     self.postMessage({ id, error: error.message || String(error) });
   }
+}
+
+// One after another: onnxruntime-web does not bear two networks that run at once.
+let last = Promise.resolve();
+self.onmessage = ({ data }) => {
+  last = last.then(() => answer(data));
 };
