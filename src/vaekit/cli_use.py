@@ -209,6 +209,10 @@ class Export:
     """Folder of the run."""
     onnx: Path | None = None
     """Folder for the encoder, the decoder and a step of the flow as ONNX."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Of the ONNX files: half the size, or a quarter and faster on CPUs; it says what that costs in dB."""
+    pt2: Path | None = None
+    """Folder for encoder and decoder as archives of torch.export, which need torch and not vaekit."""
     web: Path | None = None
     """Folder for a page to play with the model in a browser, from any web server and without Python."""
     hub: str | None = None
@@ -224,7 +228,10 @@ class Export:
         own_process("cpu")
         from vaekit.commands.export import export_run
 
-        options = {name: getattr(self, name) for name in ("web", "hub", "public", "licence", "show_pictures")}
+        options = {
+            name: getattr(self, name)
+            for name in ("precision", "web", "pt2", "hub", "public", "licence", "show_pictures")
+        }
         print(export_run(self.run_folder, self.onnx, progress, **options))  # noqa: T201
 
 

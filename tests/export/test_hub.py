@@ -251,9 +251,9 @@ def test_a_folder_that_is_misspelled_is_never_looked_for_on_the_hub(trained, tmp
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("export RUN", "give --onnx FOLDER, --web FOLDER or --hub user/name"),
+        ("export RUN", "give --onnx FOLDER, --web FOLDER, --pt2 FOLDER or --hub user/name"),
         ("export RUN --hub faces", "'faces' is no name on the Hub; give user/name"),
-        ("export RUN --hub a/b --onnx OUT", "give --onnx FOLDER, --web FOLDER or --hub user/name"),
+        ("export RUN --hub a/b --onnx OUT", "give --onnx FOLDER, --web FOLDER, --pt2 FOLDER or --hub user/name"),
     ],
 )
 def test_a_mistake_is_one_line(trained, line, said, tmp_path, capsys):

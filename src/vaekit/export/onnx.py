@@ -9,7 +9,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vaekit.export.precision import check_precision, in_fewer_bits, psnr_of
 from vaekit.models.kept import weights_sha256
 from vaekit.models.vae import VAE
 from vaekit.priors.flow import QUARTER, STEPS, FlowPrior
@@ -48,14 +49,25 @@ class Exported:
     num_bytes: int
 
 
-def export_onnx(vae: VAE, folder: Path, say: Say = lambda line: None) -> list[Exported]:
+def export_onnx(
+    vae: VAE,
+    folder: Path,
+    say: Say = lambda line: None,
+    precision: str = "fp32",
+    pictures: Tensor | None = None,
+    what: str = "",
+) -> list[Exported]:
     """Write encoder.onnx (x -> mean, logvar) and decoder.onnx (z -> x_hat); with a flow also prior_step.onnx.
 
     That one gives dw/da of (w, a), and of what is told of each picture where the flow has labels; prior_gaussian.npz
     holds the mean and the root that make z of the w at the end. manifest.json says what is there, of which weights, and
-    how far each is from torch. Raises `ValueError` if packages are missing, and for a difference above 0.001.
+    how far each is from torch. Below fp32, encoder and decoder are converted after that, and what it costs is the PSNR
+    of `pictures` (N, C, H, W), which are `what`.
+
+    Raises `ValueError` if packages are missing, and for a difference above 0.001.
     """
     check_packages()
+    check_precision(precision)
     folder.mkdir(parents=True, exist_ok=True)
     vae = vae.cpu().float().eval()
     x, z = torch.rand(max(BATCHES), *vae.image_shape) * 2 - 1, torch.randn(max(BATCHES), vae.latent_dim)
@@ -64,6 +76,7 @@ def export_onnx(vae: VAE, folder: Path, say: Say = lambda line: None) -> list[Ex
         exported(Parts(vae.decoder), {"z": z}, ("x_hat",), folder / DECODER),
     ]
     about: dict[str, Any] = {
+        "precision": precision,
         "weights_sha256": weights_sha256(vae.state_dict()),
         "image_shape": list(vae.image_shape),
         "latent_dim": vae.latent_dim,
@@ -77,6 +90,16 @@ def export_onnx(vae: VAE, folder: Path, say: Say = lambda line: None) -> list[Ex
         with replacing(folder / GAUSSIAN) as unfinished, unfinished.open("wb") as file:
             np.savez(file, mean=flow.gaussian.mean.numpy(), root=flow.gaussian.root.numpy())
         about |= {"steps": STEPS, "labels": list(flow.conditions.names)}
+    if precision != "fp32" and pictures is not None:
+        paths = folder / ENCODER, folder / DECODER
+        before = psnr_of(*paths, pictures)
+        in_fewer_bits(vae, *paths, precision)
+        after = psnr_of(*paths, pictures)
+        about["psnr_db"] = {"fp32": before, precision: after, "of": what}
+        say(f"{precision}: PSNR {after:.2f} dB instead of {before:.2f}, on {what}")
+        for i, (network, inputs) in enumerate(((Parts(vae.encoder), {"x": x}), (Parts(vae.decoder), {"z": z}))):
+            difference = greatest_difference(network, inputs, paths[i])
+            parts[i] = replace(parts[i], num_bytes=paths[i].stat().st_size, difference=difference)
     for part in parts:
         say(f"{part.file}: {part.num_bytes / 2**20:.1f} MiB, within {part.difference:.1e} of torch")
     write_text(json.dumps(about | {"files": [asdict(part) for part in parts]}, indent=1) + "\n", folder / MANIFEST)
