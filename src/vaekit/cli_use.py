@@ -96,11 +96,14 @@ class Reconstruct:
     out: Path
     """Empty folder for the pictures."""
 
+    tile: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the size of pictures larger than the model's: tile by tile, which suits textures and details."""
+
     def run(self) -> None:
         own_process("auto")
         from vaekit.commands.encode import reconstruct_run
 
-        print(reconstruct_run(self.run_folder, self.pictures, self.out, progress))  # noqa: T201
+        print(reconstruct_run(self.run_folder, self.pictures, self.out, progress, self.tile))  # noqa: T201
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from vaekit.commands.latents import LatentTable, check_suffix
 from vaekit.commands.sample import check_empty
+from vaekit.commands.tiles import reconstructed_in_tiles
 from vaekit.commands.using import batches_of, load, spread_of
 from vaekit.data.pixels import to_float, to_uint8
 from vaekit.data.reading import save_picture, suffix_for
 from vaekit.measures.pictures import l1
 from vaekit.models.kept import weights_sha256
-from vaekit.models.vae import decode_batches, evaluating
+from vaekit.models.vae import VAE, decode_batches, evaluating
 from vaekit.runs.folder import mark_as_output
 from vaekit.runs.prior import Say
 from vaekit.system.devices import float32_products
@@ -74,9 +75,16 @@ def decode_run(run: str | Path, latents: str | Path, out: str | Path) -> Path:
 
 
 def reconstruct_run(
-    run: str | Path, pictures: Sequence[str | Path], out: str | Path, say: Say = lambda line: None
+    run: str | Path,
+    pictures: Sequence[str | Path],
+    out: str | Path,
+    say: Say = lambda line: None,
+    tile: bool = False,
 ) -> Path:
     """Draw what the model makes of pictures, from the mean of the posterior, each under its own name.
+
+    With `tile` pictures that are larger than the model's keep their size: tiles of its size are reconstructed each by
+    itself, and blended. That is for models of textures and details; one of whole faces takes each tile for a face.
 
     As PNG, or as .npy for other bands than those of grey and colour. The folder `out` must be empty or not there;
     returns it. `say` hears the mean error, and which pictures cannot be read. Raises `ValueError` for a folder without
@@ -87,18 +95,24 @@ def reconstruct_run(
     vae = load(run)
     errors: list[Tensor] = []
     names = OwnNames(suffix_for(vae.image_shape[0]))
-    with float32_products(), batches_of(vae, pictures, say, "reconstructing") as batches:
+    with float32_products(), batches_of(vae, pictures, say, "reconstructing", own_size=tile) as batches:
         for batch in batches:
-            with evaluating(vae) as device:
-                x = batch.x.to(device)
-                x_hat = vae.decode(vae.encode_unchecked(x).mean)
+            x, x_hat = batch.x, reconstructed(vae, batch.x, tile)
             mark_as_output(Path(out))
             for name, picture in zip(batch.names, x_hat, strict=True):
                 save_picture(picture, Path(out) / names.of(name))
-            errors.append(l1(x, to_float(to_uint8(x_hat))).cpu())
+            errors.append(l1(x, to_float(to_uint8(x_hat))))
     found = torch.cat(errors)
     say(f"{len(found):,} pictures, L1 {found.mean():.4f} (from {found.min():.4f} to {found.max():.4f})")
     return Path(out)
+
+
+def reconstructed(vae: VAE, x: Tensor, tile: bool) -> Tensor:
+    """What a model makes of pictures x (B, C, H, W) from the means of their posteriors, on the CPU."""
+    if tile:
+        return torch.stack([reconstructed_in_tiles(vae, picture) for picture in x])
+    with evaluating(vae) as device:
+        return vae.decode(vae.encode_unchecked(x.to(device)).mean).cpu()
 
 
 class OwnNames:

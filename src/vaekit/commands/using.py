@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from torch import Tensor
 from vaekit.config.settings import Config
 from vaekit.data.reading import known_pictures, read_batches
 from vaekit.data.sources.folder import Folder
-from vaekit.data.view import View
+from vaekit.data.view import OWN, View
 from vaekit.models.vae import VAE, evaluating
 from vaekit.priors.gaussian import GaussianPrior
 from vaekit.runs.folder import view_of
@@ -58,9 +58,11 @@ class Batch:
 
 @contextmanager
 def batches_of(
-    vae: VAE, pictures: Sequence[str | Path], say: Say, what: str = "reading pictures"
+    vae: VAE, pictures: Sequence[str | Path], say: Say, what: str = "reading pictures", own_size: bool = False
 ) -> Iterator[Iterator[Batch]]:
     """The pictures in files and sources as a model takes them, with a progress bar; `say` hears which are no pictures.
+
+    With `own_size` they stay as large as they are, if they are as large as the model's, and come one by one.
 
     Raises `ValueError` if there is none.
     """
@@ -79,7 +81,9 @@ def batches_of(
             bar.advance(task)
 
         def batches() -> Iterator[Batch]:
-            for names, x in read_batches(known, view_of_model(vae), told):
+            view = view_of_model(vae)
+            reading = (replace(view, fit=OWN), told, 1) if own_size else (view, told)
+            for names, x in read_batches(known, *reading):
                 yield Batch(names, x)
                 bar.advance(task, len(names))
 

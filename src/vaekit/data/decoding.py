@@ -19,7 +19,7 @@ from vaekit.data.fitting import box_of, cut_and_resize, framed, inner_size
 from vaekit.data.formats import readable_formats
 from vaekit.data.magic import HEAD_BYTES, kind_of, why_not_read
 from vaekit.data.sources.base import Raw
-from vaekit.data.view import View
+from vaekit.data.view import OWN, View
 from vaekit.system.files import printable
 
 # What Pillow lets out on broken data: 100,000 damaged files gave the first five, its source has the others.
@@ -131,7 +131,8 @@ def upright(data: bytes, view: View) -> np.ndarray:
     with opened(data) as image:
         size, meaning = image.size, meaning_of(image) if view.colour_profiles else Meaning()
         # JPEG only; else None. Pixels with a profile stay as they are until they are in sRGB.
-        drafted = image.draft(image.mode if meaning else mode_of(view), (side, side))
+        draft = None if view.fit == OWN else (side, side)
+        drafted = image.draft(image.mode if meaning else mode_of(view), draft)
         check_size(*image.size)
         with BUDGET.holding(BYTES_A_PIXEL * image.width * image.height):
             image.load()

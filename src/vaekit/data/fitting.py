@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from vaekit.data.view import View
+from vaekit.data.view import OWN, View
 
 TORCH_HAS_LANCZOS = hasattr(torch.ops.aten, "_upsample_lanczos2d_aa")  # from 2.12 on
 TORCH_FILTER = "lanczos" if TORCH_HAS_LANCZOS else "bicubic"  # for numbers that Pillow does not resize
@@ -32,6 +32,9 @@ def middle(picture_width: int, picture_height: int, height: int, width: int) -> 
 
 def inner_size(picture_width: int, picture_height: int, view: View) -> tuple[int, int]:
     """Height and width of a picture without its bars."""
+    if view.fit == OWN:
+        scale = max(1.0, view.height / picture_height, view.width / picture_width)
+        return round(scale * picture_height), round(scale * picture_width)
     if view.fit != "pad":
         return view.height, view.width
     scale = min(view.height / picture_height, view.width / picture_width)
@@ -41,7 +44,7 @@ def inner_size(picture_width: int, picture_height: int, view: View) -> tuple[int
 def framed(pixels: np.ndarray, view: View) -> np.ndarray:
     """Pixels (C, h, w) in the middle of a black picture (C, height, width); as they are where they fill it."""
     h, w = pixels.shape[1:]
-    if (h, w) == (view.height, view.width):
+    if view.fit == OWN or (h, w) == (view.height, view.width):
         return np.ascontiguousarray(pixels)
     canvas = np.zeros((len(pixels), view.height, view.width), pixels.dtype)
     top, left = (view.height - h) // 2, (view.width - w) // 2

@@ -65,7 +65,9 @@ def names_many(path: Path) -> bool:
         return not is_picture(file.read(HEAD_BYTES))
 
 
-def read_batches(pictures: Mapping[str, Known], view: View, refuse: Refuse) -> Iterator[tuple[list[str], Tensor]]:
+def read_batches(
+    pictures: Mapping[str, Known], view: View, refuse: Refuse, at_once: int = READ_AT_ONCE
+) -> Iterator[tuple[list[str], Tensor]]:
     """Names and pictures (B, C, H, W) in [-1, 1] as in `view`, some at a time; those that cannot be read are told.
 
     Raises `ValueError` if none of them can be read.
@@ -93,7 +95,7 @@ def read_batches(pictures: Mapping[str, Known], view: View, refuse: Refuse) -> I
             names.append(name)
             pixels.append(picture)
             num_read += 1
-            if len(names) == READ_AT_ONCE:
+            if len(names) == at_once:
                 yield names, as_tensor(pixels)
                 names, pixels = [], []
     if names:

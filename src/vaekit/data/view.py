@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FITS = ("crop", "pad", "stretch")
+OWN = "own"  # beside them, for pictures that stay as large as they are, and at least as large as a view
 DEPTHS = (8, 16)
 USUAL_CHANNELS = (1, 3)  # grey and RGB, which every format can be brought to
 
