@@ -97,7 +97,7 @@ class Reconstruct:
     """Empty folder for the pictures."""
 
     tile: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Keep the size of pictures larger than the model's: tile by tile, which suits textures and details."""
+    """Keep the size of pictures larger than the model's: reconstruct them tile by tile."""
 
     def run(self) -> None:
         own_process("auto")

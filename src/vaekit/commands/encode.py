@@ -84,7 +84,7 @@ def reconstruct_run(
     """Draw what the model makes of pictures, from the mean of the posterior, each under its own name.
 
     With `tile` pictures that are larger than the model's keep their size: tiles of its size are reconstructed each by
-    itself, and blended. That is for models of textures and details; one of whole faces takes each tile for a face.
+    itself, and blended; in plain areas the grid of the tiles may show faintly.
 
     As PNG, or as .npy for other bands than those of grey and colour. The folder `out` must be empty or not there;
     returns it. `say` hears the mean error, and which pictures cannot be read. Raises `ValueError` for a folder without
