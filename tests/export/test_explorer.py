@@ -247,6 +247,28 @@ def test_no_file_of_a_page_names_a_place_of_this_machine(page):
             assert not [place for place in places if place in content], path.name
 
 
+def test_what_is_no_run_is_one_line_and_nothing_is_said_of_a_page(built, tmp_path, capsys):
+    assert "no model in" in refused(capsys, "explore", tmp_path / "nothing")
+
+
+def test_two_that_explore_a_new_run_write_its_page_once(page, sorted_run, tmp_path):
+    run = shutil.copytree(sorted_run, tmp_path / "run", ignore=shutil.ignore_patterns("explorer"))
+    line = [sys.executable, "-m", "vaekit", "explore", str(run), "--no-browser"]
+    both = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = []
+    for process in both:
+        said.append([])
+        for text in iter(process.stderr.readline, ""):
+            said[-1].append(text)
+            if "http://127.0.0.1:" in text:
+                break
+    for process in both:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        process.stderr.close()
+    assert sum("writing the page" in text for lines in said for text in lines) == 1, said
+
+
 def test_explore_shows_a_run_until_ctrl_c(page, sorted_run):
     line = [sys.executable, "-m", "vaekit", "explore", str(sorted_run), "--no-browser"]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:

@@ -107,7 +107,6 @@ def test_a_slider_moves_the_latent_along_its_way(opened, page, vae, picture, kin
     assert np.abs(shown(opened, "shown", vae) - expected).max() <= 2
     assert np.abs(expected - before).max() > 2, "nothing changed"
     opened.click("undo")
-    opened.until("document.getElementById('undo').disabled")
     opened.settle()
     assert np.abs(shown(opened, "shown", vae) - before).max() == 0
     opened.click("redo")
@@ -386,13 +385,15 @@ def test_tabs_are_reached_by_keys(opened):
     assert not opened.js("document.getElementById('latents').hidden")
 
 
+@pytest.mark.parametrize("width", [500, 760, 900])
 @pytest.mark.parametrize("view", ["look", "between", "fresh", "latents"])
-def test_a_narrow_window_needs_no_scrolling_aside(opened, view):
-    opened.driver.set_window_size(500, 900)
+def test_a_narrow_window_needs_no_scrolling_aside(opened, view, width):
+    opened.driver.set_window_size(width, 900)
     try:
         opened.click(f"tab-{view}")
         time.sleep(0.3)
         assert opened.js("document.documentElement.scrollWidth") <= opened.js("innerWidth")
+        assert view != "latents" or opened.js("document.getElementById('joint').getBoundingClientRect().width") > 300
     finally:
         opened.driver.set_window_size(1280, 900)
 
@@ -522,11 +523,35 @@ def test_undo_knows_what_was_a_change(opened):
     assert values(opened)[0] == "+2.00"
     opened.click("undo")
     assert opened.js("document.getElementById('undo').disabled")
-    move(opened, 0, 1, event="input")  # held, while another picture comes
-    shown_before = opened.text("shown-text")
+
+
+def test_undo_brings_the_picture_of_before_back_with_its_sliders(opened, vae, picture):
+    opened.drop("choose", picture)
+    opened.until("!document.getElementById('original').hidden")
+    move(opened, 0, 1.5)
+    before = shown(opened, "shown", vae)
     opened.click("surprise")
+    opened.until("document.getElementById('original').hidden")
     opened.settle()
-    assert opened.js("document.getElementById('undo').disabled"), shown_before
+    assert np.abs(shown(opened, "shown", vae) - before).max() > 2
+    opened.click("undo")
+    opened.until("!document.getElementById('original').hidden")
+    opened.settle()
+    assert np.abs(shown(opened, "shown", vae) - before).max() == 0
+    assert (opened.text("name"), values(opened)[0]) == (picture.name, "+1.50")
+    opened.click("redo")
+    opened.until("document.getElementById('original').hidden")
+
+
+def test_the_picture_at_hand_is_the_one_that_is_seen(opened, vae, picture):
+    opened.drop("choose", picture)
+    opened.until("!document.getElementById('original').hidden")
+    move(opened, 0, 2)
+    seen = shown(opened, "shown", vae)
+    assert "moved by 1 slider" in opened.text("shown-text")
+    opened.click("tab-between")
+    opened.until("document.getElementById('strip').dataset.walked")
+    assert np.abs(shown(opened, "end-a", vae) - seen).max() <= 2
 
 
 def test_every_control_has_a_name_of_its_own(opened):

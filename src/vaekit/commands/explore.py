@@ -13,6 +13,7 @@ from pathlib import Path
 from vaekit.commands.export import page_of
 from vaekit.export.explorer import check_built, is_of, write_what_is_always_there
 from vaekit.system.hub import names_repository
+from vaekit.system.locks import held
 from vaekit.system.ranks import check_one_process
 from vaekit.system.server import address_of, server_of
 
@@ -33,11 +34,11 @@ def explore_run(run: str | Path, port: int = 0, browser: bool = True, say: Say =
     if names_repository(run):
         raise ValueError(f"{run} is a name on the Hub; write its page with vaekit export {run} --web FOLDER")
     with place_of_page(Path(run)) as folder, server_of(folder, port) as server:
-        if is_of(folder, Path(run)):
-            write_what_is_always_there(folder)
-        else:
-            say("writing the page, half a minute")
-            page_of(run, folder, show_pictures=True, say=say)
+        with one_at_a_time(folder):
+            if is_of(folder, Path(run)):
+                write_what_is_always_there(folder)
+            else:
+                page_of(run, folder, show_pictures=True, say=say)
         say(f"{address_of(server)} shows {run}; Ctrl-C ends it")
         if browser:  # in a thread, since a browser of the terminal returns when it is closed
             threading.Thread(target=webbrowser.open, args=(address_of(server),), daemon=True).start()
@@ -45,6 +46,16 @@ def explore_run(run: str | Path, port: int = 0, browser: bool = True, say: Say =
             server.serve_forever()
         except KeyboardInterrupt:
             say("closed")
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """While one process writes a page, another that would waits."""
+    if folder.name != FOLDER or not folder.parent.is_dir():  # one of its own, or no run, as what follows says
+        yield
+        return
+    with held(folder.with_name(f".{FOLDER}.lock")):
+        yield
 
 
 @contextmanager

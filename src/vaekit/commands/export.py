@@ -57,7 +57,9 @@ def export_run(
     if precision != "fp32" and onnx is None:
         raise ValueError(f"--precision {precision} is of --onnx FOLDER")
     if web is not None:
-        return page_of(run, Path(web), show_pictures, say)
+        folder = page_of(run, Path(web), show_pictures, say)
+        say(f"to look at it: python3 -m http.server --bind 127.0.0.1 --directory {folder}")
+        return folder
     if hub is not None:
         check_name(hub)
     vae = VAE.from_pretrained(run)
@@ -89,13 +91,14 @@ def page_of(run: str | Path, folder: Path, show_pictures: bool, say: Callable[[s
     """Write the page of a run into a folder; the Gaussian of its latents is fitted first, if it has none yet."""
     vae = VAE.from_pretrained(run)
     check_page(vae, folder)
+    say("writing the page, half a minute")
     labels: dict[str, Tensor] = {}
     if is_run(run):
         try:
             prior_of(Path(run), vae, "gaussian", say=say)
             labels = directions_of(Path(run), vae, say)
         except ValueError as error:
-            say(f"the page has no sliders of what only the pictures can say: {error}")
+            say(f"the page has no sliders of labels, and may have none of directions: {error}")
     return export_page(run, vae, folder, show_pictures, labels, say)
 
 

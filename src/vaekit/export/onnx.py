@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,9 @@ def check_packages() -> None:
     """Raise `ValueError` unless what is needed is there: onnxscript before 0.7.1 exports PixelUnshuffle wrong."""
     for name, least in NEEDED.items():
         try:
+            import_module(name)
             found = version(name)
-        except PackageNotFoundError as error:
+        except (PackageNotFoundError, ImportError) as error:
             raise ValueError(f'export to ONNX needs {name}; run: pip install "vaekit[onnx]"') from error
         if numbers(found) < numbers(least):
             raise ValueError(

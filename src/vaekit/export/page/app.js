@@ -40,8 +40,8 @@ addEventListener("dragleave", (event) => event.relatedTarget || document.body.cl
 addEventListener("drop", (event) => dropped(event, takeFile));
 addEventListener("paste", (event) => event.clipboardData.files[0] && takeFile(event.clipboardData.files[0]));
 addEventListener("keydown", (event) => {
-  const plain = !(event.ctrlKey || event.metaKey || event.altKey) && !event.target.matches("input, select");
-  if (event.key === "p" && plain) document.body.classList.toggle("crisp");
+  const plain = !(event.ctrlKey || event.metaKey || event.altKey) && !event.target.matches("input[type=number], select");
+  if (event.key.toLowerCase() === "p" && plain) document.body.classList.toggle("crisp");
 });
 
 if (location.protocol !== "file:") guarded(open)();

@@ -30,11 +30,15 @@ export function openBetween(about) {
   at("flow-label").hidden = !flow();
   at("through").checked = Boolean(flow()) && shared.prior.kind === "flow";
   at("through").addEventListener("change", guarded(walk));
-  at("share").addEventListener("input", showFrame);
+  at("share").addEventListener("input", () => {
+    stop();
+    showFrame();
+  });
   at("swap").addEventListener("click", guarded(swap));
   at("play").addEventListener("click", play);
   at("save-gif").addEventListener("click", guarded(saveGif));
   document.addEventListener("view", guarded(async ({ detail }) => {
+    if (detail !== "between") stop();
     if (detail !== "between" || (ends.a && ends.b)) return;
     ends.a ??= shared.current();
     const z = await shared.drawn(1, Math.floor(Math.random() * 2 ** 32));
@@ -88,14 +92,18 @@ function showFrame() {
   if (frames.length) show(at("way"), frames[Math.round(at("share").value * (STEPS - 1))]);
 }
 
+function stop() {
+  clearInterval(playing);
+  playing = null;
+  at("play").textContent = "Play";
+}
+
 function play() {
   if (playing) {
-    clearInterval(playing);
-    playing = null;
-    at("play").textContent = "Play";
+    stop();
     return;
   }
-  let step = 0;
+  let step = Math.round(at("share").value * (STEPS - 1));
   at("play").textContent = "Stop";
   playing = setInterval(() => {
     step = (step + 1) % (2 * STEPS - 2);

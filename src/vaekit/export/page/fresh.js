@@ -59,7 +59,7 @@ function asked() {
 
 const draw = latest(guarded(async () => {
   const seed = Number(at("seed").value);
-  if (!Number.isInteger(seed) || seed < 0) throw new Error("the seed is a whole number from 0");
+  if (at("seed").value === "" || !Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32) throw new Error("the seed is a whole number from 0 to 4294967295");
   const progress = at("draw-progress");
   progress.hidden = false;
   try {

@@ -9,6 +9,7 @@ import { at, guarded, make, save, shared, takesFiles } from "./shared.js";
 import { showPicture } from "./tabs.js";
 
 const FEW = 12; // sliders that are added together
+const NEAR = 0.06; // of the middle, which the pad takes for it
 const FAR = 3; // standard deviations that a slider moves, each way
 const DRAWS = 8; // of the posterior, for the spread of each pixel
 const MOST_ERROR = 0.5; // of pixels in [-1, 1], the brightest of a map
@@ -18,9 +19,9 @@ let model;
 const ways = new Map(); // id -> {kind, title, about, add(z, value)}
 const kinds = new Map(); // "directions" and so on -> ids
 let moves = new Map(); // id -> how far the latent is from where it was
-let before = null; // the moves before the slider or the pad that is moving now
+let before = null; // {subject, moves} before the slider or the pad that is moving now
 let wanted = 0; // pictures that were asked for
-let [past, future] = [[], []];
+let [past, future] = [[], []]; // of {subject, moves}
 
 /** The latent as it is now, or with other moves. */
 function current(changed = moves) {
@@ -79,31 +80,41 @@ export async function openLook(about) {
   shared.listeners.push(newSubject);
 }
 
-function newSubject(subject) {
-  [moves, past, future, before] = [new Map(), [], [], null];
+function newSubject(subject, earlier) {
+  if (earlier) {
+    past.push({ subject: earlier, moves });
+    future = [];
+  }
+  [moves, before] = [new Map(), null];
+  showSubject(subject);
+  if (at("look").hidden) showPicture();
+}
+
+function showSubject(subject) {
+  at("name").title = subject.x ? subject.name : "";
   at("name").textContent = subject.x ? subject.name : "";
-  at("shown-text").textContent = subject.x ? "what the model makes of it" : subject.name;
   at("original").hidden = !subject.x;
   for (const figure of document.querySelectorAll("#look .of-yours")) figure.hidden = !subject.x;
   if (subject.x) show(at("original"), toPixels(subject.x, model.image_shape));
   refresh();
   refreshPad();
   guarded(showStd)(subject);
-  if (at("look").hidden) showPicture();
 }
+
+const atHand = () => ({ subject: shared.subject, moves: new Map(moves) });
 
 const same = (one, other) => JSON.stringify([...one].filter(([, value]) => value).sort()) === JSON.stringify([...other].filter(([, value]) => value).sort());
 
 /** Change the moves in one step that can be undone. */
 function change(of) {
-  before = new Map(moves);
+  before = atHand();
   of();
   settle();
 }
 
 /** The end of a change: it can be undone, if it was one. */
 function settle() {
-  if (before && !same(before, moves)) {
+  if (before && !same(before.moves, moves)) {
     past.push(before);
     future = [];
   }
@@ -114,10 +125,16 @@ function settle() {
 
 function travel(from, to) {
   if (!from.length) return;
-  to.push(moves);
-  moves = from.pop();
-  refresh();
-  refreshPad();
+  to.push(atHand());
+  const then = from.pop();
+  [moves, before] = [then.moves, null];
+  if (then.subject === shared.subject) {
+    refresh();
+    refreshPad();
+    return;
+  }
+  shared.subject = then.subject;
+  showSubject(then.subject);
 }
 
 /** Have sliders of this kind, and the pad along its first two. */
@@ -145,7 +162,7 @@ function slider(id) {
   row.append(make("span", { textContent: title }), input, make("output"));
   row.dataset.way = id;
   input.addEventListener("input", () => {
-    before ??= new Map(moves);
+    before ??= atHand();
     moves.set(id, Number(input.value));
     refresh();
   });
@@ -162,7 +179,10 @@ function showMoves() {
   }
   at("undo").disabled = !past.length;
   at("redo").disabled = !future.length;
-  at("reset").disabled = ![...moves.values()].some(Boolean);
+  const moved = [...moves.values()].filter(Boolean).length;
+  at("reset").disabled = !moved;
+  const what = shared.subject.x ? "what the model makes of it" : shared.subject.name;
+  at("shown-text").textContent = moved ? `${what}, moved by ${moved} slider${moved > 1 ? "s" : ""}` : what;
   const [x, y] = ["pad-x", "pad-y"].map((id) => moves.get(at(id).value) ?? 0);
   at("pad-dot").style.left = `${50 + (50 * x) / FAR}%`;
   at("pad-dot").style.top = `${50 + (50 * y) / FAR}%`;
@@ -204,7 +224,7 @@ function showError({ x }, x_hat) {
   show(at("error"), toMap(map, model.image_shape, MOST_ERROR));
   let squares = 0;
   for (let i = 0; i < x.length; i++) squares += (x[i] - Math.min(1, Math.max(-1, x_hat[i]))) ** 2;
-  at("error-text").textContent = `· ${(10 * Math.log10((4 * x.length) / squares)).toFixed(1)} dB PSNR`;
+  at("error-text").textContent = `· ${(10 * Math.log10((4 * x.length) / squares)).toFixed(1)} dB PSNR${[...moves.values()].some(Boolean) ? ", moved" : ""}`;
 }
 
 async function showStd(subject) {
@@ -221,21 +241,19 @@ async function showStd(subject) {
 }
 
 const drawPad = latest(
-  guarded(async (subject, before, across, down) => {
+  guarded(async (subject, then, across, down) => {
     const d = model.latent_dim;
-    const z = new Float32Array(SIDE * SIDE * d);
-    for (let i = 0; i < SIDE * SIDE; i++) {
-      const moved = new Map(before).set(down, place(Math.floor(i / SIDE))).set(across, place(i % SIDE));
-      z.set(current(moved), i * d);
-    }
-    const x = await ask("decode", { z });
-    if (subject !== shared.subject) return;
     const [, height, width] = model.image_shape;
     const canvas = at("pad-canvas");
-    [canvas.width, canvas.height] = [SIDE * width, SIDE * height];
+    const [w, h] = [SIDE * width, SIDE * height];
+    if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
     const context = canvas.getContext("2d");
-    for (let i = 0; i < SIDE * SIDE; i++) {
-      context.putImageData(toPixels(x, model.image_shape, i), (i % SIDE) * width, Math.floor(i / SIDE) * height);
+    for (let row = 0; row < SIDE; row++) {
+      if (before || subject !== shared.subject) return; // a slider moves, and goes first: its end draws the pad again
+      const z = new Float32Array(SIDE * d);
+      for (let i = 0; i < SIDE; i++) z.set(current(new Map(then).set(down, place(row)).set(across, place(i))), i * d);
+      const x = await ask("decode", { z });
+      for (let i = 0; i < SIDE; i++) context.putImageData(toPixels(x, model.image_shape, i), i * width, row * height);
     }
     canvas.dataset.drawn = Number(canvas.dataset.drawn ?? 0) + 1;
   }),
@@ -247,14 +265,14 @@ const place = (i) => (2 * FAR * (i + 0.5)) / SIDE - FAR;
 function refreshPad() {
   if (!shared.subject) return;
   showMoves();
-  drawPad(shared.subject, moves, at("pad-x").value, at("pad-y").value);
+  drawPad(shared.subject, new Map(moves), at("pad-x").value, at("pad-y").value);
 }
 
 function openPad() {
   const pad = at("pad");
   let held = false;
   const move = (x, y) => {
-    const limited = (value) => Math.min(FAR, Math.max(-FAR, value));
+    const limited = (value) => (Math.abs(value) < NEAR ? 0 : Math.min(FAR, Math.max(-FAR, value)));
     moves.set(at("pad-y").value, limited(y));
     moves.set(at("pad-x").value, limited(x));
     refresh();
@@ -265,7 +283,7 @@ function openPad() {
   };
   pad.addEventListener("pointerdown", (event) => {
     pad.setPointerCapture(event.pointerId);
-    [held, before] = [true, new Map(moves)];
+    [held, before] = [true, atHand()];
     follow(event);
   });
   pad.addEventListener("pointermove", (event) => held && follow(event));
@@ -285,5 +303,5 @@ function openPad() {
 
 async function savePicture() {
   const blob = await new Promise((done) => at("shown").toBlob(done, "image/png"));
-  save(blob, "picture.png", "image/png");
+  save(blob, `${model.title}-picture.png`, "image/png");
 }

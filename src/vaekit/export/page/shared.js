@@ -70,8 +70,9 @@ export const shared = {
 
   setSubject(subject) {
     this.asked++;
+    const earlier = this.subject;
     this.subject = subject;
-    for (const listen of this.listeners) listen(subject);
+    for (const listen of this.listeners) listen(subject, earlier);
   },
 
   /** Take the picture of a file; of several that are given one after another, the last. */

@@ -16,7 +16,9 @@ const sessions = new Map();
 const arrays = new Map();
 
 async function fetched(name) {
-  const response = await fetch(new URL(`./model/${name}`, import.meta.url));
+  const response = await fetch(new URL(`./model/${name}`, import.meta.url)).catch(() => {
+    throw new Error(`model/${name} cannot be fetched: the server of this page does not answer; start it again`);
+  });
   if (!response.ok) throw new Error(`model/${name} is not there (${response.status})`);
   return response.arrayBuffer();
 }
