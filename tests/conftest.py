@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,12 +51,6 @@ def tiny() -> Config:
         network=Network(latent_dim=16, channels=8, max_channels=16),
         discriminator=Discriminator(channels=(8, 8, 8, 8, 8), start=0.5),
     )
-
-
-def tiny_resnet(config: Config, norm: str) -> Config:
-    """The same run with the paper's blocks."""
-    network = Network(kind="resnetv2", latent_dim=6, heads="dense", channels=8, norm=norm)  # type: ignore[arg-type]
-    return dataclasses.replace(config, network=network)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import tiny_resnet
+from small import tiny_resnet
 from vaekit.cli import run
 from vaekit.commands.bench import bench, expected_hours, readable_bench
 from vaekit.models.build import build_discriminator

@@ -19,7 +19,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from conftest import tiny_resnet
+from small import tiny_resnet
 from vaekit import VAE, bench, draw_run, preset, train
 from vaekit.config.settings import Config
 from vaekit.data.cache import prepare

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from conftest import tiny_resnet
+from small import tiny_resnet
 from vaekit.models.vae import build_vae
 
 

@@ -20,7 +20,7 @@ import torch.multiprocessing as multiprocessing
 from lightning_fabric import Fabric
 from torch import nn
 
-from conftest import tiny_resnet
+from small import tiny_resnet
 from vaekit.cli import run as run_command
 from vaekit.commands import train as commands
 from vaekit.config.presets import model_config

@@ -12,7 +12,7 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import SingleDeviceStrategy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conftest import tiny_resnet
+from small import tiny_resnet
 from vaekit.config.presets import model_config
 from vaekit.config.variants import COMPARED
 from vaekit.models.posterior import Posterior
