@@ -39,7 +39,12 @@ def built(tmp_path, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Without the networks, which take the time."""
-    monkeypatch.setattr(explorer, "export_onnx", lambda vae, folder, say: folder.mkdir(parents=True, exist_ok=True))
+
+    def write(vae, folder, say):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / onnx.STEP).touch()
+
+    monkeypatch.setattr(explorer, "export_onnx", write)
 
 
 def about(folder):
@@ -228,7 +233,9 @@ def test_a_prior_that_repeats_pictures_is_left_out_or_called_so(sorted_run, buil
     vae = VAE.from_pretrained(run)
     vae.set_prior("flow", vae.priors["flow"], copies=True)
     vae.save_pretrained(run)
-    found = about(vaekit.export_run(run, web=tmp_path / "page", show_pictures=shown))
+    page = vaekit.export_run(run, web=tmp_path / "page", show_pictures=shown)
+    found = about(page)
+    assert (page / "model" / onnx.STEP).exists() == shown  # it has learned those pictures
     flow = [prior["short"] for prior in found["priors"] if prior["name"] == "flow"]
     assert flow == (["flow (repeats train pictures)"] if shown else [])
 

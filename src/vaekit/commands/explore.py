@@ -39,10 +39,10 @@ def explore_run(run: str | Path, port: int = 0, browser: bool = True, say: Say =
                 write_what_is_always_there(folder)
             else:
                 page_of(run, folder, show_pictures=True, say=say)
-        say(f"{address_of(server)} shows {run}; Ctrl-C ends it")
-        if browser:  # in a thread, since a browser of the terminal returns when it is closed
-            threading.Thread(target=webbrowser.open, args=(address_of(server),), daemon=True).start()
         try:
+            say(f"{address_of(server)} shows {run}; Ctrl-C ends it")
+            if browser:  # in a thread, since a browser of the terminal returns when it is closed
+                threading.Thread(target=webbrowser.open, args=(address_of(server),), daemon=True).start()
             server.serve_forever()
         except KeyboardInterrupt:
             say("closed")

@@ -21,11 +21,12 @@ from vaekit.data.loader import HeldOut
 from vaekit.data.sources.folder import OUTPUT_MARK
 from vaekit.data.view import USUAL_CHANNELS
 from vaekit.export.card import EVALUATION_FILE, evaluation_of
-from vaekit.export.onnx import GAUSSIAN, MANIFEST, check_packages, export_onnx
+from vaekit.export.onnx import GAUSSIAN, MANIFEST, STEP, check_packages, export_onnx
 from vaekit.models.kept import WEIGHTS_FILE, Kept, weights_sha256
 from vaekit.models.vae import VAE, encode_batches
 from vaekit.priors.base import StandardNormal
 from vaekit.priors.conditions import Classes
+from vaekit.priors.flow import NAME as FLOW
 from vaekit.priors.flow import STEPS, FlowPrior
 from vaekit.priors.gaussian import GaussianPrior
 from vaekit.priors.mixture import GaussianMixturePrior
@@ -71,9 +72,9 @@ def export_page(
     model = folder / UNFINISHED
     shutil.rmtree(model, ignore_errors=True)  # of an export that was interrupted
     export_onnx(vae, model, say)
-    for name in (GAUSSIAN, MANIFEST):  # which the page does not read
-        (model / name).unlink(missing_ok=True)
     offered = {name: kept for name, kept in vae.kept.items() if show_pictures or not kept.copies}
+    for name in (GAUSSIAN, MANIFEST, *(() if FLOW in offered else (STEP,))):  # which the page does not read
+        (model / name).unlink(missing_ok=True)
     for name, kept in offered.items():
         for tensor, values in tensors_of(kept.prior).items():
             write_array(values, model / f"{name}-{tensor}.npy")
