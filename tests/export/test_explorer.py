@@ -159,6 +159,11 @@ def test_the_server_is_for_this_machine_alone(server):
         assert get(server, "/", "elsewhere.example:80", method).status == 403
 
 
+def test_the_policy_of_the_server_is_that_of_the_page(server):
+    page = (Path(vaekit.__file__).parent / "export" / "page" / "index.html").read_text()
+    assert f'content="{get(server, "/").headers["Content-Security-Policy"]}"' in page
+
+
 def test_the_server_gives_types_that_browsers_run_and_no_other_files(server):
     types = {name: get(server, f"/{name}").headers["Content-Type"] for name in ("a.js", "a.wasm", "a.npy")}
     assert types == {"a.js": "text/javascript", "a.wasm": "application/wasm", "a.npy": "application/octet-stream"}

@@ -11,12 +11,12 @@ from torch import Tensor
 from vaekit.commands.latents import LatentTable, check_suffix
 from vaekit.commands.sample import check_empty
 from vaekit.commands.tiles import reconstructed_in_tiles
-from vaekit.commands.using import batches_of, load, spread_of
+from vaekit.commands.using import batches_of, load, reconstructed, spread_of
 from vaekit.data.pixels import to_float, to_uint8
 from vaekit.data.reading import save_picture, suffix_for
 from vaekit.measures.pictures import l1
 from vaekit.models.kept import weights_sha256
-from vaekit.models.vae import VAE, decode_batches, evaluating
+from vaekit.models.vae import decode_batches, evaluating
 from vaekit.runs.folder import mark_as_output
 from vaekit.runs.prior import Say
 from vaekit.system.devices import float32_products
@@ -97,7 +97,11 @@ def reconstruct_run(
     names = OwnNames(suffix_for(vae.image_shape[0]))
     with float32_products(), batches_of(vae, pictures, say, "reconstructing", own_size=tile) as batches:
         for batch in batches:
-            x, x_hat = batch.x, reconstructed(vae, batch.x, tile)
+            x = batch.x
+            if tile:
+                x_hat = torch.stack([reconstructed_in_tiles(vae, picture) for picture in x])
+            else:
+                x_hat = reconstructed(vae, x)
             mark_as_output(Path(out))
             for name, picture in zip(batch.names, x_hat, strict=True):
                 save_picture(picture, Path(out) / names.of(name))
@@ -105,14 +109,6 @@ def reconstruct_run(
     found = torch.cat(errors)
     say(f"{len(found):,} pictures, L1 {found.mean():.4f} (from {found.min():.4f} to {found.max():.4f})")
     return Path(out)
-
-
-def reconstructed(vae: VAE, x: Tensor, tile: bool) -> Tensor:
-    """What a model makes of pictures x (B, C, H, W) from the means of their posteriors, on the CPU."""
-    if tile:
-        return torch.stack([reconstructed_in_tiles(vae, picture) for picture in x])
-    with evaluating(vae) as device:
-        return vae.decode(vae.encode_unchecked(x.to(device)).mean).cpu()
 
 
 class OwnNames:

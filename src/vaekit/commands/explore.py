@@ -34,7 +34,7 @@ def explore_run(run: str | Path, port: int = 0, browser: bool = True, say: Say =
     if names_repository(run):
         raise ValueError(f"{run} is a name on the Hub; write its page with vaekit export {run} --web FOLDER")
     with place_of_page(Path(run)) as folder, server_of(folder, port) as server:
-        with one_at_a_time(folder):
+        with held(folder.with_name(f".{FOLDER}.lock")):  # another that would write it waits
             if is_of(folder, Path(run)):
                 write_what_is_always_there(folder)
             else:
@@ -49,20 +49,11 @@ def explore_run(run: str | Path, port: int = 0, browser: bool = True, say: Say =
 
 
 @contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """While one process writes a page, another that would waits."""
-    if folder.name != FOLDER or not folder.parent.is_dir():  # one of its own, or no run, as what follows says
-        yield
-        return
-    with held(folder.with_name(f".{FOLDER}.lock")):
-        yield
-
-
-@contextmanager
 def place_of_page(run: Path) -> Iterator[Path]:
     """Where the page of a run is kept: in the run, or, where that cannot be written, for now."""
-    if os.access(run if not (run / FOLDER).exists() else run / FOLDER, os.W_OK) or not run.is_dir():
-        yield run / FOLDER
+    folder = run / FOLDER
+    if run.is_dir() and os.access(folder if folder.exists() else run, os.W_OK):
+        yield folder
         return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place) / FOLDER

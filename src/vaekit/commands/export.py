@@ -64,7 +64,7 @@ def export_run(
         check_name(hub)
     vae = VAE.from_pretrained(run)
     if onnx is not None:
-        export_onnx(vae, Path(onnx), say, precision, *judged_by(Path(run), vae))
+        export_onnx(vae, Path(onnx), say, precision, lambda: judged_by(Path(run), vae))
         return Path(onnx)
     if pt2 is not None:
         return export_archives(vae, Path(pt2), say)

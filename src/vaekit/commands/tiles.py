@@ -8,7 +8,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from vaekit.models.vae import DECODED_AT_ONCE, VAE, evaluating
+from vaekit.commands.using import reconstructed
+from vaekit.models.vae import DECODED_AT_ONCE, VAE
 
 LEAST = 1e-3  # weight of a pixel at the edge of a tile, where that of its middle is 1
 
@@ -26,9 +27,7 @@ def reconstructed_in_tiles(vae: VAE, x: Tensor) -> Tensor:
     for some in torch.arange(len(places)).split(DECODED_AT_ONCE):
         chosen = [places[i] for i in some]
         tiles = torch.stack([x[:, top : top + height, left : left + width] for top, left in chosen])
-        with evaluating(vae) as device:
-            found = vae.decode(vae.encode_unchecked(tiles.to(device)).mean).float().cpu()
-        for (top, left), tile in zip(chosen, found, strict=True):
+        for (top, left), tile in zip(chosen, reconstructed(vae, tiles), strict=True):
             total[:, top : top + height, left : left + width] += weight * tile
             weights[top : top + height, left : left + width] += weight
     return total / weights

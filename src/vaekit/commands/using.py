@@ -103,6 +103,12 @@ def means_of(vae: VAE, x: Tensor) -> Tensor:
         return vae.encode_unchecked(x.to(device)).mean.cpu()
 
 
+def reconstructed(vae: VAE, x: Tensor) -> Tensor:
+    """What a model makes of pictures x (B, C, H, W) from the means of their posteriors, on the CPU."""
+    with evaluating(vae) as device:
+        return vae.decode(vae.encode_unchecked(x.to(device)).mean).float().cpu()
+
+
 def spread_of(vae: VAE) -> tuple[Tensor, Tensor] | None:
     """Mean and std (d,) of each entry over the latents of the training set; None without a Gaussian fitted to those."""
     gaussian = vae.priors.get("gaussian")

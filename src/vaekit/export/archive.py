@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vaekit.export.onnx import Parts
+from vaekit.export.onnx import BATCHES, Parts, with_examples
 from vaekit.models.vae import VAE
 from vaekit.system.files import replacing
 
 FILES = ("encoder.pt2", "decoder.pt2")
-BATCHES = (1, 3)  # that results are compared at
 MOST = 1e-4  # that they may differ by
 
 
@@ -26,8 +25,7 @@ def export_archives(vae: VAE, folder: Path, say: Callable[[str], object] = lambd
     model's by more than 0.0001.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    vae = vae.cpu().float().eval()
-    x, z = torch.rand(max(BATCHES), *vae.image_shape) * 2 - 1, torch.randn(max(BATCHES), vae.latent_dim)
+    vae, x, z = with_examples(vae)
     for name, network, value in zip(FILES, (vae.encoder, vae.decoder), (x, z), strict=True):
         difference = archived(Parts(network), value, folder / name)
         say(f"{name}: {(folder / name).stat().st_size / 2**20:.1f} MiB, within {difference:.1e} of the model")

@@ -24,27 +24,39 @@ from vaekit.priors.gaussian import GaussianPrior
 class GridPosterior:
     """The posterior of B pictures on the grid, with the names of diffusers' DiagonalGaussianDistribution.
 
-    `mean` and `logvar` are (B, c, h, w).
+    All that it gives is (B, c, h, w), in `dtype`.
     """
 
-    mean: Tensor
-    logvar: Tensor
+    flat: Posterior
+    grid: tuple[int, int, int]
+    dtype: torch.dtype
+
+    def on_grid(self, values: Tensor) -> Tensor:
+        """(B, d) -> (B, c, h, w)."""
+        return values.unflatten(1, self.grid).to(self.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.on_grid(self.flat.mean)
+
+    @property
+    def logvar(self) -> Tensor:
+        return self.on_grid(self.flat.logvar)
 
     @property
     def std(self) -> Tensor:
-        """(B, c, h, w)."""
-        return torch.exp(0.5 * self.logvar)
+        return self.on_grid(self.flat.std)
 
     @property
     def var(self) -> Tensor:
-        """(B, c, h, w)."""
-        return torch.exp(self.logvar)
+        return self.on_grid(self.flat.var)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z (B, c, h, w), eq. 6; the generator may be one of the CPU."""
-        place = self.mean.device if generator is None else generator.device
-        eps = torch.randn(self.mean.shape, generator=generator, device=place, dtype=self.mean.dtype)
-        return self.mean + eps.to(self.mean.device) * self.std  # eq. 6
+        """Draw z, eq. 6; the generator may be one of the CPU."""
+        mean = self.flat.mean
+        place = mean.device if generator is None else generator.device
+        eps = torch.randn(mean.shape, generator=generator, device=place, dtype=mean.dtype)
+        return self.on_grid(self.flat.sample(eps.to(mean.device)))
 
     def mode(self) -> Tensor:
         """The mean."""
@@ -52,7 +64,7 @@ class GridPosterior:
 
     def kl(self) -> Tensor:
         """KL to N(0, I) of each picture: (B,), nats (eq. 11)."""
-        return Posterior(self.mean.flatten(1), self.logvar.flatten(1)).kl_standard()
+        return self.flat.kl_standard()
 
 
 class DiffusersVAE(nn.Module):
@@ -76,13 +88,13 @@ class DiffusersVAE(nn.Module):
         self.grid = (vae.latent_dim // (h * w), h, w)
         channels, height, _ = vae.image_shape
         shift, std = moments_of(vae)
+        halvings = round(math.log2(height / h))
         self.config = SimpleNamespace(
             in_channels=channels,
             out_channels=channels,
             latent_channels=self.grid[0],
             sample_size=height,
-            block_out_channels=(config.network.channels,)
-            * (1 + round(math.log2(height / h))),  # one a halving, and one
+            block_out_channels=(config.network.channels,) * (1 + halvings),  # as diffusers counts pixels a position
             scaling_factor=1 / std,
             shift_factor=shift,
             force_upcast=False,
@@ -103,7 +115,7 @@ class DiffusersVAE(nn.Module):
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """x (B, C, H, W) in [-1, 1] -> `latent_dist`; a tuple without `return_dict`."""
         posterior = self.vae.encode(x)
-        found = GridPosterior(*(part.unflatten(1, self.grid).to(x.dtype) for part in posterior.tensors))
+        found = GridPosterior(posterior, self.grid, x.dtype)
         return SimpleNamespace(latent_dist=found) if return_dict else (found,)
 
     def decode(self, z: Tensor, return_dict: bool = True, generator: Any = None) -> Any:

@@ -55,23 +55,21 @@ def export_onnx(
     folder: Path,
     say: Say = lambda line: None,
     precision: str = "fp32",
-    pictures: Tensor | None = None,
-    what: str = "",
+    judged_by: Callable[[], tuple[Tensor, str]] | None = None,
 ) -> list[Exported]:
     """Write encoder.onnx (x -> mean, logvar) and decoder.onnx (z -> x_hat); with a flow also prior_step.onnx.
 
     That one gives dw/da of (w, a), and of what is told of each picture where the flow has labels; prior_gaussian.npz
     holds the mean and the root that make z of the w at the end. manifest.json says what is there, of which weights, and
     how far each is from torch. Below fp32, encoder and decoder are converted after that, and what it costs is the PSNR
-    of `pictures` (N, C, H, W), which are `what`.
+    of pictures (N, C, H, W) that `judged_by` gives, with what they are.
 
     Raises `ValueError` if packages are missing, and for a difference above 0.001.
     """
     check_packages()
     check_precision(precision)
     folder.mkdir(parents=True, exist_ok=True)
-    vae = vae.cpu().float().eval()
-    x, z = torch.rand(max(BATCHES), *vae.image_shape) * 2 - 1, torch.randn(max(BATCHES), vae.latent_dim)
+    vae, x, z = with_examples(vae)
     parts: list[Exported] = [
         exported(Parts(vae.encoder), {"x": x}, ("mean", "logvar"), folder / ENCODER),
         exported(Parts(vae.decoder), {"z": z}, ("x_hat",), folder / DECODER),
@@ -91,20 +89,36 @@ def export_onnx(
         with replacing(folder / GAUSSIAN) as unfinished, unfinished.open("wb") as file:
             np.savez(file, mean=flow.gaussian.mean.numpy(), root=flow.gaussian.root.numpy())
         about |= {"steps": STEPS, "labels": list(flow.conditions.names)}
-    if precision != "fp32" and pictures is not None:
-        paths = folder / ENCODER, folder / DECODER
-        before = psnr_of(*paths, pictures)
-        in_fewer_bits(vae, *paths, precision)
-        after = psnr_of(*paths, pictures)
-        about["psnr_db"] = {"fp32": before, precision: after, "of": what}
-        say(f"{precision}: PSNR {after:.2f} dB instead of {before:.2f}, on {what}")
-        for i, (network, inputs) in enumerate(((Parts(vae.encoder), {"x": x}), (Parts(vae.decoder), {"z": z}))):
-            difference = greatest_difference(network, inputs, paths[i])
-            parts[i] = replace(parts[i], num_bytes=paths[i].stat().st_size, difference=difference)
+    if precision != "fp32":
+        assert judged_by is not None, "a loss of precision is judged by pictures"
+        parts[:2], about["psnr_db"] = converted(vae, folder, parts[:2], precision, *judged_by())
+        found = about["psnr_db"]
+        say(f"{precision}: PSNR {found[precision]:.2f} dB instead of {found['fp32']:.2f}, on {found['of']}")
     for part in parts:
         say(f"{part.file}: {part.num_bytes / 2**20:.1f} MiB, within {part.difference:.1e} of torch")
     write_text(json.dumps(about | {"files": [asdict(part) for part in parts]}, indent=1) + "\n", folder / MANIFEST)
     return parts
+
+
+def with_examples(vae: VAE) -> tuple[VAE, Tensor, Tensor]:
+    """The model as it is exported, and some x (B, C, H, W) and z (B, d) to export and compare it with."""
+    x, z = torch.rand(max(BATCHES), *vae.image_shape) * 2 - 1, torch.randn(max(BATCHES), vae.latent_dim)
+    return vae.cpu().float().eval(), x, z
+
+
+def converted(
+    vae: VAE, folder: Path, parts: Sequence[Exported], precision: str, pictures: Tensor, what: str
+) -> tuple[list[Exported], dict[str, Any]]:
+    """Encoder and decoder in fewer bits, measured anew, and the PSNR of `pictures` before and after."""
+    paths = folder / ENCODER, folder / DECODER
+    before = psnr_of(*paths, pictures)
+    in_fewer_bits(vae, *paths, precision)
+    _, x, z = with_examples(vae)
+    found = []
+    for part, path, network, value in zip(parts, paths, (vae.encoder, vae.decoder), (x, z), strict=True):
+        difference = greatest_difference(Parts(network), {part.inputs[0]: value}, path)
+        found.append(replace(part, num_bytes=path.stat().st_size, difference=difference))
+    return found, {"fp32": before, precision: psnr_of(*paths, pictures), "of": what}
 
 
 class Parts(nn.Module):

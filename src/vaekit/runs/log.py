@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from vaekit.runs.watching import Watcher
+from vaekit.runs.watching import Watcher, numbers
 from vaekit.system.files import json_text
 
 LOG_FILE = "log.jsonl"
+CLOCKS = ("train/images_seen", "train/elapsed_sec")  # which TensorBoard has no chart of
 MEASURED = "test/"  # before the names of what is measured on test pictures
 PLAIN_LINE_EVERY_SEC = 15.0  # where there is no terminal to redraw a bar on
 NOT_SHOWN = ("total", "features", "grad_norm", "discriminator_grad_norm")  # what the bar has no room for
@@ -117,9 +118,9 @@ class RunLog:
         if self.tensorboard is None:
             return
         step = int(record["step"])
-        for name, value in record.items():
-            if name not in ("step", "images_seen", "elapsed_sec") and not isinstance(value, str):
-                self.tensorboard.add_scalar(name if "/" in name else f"train/{name}", value, step)
+        for name, value in numbers(record).items():
+            if name not in CLOCKS:
+                self.tensorboard.add_scalar(name, value, step)
 
     def show(self, fraction: float, record: Mapping[str, float], left_sec: float, losses: Sequence[str]) -> None:
         """Move the bar: share of the run done, speed, time left, and of a record those that are `losses`, L1 first."""
