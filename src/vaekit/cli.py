@@ -16,7 +16,7 @@ from vaekit import __version__
 from vaekit.cli_use import USE_COMMANDS, UseCommand
 from vaekit.config.drawing import Drawing
 from vaekit.config.measuring import Measuring
-from vaekit.config.presets import PRESETS, preset
+from vaekit.config.presets import PRESETS, check_all_is_read, preset
 from vaekit.config.settings import Config
 from vaekit.config.variants import MODELS, FittedName, ModelNames
 from vaekit.system.process import own_process, progress
@@ -44,6 +44,8 @@ class Train:
         if self.dry_run:
             print(self.config.resolved().to_json())  # noqa: T201
             return
+        if not self.resume:
+            check_all_is_read(self.config)
         own_process(self.config.device, self.config.devices)
         from vaekit.commands.train import train
         from vaekit.runs.folder import is_gone, read_pictures

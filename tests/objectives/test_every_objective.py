@@ -51,6 +51,9 @@ def test_latent_terms_come_first_and_image_terms_are_the_others(name, step):
     assert [term for term in objective.weights if term in (*latent, *image)] == [*latent, *image]
 
 
+PAIRS = ("mmd",)  # means over pairs of *different* images, of which a copy is none
+
+
 @every_model
 def test_repeating_the_batch_leaves_every_term_as_it_is(name, step):
     x, x_hat, posterior, z, realism = step
@@ -59,7 +62,8 @@ def test_repeating_the_batch_leaves_every_term_as_it_is(name, step):
     once = vae_loss(built(name), *step).terms
     again = vae_loss(built(name), x.repeat(2, 1, 1, 1), x_hat.repeat(2, 1, 1, 1), twice, *doubled).terms
     for term, value in again.items():
-        torch.testing.assert_close(value, once[term])
+        if term not in PAIRS:
+            torch.testing.assert_close(value, once[term])
 
 
 @every_model

@@ -91,6 +91,8 @@ class Weights:
     """On the standard KL (objectives that have it)."""
     beta: float = 4.0
     """Multiplies kl_standard (objective beta)."""
+    mmd: float = 3000.0
+    """On the MMD of the latents of the batch and N(0, I) (objective wae-mmd)."""
 
     def __post_init__(self) -> None:
         for weight in dataclasses.fields(self):

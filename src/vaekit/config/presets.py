@@ -10,7 +10,7 @@ from typing import Any
 from vaekit.config.groups import Discriminator, Network, Optimizer, Weights
 from vaekit.config.plain import flatten, from_dict
 from vaekit.config.settings import Config
-from vaekit.config.variants import COMPARED, GAN
+from vaekit.config.variants import COMPARED, GAN, OBJECTIVES, OF_DISCRIMINATOR
 
 PAPER_NETWORK = Network(
     kind="resnetv2",
@@ -84,6 +84,22 @@ def preset(name: str = "fast", **changes: Any) -> Config:
     if unknown:
         raise ValueError(f"unknown setting {', '.join(unknown)}; choose from {', '.join(known)}")
     return dataclasses.replace(PRESETS[name], **changes)
+
+
+def check_all_is_read(config: Config) -> None:
+    """Raise `ValueError` for a weight, other than its preset's, that the objective of `config` does not read."""
+    usual, weights = dataclasses.asdict(PRESETS[config.preset].weights), dataclasses.asdict(config.weights)
+    read = {*OBJECTIVES[config.objective].weights, *(OF_DISCRIMINATOR if config.gan else ())}
+    for name in weights:
+        if weights[name] == usual[name] or name in read:
+            continue
+        flag = f"--weights.{name.replace('_', '-')}"
+        if name in OF_DISCRIMINATOR:
+            raise ValueError(f"{flag} {weights[name]:g} has no effect: there is no discriminator with --no-gan")
+        owners = " or ".join(other for other, row in OBJECTIVES.items() if name in row.weights)
+        raise ValueError(
+            f"{flag} {weights[name]:g} has no effect on --objective {config.objective}: it is a weight of {owners}"
+        )
 
 
 def model_config(config: Config, model: str) -> Config:

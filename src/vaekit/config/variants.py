@@ -23,9 +23,11 @@ class ObjectiveRow:
     builder: str  # function of vaekit.objectives, (Config, MomentsMemory | None) -> Objective
     price: str  # the weight that sets the cost of a nat, named in the advice of a verdict
     models: Mapping[str, Mapping[str, Any]]  # names in a comparison -> the settings that make them
+    weights: tuple[str, ...]  # those of `Weights` that it reads, beside those of the discriminator
     reconstruction: str | None = "--weights.l1"  # the weight to raise for better pictures; None if it sets itself
     batch_moments: bool = False  # whether it sees moments of the batch, and so can remember those of earlier steps
     compared_by_default: bool = True
+    points: bool = False  # whether latents are points, a mean without a std
 
 
 OBJECTIVES: Mapping[str, ObjectiveRow] = {
@@ -34,6 +36,7 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
         builder="elbo:build_global",
         price="--weights.kl-individual (at a high rate a nat costs twice this weight)",
         models={name: {"moments": name} for name in ("samples", "means", "total")},
+        weights=("kl_global", "kl_individual", "l1"),
         batch_moments=True,
     ),
     "standard": ObjectiveRow(
@@ -41,20 +44,41 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
         builder="elbo:build_standard",
         price="--weights.kl-standard (a nat costs this weight)",
         models={"standard": {}},
+        weights=("kl_standard", "l1"),
     ),
     "beta": ObjectiveRow(
         summary="the beta-VAE's",
         builder="elbo:build_beta",
         price="--weights.beta (a nat costs beta times kl_standard)",
         models={"beta": {}},
+        weights=("kl_standard", "beta", "l1"),
     ),
     "sigma": ObjectiveRow(
         summary="the VAE's with the variance of the decoder that fits best",
         builder="sigma:build_sigma",
         price="--weights.kl-standard (a nat costs this weight, beside a likelihood in nats)",
         models={"sigma": {}},
+        weights=("kl_standard",),
         reconstruction=None,
         compared_by_default=False,
+    ),
+    "ae": ObjectiveRow(
+        summary="the autoencoder's, whose latents are points",
+        builder="autoencoder:build_autoencoder",
+        price="--network.latent-dim (nothing else bounds what points hold)",
+        models={"ae": {}},
+        weights=("l1",),
+        compared_by_default=False,
+        points=True,
+    ),
+    "wae-mmd": ObjectiveRow(
+        summary="the Wasserstein autoencoder's, points pulled to N(0, I) by their MMD",
+        builder="wae:build_wae_mmd",
+        price="--weights.mmd (the pull of all points together to N(0, I))",
+        models={"wae-mmd": {}},
+        weights=("mmd", "l1"),
+        compared_by_default=False,
+        points=True,
     ),
 }
 ANY_PRICE = "the weight that prices information (kl_individual, kl_standard or beta)"
@@ -126,6 +150,7 @@ PRIORS: Mapping[str, PriorRow] = {
 WEIGHTS = "weights_sha256"  # in the metadata of a fitted prior: the weights whose latents it was fitted to
 COPIES = "copies"  # there too: whether its draws repeat training pictures
 
+OF_DISCRIMINATOR = ("realism", "features")  # the weights that objectives read where there is one
 GAN = "+gan"
 # A model of a comparison: its name -> the settings that make it, over those of all.
 COMPARED: Mapping[str, Mapping[str, Any]] = {

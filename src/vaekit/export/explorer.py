@@ -242,6 +242,7 @@ def about_entries(vae: VAE, kl: list[float] | None) -> dict[str, Any]:
     """The entries in the order of what they matter, with their spread: by KL where it was measured, else by spread."""
     gaussian = vae.priors.get("gaussian")
     spread = gaussian.std if isinstance(gaussian, GaussianPrior) else torch.ones(vae.latent_dim)
+    kl = kl if kl and None not in kl else None  # infinite ones, of points, are null in JSON
     weight = torch.tensor(kl) if kl else spread
     order = weight.argsort(descending=True, stable=True).tolist()
     return {"order": order, "kl": kl, "spread": spread.tolist()}

@@ -41,7 +41,8 @@ class Entries:
     `kl`: mean KL(q(z_j|x) || N(0, 1)), nats (eq. 11). `mean_variance`: variance of the means over the images.
     `mean_std`: mean of the stds. `snr`: `mean_variance` over the mean of std^2. `rate`: 0.5 log(1 + snr), nats, what a
     Gaussian channel of that signal-to-noise ratio holds. `aggregate_mean`, `aggregate_variance`: of the aggregate
-    posterior (eqs 16-19, "total"). `active`: `mean_variance` above 0.01 (Burda et al., 2016).
+    posterior (eqs 16-19, "total"). `active`: `mean_variance` above 0.01 (Burda et al., 2016). Of points (an
+    autoencoder's latents) `kl`, `snr` and `rate` are infinite.
     """
 
     kl: Tensor
@@ -58,14 +59,14 @@ class Entries:
 class Verdict:
     """The state of the latents, a sentence with its numbers and what to do, and remarks that do not change it."""
 
-    state: str  # "healthy", "collapsed to the prior", "collapsed to a Dirac" or "dead dimensions"
+    state: str  # "healthy", "points", "collapsed to the prior", "collapsed to a Dirac" or "dead dimensions"
     sentence: str
     warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether the state is healthy."""
-        return self.state == "healthy"
+        """Whether the state is healthy, or what the objective is meant to give."""
+        return self.state in ("healthy", "points")
 
 
 def checked(posterior: Posterior) -> Posterior:
@@ -73,7 +74,8 @@ def checked(posterior: Posterior) -> Posterior:
     mean, logvar = (t.detach().cpu().double() for t in (posterior.mean, posterior.logvar))
     if len(mean) < 2:
         raise ValueError(f"latents of {len(mean)} image; diagnostics compare images, so give at least two")
-    lost = int((~((1 + mean.square()) * logvar.abs().exp() < HUGE)).any(1).sum())  # NaN is not below anything
+    precision = logvar.abs().exp() if not posterior.points else torch.ones_like(mean)
+    lost = int((~((1 + mean.square()) * precision < HUGE)).any(1).sum())  # NaN is not below anything
     if lost:
         cure = "the training diverged: take an earlier checkpoint, or a lower learning rate"
         raise ValueError(f"latents of {lost:,} of {len(mean):,} images are not finite; {cure}")
@@ -85,10 +87,11 @@ def entries(posterior: Posterior) -> Entries:
     posterior = checked(posterior)
     mean, var = posterior.mean, posterior.var
     mean_variance, noise = mean.var(0, correction=0), var.mean(0)
+    snr = mean_variance / noise if not posterior.points else torch.full_like(noise, math.inf)
     return Entries(
         kl=posterior.kl_entries().mean(0),
-        snr=mean_variance / noise,
-        rate=0.5 * torch.log1p(mean_variance / noise),
+        snr=snr,
+        rate=0.5 * torch.log1p(snr),
         mean_variance=mean_variance,
         mean_std=posterior.std.mean(0),
         aggregate_mean=mean.mean(0),  # eq. 16
@@ -131,6 +134,10 @@ def kl_full_gaussian(posterior: Posterior) -> float:
     """
     posterior = checked(posterior)
     mean, noise = posterior.mean.mean(0), posterior.var.mean(0)
+    if posterior.points:
+        covariance = torch.cov(posterior.mean.T, correction=0).reshape(len(mean), len(mean))
+        trace, log_det = covariance.trace(), covariance.logdet()  # -inf for fewer images than entries
+        return 0.5 * (trace + mean.square().sum() - len(mean) - log_det).item()
     signal = (posterior.mean - mean) / noise.sqrt()  # (N, d)
     eigenvalues = torch.linalg.eigvalsh(signal.T @ signal / len(signal)).clamp(min=0)
     log_det = noise.log().sum() + eigenvalues.log1p().sum()  # of noise^(1/2) (I + signal' signal / N) noise^(1/2)
@@ -199,11 +206,15 @@ def verdict(by_entry: Entries, std: dict[str, Any], objective: str | None = None
     row = OBJECTIVES[objective] if objective is not None else None
     price, reconstruction = (row.price, row.reconstruction) if row is not None else (ANY_PRICE, "--weights.l1")
     d, rate = len(by_entry.kl), by_entry.rate.sum().item()
-    active, points = int(by_entry.active.sum()), std["near_dirac"]
+    active, narrow_share = int(by_entry.active.sum()), std["near_dirac"]
     holds = f"{active} of {d} entries are active and together hold up to {rate:.3g} nats"
-    narrow = f"{points:.0%} of the posterior stds are below {DIRAC_STD}"
-    if points > DIRAC_SHARE:
-        state, text = "collapsed to a Dirac", f"{narrow}, so nothing is learned between codes; raise {price}"
+    narrow = f"{narrow_share:.0%} of the posterior stds are below {DIRAC_STD}"
+    if by_entry.kl.isinf().all():
+        text = f"latents have no width by design, so no KL and no rate; the means of {active} of {d} entries vary"
+        state = "points"
+    elif narrow_share > DIRAC_SHARE:
+        cure = f"raise {price}, or, if each of a few entries has to hold much, give more of them (--network.latent-dim)"
+        state, text = "collapsed to a Dirac", f"{narrow}, so nothing is learned between codes; {cure}"
     elif active < ACTIVE_SHARE * d or rate < LEAST_RATE:
         cure = f"lower {price}" + (f" or raise {reconstruction}" if reconstruction else "")
         state, text = "collapsed to the prior", f"only {holds}; {cure}"
@@ -236,7 +247,7 @@ def diagnose(posterior: Posterior, seed: int = 0, objective: str | None = None) 
     `rate` adds up the entries as if they were independent; `joint_rate` is that of the Gaussian channel with their
     correlations, 0.5 log det(I + covariance of the means / mean of std^2), lower by `kl_full_gaussian` - `kl_global`.
     `bimodality` is that of one sample of each image; None without the package diptest or with under four images, for
-    the reason in `not_measured`.
+    the reason in `not_measured`. Of points `elbo_split` is None and what their width would give is infinite.
     """
     posterior = checked(posterior)
     n, d = posterior.mean.shape
@@ -246,6 +257,8 @@ def diagnose(posterior: Posterior, seed: int = 0, objective: str | None = None) 
     correlated = correlations(posterior)
     judged = verdict(by_entry, std, objective, full - diagonal - (correlated["by_chance"] or 0.0))
     missing = {}
+    if posterior.points:
+        missing["KL and rate"] = "the latents of this objective are points: a KL to N(0, I) would be infinite"
     if n < MIN_IMAGES:
         missing["bimodal entries"] = f"{n} pictures; the dip test needs {MIN_IMAGES} or more"
     elif not find_spec("diptest"):
@@ -259,10 +272,10 @@ def diagnose(posterior: Posterior, seed: int = 0, objective: str | None = None) 
         "joint_rate": rate - (full - diagonal),
         "kl_global": diagonal,
         "kl_full_gaussian": full,
-        "elbo_split": elbo_split(posterior, seed),
+        "elbo_split": None if posterior.points else elbo_split(posterior, seed),
         "correlations": correlated,
         "std": std,
-        "bimodality": None if missing else bimodality(z).to_dict(),
+        "bimodality": None if "bimodal entries" in missing else bimodality(z).to_dict(),
         "not_measured": missing,
         "verdict": vars(judged) | {"ok": judged.ok, "warnings": list(judged.warnings)},
         "entries": {name: values.tolist() for name, values in vars(by_entry).items()},

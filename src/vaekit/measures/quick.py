@@ -16,6 +16,7 @@ from vaekit.system.devices import float32_products
 from vaekit.system.ranks import sum_over_ranks
 
 BATCH = ENCODED_AT_ONCE  # of what is measured
+OF_WIDTH = ("kl_individual", "kl_standard", "rate", "std", "near_dirac", "near_prior")  # of the posteriors
 PER_IMAGE = ("l1", "psnr", "l1_mean", "psnr_mean", "laplacian_original", "laplacian_sampled")
 
 
@@ -51,6 +52,7 @@ def evaluate(vae: VAE, batches: Iterable[Tensor], seed: int = 0) -> dict[str, fl
     - `rate`: nats that the entries hold, see `diagnostics.Entries`; `active_units`: those whose mean varies at all;
     - `std`: mean posterior standard deviation; `near_dirac`, `near_prior`: shares of them below 0.05 and above 0.95;
     - `num_images`.
+    Of points, an autoencoder's latents, KL_I, KL, rate and stds are left out.
 
     The noise comes from `seed`, so the same model and pictures give the same numbers. Raises `ValueError` for fewer
     than two pictures and for latents that are not finite.
@@ -124,7 +126,7 @@ def summarise(by_image: Tensor, objective: str | None) -> tuple[dict[str, float]
     sharpness = means.pop("laplacian_sampled") / means.pop("laplacian_original")
     posterior = Posterior(*latents.chunk(2, 1))
     by_entry, std = entries(posterior), std_histogram(posterior)
-    return {name: mean.item() for name, mean in means.items()} | {
+    numbers = {name: mean.item() for name, mean in means.items()} | {
         "laplacian_ratio": sharpness.item(),
         "kl_global": kl_of_moments(by_entry).item(),
         "kl_individual": posterior.kl_individual().mean().item(),
@@ -135,4 +137,7 @@ def summarise(by_image: Tensor, objective: str | None) -> tuple[dict[str, float]
         "near_dirac": std["near_dirac"],
         "near_prior": std["near_prior"],
         "num_images": len(by_image),
-    }, verdict(by_entry, std, objective)
+    }
+    if posterior.points:  # and nothing that a width would give
+        numbers = {name: value for name, value in numbers.items() if name not in OF_WIDTH}
+    return numbers, verdict(by_entry, std, objective)

@@ -8,7 +8,9 @@ from typing import Any
 from torch import nn
 
 from vaekit.config.settings import Config
+from vaekit.config.variants import OBJECTIVES
 from vaekit.networks.chain import Chain
+from vaekit.networks.heads import PointHead
 from vaekit.networks.patchgan import PatchDiscriminator
 from vaekit.networks.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder
 from vaekit.networks.resnetv2 import Decoder, Encoder
@@ -28,6 +30,8 @@ def build_encoder_decoder(config: Config) -> tuple[nn.Module, nn.Module]:
         settings["norm"] = network.norm
     encoder = make_encoder(config.image_shape, config.latent_dim, identity_blocks=network.encoder_blocks, **settings)
     decoder = make_decoder(config.image_shape, config.latent_dim, identity_blocks=network.decoder_blocks, **settings)
+    if OBJECTIVES[config.objective].points:  # after the other is made, so that all weights are those of a VAE
+        encoder.add_module("logvar", PointHead(config.latent_dim))
     for layer in (*encoder.modules(), *decoder.modules()):
         if isinstance(layer, Chain):
             layer.recompute = config.checkpoint_activations

@@ -17,7 +17,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Posterior:
-    """A diagonal Gaussian for each image: `mean` (B, d) and `logvar` = log std^2 (B, d), never log std."""
+    """A diagonal Gaussian for each image: `mean` (B, d) and `logvar` = log std^2 (B, d), never log std.
+
+    Points are Gaussians with `logvar` minus infinity: their KL to any density is infinite, and z is the mean.
+    """
 
     mean: Tensor
     logvar: Tensor
@@ -35,6 +38,11 @@ class Posterior:
     def tensors(self) -> tuple[Tensor, Tensor]:
         """`mean` and `logvar`: what it is made of, and can be made of again."""
         return self.mean, self.logvar
+
+    @property
+    def points(self) -> bool:
+        """Whether these are points, Gaussians without a width: an autoencoder's. Waits for the device."""
+        return bool(self.logvar.isneginf().all())
 
     @property
     def std(self) -> Tensor:

@@ -75,36 +75,52 @@ def draw_marginal(ax: Axes, values: np.ndarray, edges: np.ndarray, upright: bool
 
 
 def latent_statistics(posterior: Posterior) -> Pixels:
-    """Three views of q(z|x) over the images, (N, d), that tell how a latent collapses.
+    """Three views of q(z|x) over the images, (N, d), that tell how a latent collapses; of points the last alone.
 
     std near 1 with no KL and no variance of the mean: the entry ignores the image. std near 0: the posteriors
     are points. Values that are not finite are drawn as the prior's and counted in a title.
     """
     lost = int((~(posterior.mean.isfinite() & posterior.std.isfinite())).sum())
     mean = posterior.mean.detach().double().cpu().nan_to_num(0, 0, 0)
-    std = posterior.std.detach().double().cpu().nan_to_num(1, 1, 1).clamp(min=1e-12)
-    drawn = Posterior(mean, 2 * std.log())
-    kl, order = drawn.kl_entries().mean(0).sort(descending=True)
-    within, between = drawn.var.mean(0)[order].numpy(), mean.var(0, correction=0)[order].numpy()
-    figure = new_figure(9.6, 2.9, layout="constrained")
-    spread, divergence, variance = figure.subplots(1, 3)
-    draw_std(spread, std.flatten().numpy())
-    edges = np.arange(len(kl) + 1)
-    divergence.stairs(kl.numpy(), edges, fill=True, color=BLUE, alpha=0.75)
-    set_style(divergence, f"KL by entry: {kl.sum():.1f} nats in all", "entry, largest KL first", "nats")
-    both = within + between
-    variance.stairs(within, edges, fill=True, color=ORANGE, alpha=0.75, label="mean of std²")
-    variance.stairs(both, edges, baseline=within, fill=True, color=BLUE, alpha=0.75, label="variance of the mean")
-    variance.axhline(1, color=INK, linewidth=1, linestyle=DASHES)
-    set_style(variance, "aggregate variance by entry", "entry, largest KL first")
-    variance.set_ylim(0, 1.3 * max(1, both.max()))
-    variance.legend(fontsize=7.5, frameon=False, loc="upper right", ncols=2, columnspacing=1, handlelength=1.2)
-    for ax in (divergence, variance):
-        ax.set_xlim(0, len(kl))
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    std = posterior.std.detach().double().cpu().nan_to_num(1, 1, 1)
+    if posterior.points:
+        figure = new_figure(4.2, 2.9, layout="constrained")
+        draw_variance(figure.subplots(), std, mean, mean.var(0, correction=0).argsort(descending=True))
+    else:
+        figure = new_figure(9.6, 2.9, layout="constrained")
+        spread, divergence, variance = figure.subplots(1, 3)
+        drawn = Posterior(mean, 2 * std.clamp(min=1e-12).log())
+        kl, order = drawn.kl_entries().mean(0).sort(descending=True)
+        draw_std(spread, std.flatten().numpy())
+        divergence.stairs(kl.numpy(), np.arange(len(kl) + 1), fill=True, color=BLUE, alpha=0.75)
+        set_style(divergence, f"KL by entry: {kl.sum():.1f} nats in all", "entry, largest KL first", "nats")
+        draw_variance(variance, std, mean, order, "entry, largest KL first")
+        show_entries(divergence, len(kl))
     if lost:
         figure.suptitle(f"{lost:,} of {mean.numel():,} entries are not finite", fontsize=9, color=ORANGE)
     return render(figure)
+
+
+def draw_variance(
+    ax: Axes, std: torch.Tensor, mean: torch.Tensor, order: torch.Tensor, xlabel: str = "entry, largest first"
+) -> None:
+    """The aggregate variance of the entries in an `order` (d,): its part within the posteriors and that between."""
+    within, between = std.square().mean(0)[order].numpy(), mean.var(0, correction=0)[order].numpy()
+    both, edges = within + between, np.arange(len(order) + 1)
+    if within.any():
+        ax.stairs(within, edges, fill=True, color=ORANGE, alpha=0.75, label="mean of std²")
+    ax.stairs(both, edges, baseline=within, fill=True, color=BLUE, alpha=0.75, label="variance of the mean")
+    ax.axhline(1, color=INK, linewidth=1, linestyle=DASHES)
+    set_style(ax, "aggregate variance by entry", xlabel)
+    ax.set_ylim(0, 1.3 * max(1, both.max()))
+    ax.legend(fontsize=7.5, frameon=False, loc="upper right", ncols=2, columnspacing=1, handlelength=1.2)
+    show_entries(ax, len(order))
+
+
+def show_entries(ax: Axes, d: int) -> None:
+    """The numbers of the entries along the horizontal."""
+    ax.set_xlim(0, d)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def draw_std(ax: Axes, std: np.ndarray) -> None:

@@ -206,16 +206,19 @@ def latents(measured: Evaluation) -> dict[str, float]:
     diagnosed = measured.latents
     by_entry = diagnosed["entries"]
     return {
-        "kl_standard": diagnosed["elbo_split"]["kl"],
-        "rate": diagnosed["rate"],
-        "joint_rate": diagnosed["joint_rate"],
+        "kl_standard": diagnosed["elbo_split"]["kl"] if diagnosed["elbo_split"] else math.nan,
         "kl_global": diagnosed["kl_global"],
-        "kl_full_gaussian": diagnosed["kl_full_gaussian"],
+        **{name: none_as_nan(diagnosed[name]) for name in ("rate", "joint_rate", "kl_full_gaussian")},
         "active_units": diagnosed["active"],
         "mean_std": statistics.fmean(by_entry["mean_std"]),
         "aggregate_variance": statistics.median(by_entry["aggregate_variance"]),
         "bimodal": diagnosed["bimodality"]["count"] if diagnosed["bimodality"] else math.nan,
     }
+
+
+def none_as_nan(value: float | None) -> float:
+    """A number that JSON has as null, since it was not finite."""
+    return math.nan if value is None else value
 
 
 def useful(measured: Evaluation) -> Mapping[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,27 +74,38 @@ def readable_evaluation(result: Evaluation) -> str:
 
 
 def latent_lines(latents: Mapping[str, Any]) -> list[str]:
-    """What `diagnose` found, in words."""
-    split, std, modes = latents["elbo_split"], latents["std"], latents["bimodality"]
-    correlated = latents["kl_full_gaussian"] - latents["kl_global"]
-    by_chance = latents["correlations"]["by_chance"]
-    share = f"of which about {by_chance:.0f}" if by_chance < correlated else "all of which may"
-    lines = [
-        latents["verdict"]["sentence"],
-        f"KL (eq. 11) {split['kl']:.1f} nats; rate {latents['rate']:.1f}, "
-        f"{latents['joint_rate']:.1f} without what correlated entries say twice",
-        f"KL_G (eq. 20) {latents['kl_global']:.1f} nats, {latents['kl_full_gaussian']:.1f} with correlations, "
-        f"{share} come by chance",
-        f"mutual information {split['mutual_information']:.2f} of at most log N = {split['log_num_images']:.2f} nats; "
-        f"KL of the mixture to N(0, I) {split['kl_aggregate']:.1f}",
-        f"posterior stds: {std['near_dirac']:.1%} below 0.05, {std['near_prior']:.1%} above 0.95",
-    ]
+    """What `diagnose` found, in words; of points, whose posteriors have no width, what there is."""
+    split, modes = latents["elbo_split"], latents["bimodality"]
+    lines = [latents["verdict"]["sentence"]]
+    if split is not None:
+        lines.append(
+            f"KL (eq. 11) {split['kl']:.1f} nats; rate {latents['rate']:.1f}, "
+            f"{latents['joint_rate']:.1f} without what correlated entries say twice"
+        )
+    lines.append(f"KL_G (eq. 20) {latents['kl_global']:.1f} nats{with_correlations(latents)}")
+    if split is not None:
+        std, most = latents["std"], split["log_num_images"]
+        lines += [
+            f"mutual information {split['mutual_information']:.2f} of at most log N = {most:.2f} nats; "
+            f"KL of the mixture to N(0, I) {split['kl_aggregate']:.1f}",
+            f"posterior stds: {std['near_dirac']:.1%} below 0.05, {std['near_prior']:.1%} above 0.95",
+        ]
     if modes is not None:
         rule = f"dip test, Benjamini-Hochberg at {modes['level']:.0%}"
         places = modes["median_modes"]
         where = f", their modes at {places[0]:.2f} and {places[1]:.2f} (medians)" if places else ""
         lines.append(f"{modes['count']} of {latents['latent_dim']} entries bimodal ({rule}){where}")
     return lines
+
+
+def with_correlations(latents: Mapping[str, Any]) -> str:
+    """What correlations add to KL_G; nothing where there are fewer pictures than entries, and it is infinite."""
+    full = latents["kl_full_gaussian"]
+    if full is None or not math.isfinite(full):
+        return ""
+    by_chance = latents["correlations"]["by_chance"]
+    share = f"of which about {by_chance:.0f}" if by_chance < full - latents["kl_global"] else "all of which may"
+    return f", {full:.1f} with correlations, {share} come by chance"
 
 
 def evaluation_tables(result: Evaluation) -> list[Table]:

@@ -171,8 +171,8 @@ def joint_histograms(latents: Mapping[str, torch.Tensor], columns: int = 4) -> P
 def draw_all(vae: VAE, x: torch.Tensor, records: Records, folder: str | Path, seed: int = 0) -> list[Path]:
     """Draw every figure from test images x (N, C, H, W), 400 in the paper, and the log; return the files.
 
-    Left out is what cannot be drawn: transitions and a spread over the data need two images, a joint
-    histogram two entries, curves a finite value. Raises ValueError if x is empty.
+    Left out is what cannot be drawn: variants need posteriors with a std, transitions and a spread over the data two
+    images, a joint histogram two entries, curves a finite value. Raises ValueError if x is empty.
     """
     if not len(x):
         raise ValueError("no test images to draw; give at least one, and 400 for the paper's figures")
@@ -186,10 +186,11 @@ def draw_all(vae: VAE, x: torch.Tensor, records: Records, folder: str | Path, se
     few = x[evenly(n, 8)]  # from front to back: folders are often sorted by kind
     figures = {
         "reconstructions": reconstructions(vae, few, draws()),
-        "variants": variants(vae, x[0], 0, min(1, d - 1), generator=draws()),
         "samples": samples(vae, generator=draws()),
         "latents": latent_statistics(posterior),
     }
+    if not posterior.points:  # whose std of zero would move nothing
+        figures["variants"] = variants(vae, x[0], 0, min(1, d - 1), generator=draws())
     if n > 1:
         a, b = most_varying(posterior.mean)
         figures["variants_data"] = variants(vae, x[0], a, b, (-2, 0, 2), z.std(0), draws())

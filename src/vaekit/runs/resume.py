@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from vaekit.config.settings import Config, changes, refusal
+from vaekit.config.variants import OBJECTIVES
 from vaekit.data.cache import Prepared
 from vaekit.models.vae import WEIGHTS_FILE
 from vaekit.runs.checkpoint import all_checkpoints, counters, newest_usable
@@ -69,6 +70,11 @@ def check_settings(run: Path, saved: Config, config: Config, change_settings: bo
     if changed and not change_settings:
         listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
         raise ValueError(f"{run} began with other settings: {listed}; leave these out to go on as it began, or {cure}")
+    if OBJECTIVES[saved.objective].points != OBJECTIVES[config.objective].points:
+        raise ValueError(
+            f"{run} cannot change objective from {saved.objective!r} to {config.objective!r}: the latents of one are "
+            f"points, those of the other have a width; begin another run with --init-from {run}"
+        )
     for name, (old, new) in changed.items():
         reason = refusal(name, new)
         if reason is not None:

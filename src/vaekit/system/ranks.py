@@ -69,6 +69,22 @@ def mean_over_images(x: Tensor) -> Tensor:
     return total / count
 
 
+def images_of_ranks(x: Tensor) -> Tensor:
+    """(B, ...) -> (N, ...): the rows of all ranks in their order, with gradient; `x` itself on one process.
+
+    Ranks may hold different numbers of rows, which they tell each other between the CPUs.
+    """
+    if not is_distributed():
+        return x
+    rank, world = rank_and_world()
+    counts = torch.zeros(world, dtype=torch.int64)
+    counts[rank] = len(x)
+    dist.all_reduce(counts)
+    before, after = int(counts[:rank].sum()), int(counts[rank + 1 :].sum())
+    padding = [0, 0] * (x.ndim - 1) + [before, after]
+    return sum_over_ranks(nn.functional.pad(x, padding))
+
+
 def agree(clock: float, stop: int) -> tuple[float, int]:
     """Rank 0's clock, and the signal that asked *any* rank to stop, or 0: both differ between processes.
 

@@ -146,7 +146,8 @@ def backward_in_chunks(
             image = Losses(objective.image_terms(x[chunk], x_hat, judged, statistics), objective.weights)
             share = len(x_hat) / len(x)
             pairs = zip(tensors, gradients, strict=True)
-            through_latents = sum((tensor * gradient[chunk]).sum() for tensor, gradient in pairs)
+            moving = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]  # not the std of points
+            through_latents = sum((tensor * gradient[chunk]).sum() for tensor, gradient in moving)
             fabric.backward(share * image.total + through_latents)
         for name, term in image.terms.items():
             terms[name] = terms.get(name, 0.0) + share * term.detach()

@@ -1,0 +1,37 @@
+"""The autoencoder: reconstruction alone, of latents that are points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vaekit.config.settings import Config
+from vaekit.models.posterior import Posterior
+from vaekit.objectives.likelihood import LikelihoodTerms
+from vaekit.objectives.moments import MomentsMemory
+
+
+@dataclass(frozen=True)
+class Autoencoder(LikelihoodTerms):
+    """The likelihood of eq. 22 and no term of the latents: nothing says where they lie, or what is between them.
+
+    The paper names it as what a VAE becomes where its posteriors collapse to points.
+    """
+
+    l1: float = 5000.0
+    realism: float = 100.0
+    features: float = 0.0
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"l1": self.l1, "realism": self.realism, "features": self.features}
+
+    def latent_terms(self, posterior: Posterior, z: Tensor) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+
+def build_autoencoder(config: Config, memory: MomentsMemory | None) -> Autoencoder:
+    """The objective with the weights of a config."""
+    return Autoencoder(config.weights.l1, config.weights.realism, config.weights.features)

@@ -1,0 +1,126 @@
+"""What a user does with a model, for every objective in the table: train, go on, measure, draw, use, share."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vaekit
+from vaekit.cli import run
+from vaekit.config.variants import OBJECTIVES, PRIORS
+from vaekit.export import explorer
+from vaekit.runs.checkpoint import all_checkpoints
+from vaekit.system.files import read_tensors
+
+every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
+of_points = pytest.mark.parametrize("objective", [name for name, row in OBJECTIVES.items() if row.points])
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, photos, tmp_path_factory):
+    """A finished run of each objective, without distances in features."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in OBJECTIVES:
+        vaekit.train(dataclasses.replace(tiny, objective=name), photos, folder / name)
+        vaekit.evaluate_run(folder / name, features="none")
+    return folder
+
+
+@every_objective
+def test_an_interrupted_run_goes_on_bit_for_bit(tiny, photos, tmp_path, monkeypatch, objective):
+    config = dataclasses.replace(tiny, objective=objective, batch=4, micro_batch=2, save_every_minutes=1e-9)
+    vaekit.train(config, photos, tmp_path / "whole")
+
+    def stop(record):
+        if record["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vaekit.train(config, photos, tmp_path / "halves", on_step=stop)
+    assert 0 < int(all_checkpoints(tmp_path / "halves")[-1].name) < 6
+    vaekit.train(config, photos, tmp_path / "halves", resume=True)
+    whole, halves = (read_tensors(tmp_path / name / "model.safetensors")[0] for name in ("whole", "halves"))
+    assert whole.keys() == halves.keys()
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+@every_objective
+def test_what_is_measured_is_finite_or_said_to_be_missing(runs, objective):
+    result = vaekit.evaluate_run(runs / objective, features="none", reuse=True)
+    assert all(math.isfinite(value) for values in result.reconstruction.values() for value in values.values())
+    points = OBJECTIVES[objective].points
+    assert ("KL and rate" in result.not_measured) == points
+    assert (result.latents["elbo_split"] is None) == points
+    assert (result.verdict["state"] == "points") == points
+    assert "nan" not in result.markdown()
+    assert "inf " not in result.markdown()
+
+
+@every_objective
+@pytest.mark.parametrize("prior", PRIORS)
+def test_new_pictures_come_from_every_prior(runs, tmp_path, objective, prior):
+    vaekit.sample_run(runs / objective, prior, 2, out=tmp_path / "new")
+    assert len(list((tmp_path / "new").glob("*.png"))) == 2
+    model = vaekit.VAE.from_pretrained(runs / objective)
+    if prior in model.priors:
+        assert model.sample(2, prior=prior).isfinite().all()
+
+
+@every_objective
+def test_latents_of_pictures_decode_to_their_reconstructions(runs, photos, tmp_path, objective):
+    table = vaekit.encode_run(runs / objective, [photos], tmp_path / "latents.npz")
+    vaekit.decode_run(runs / objective, table, tmp_path / "decoded")
+    vaekit.reconstruct_run(runs / objective, [photos], tmp_path / "reconstructed")
+    for path in (tmp_path / "decoded").glob("*.png"):
+        again = np.asarray(Image.open(tmp_path / "reconstructed" / path.name), int)
+        assert np.abs(np.asarray(Image.open(path), int) - again).max() <= 1
+
+
+@every_objective
+def test_a_model_leaves_as_onnx_archives_and_a_page(runs, tmp_path, monkeypatch, objective):
+    pytest.importorskip("onnxscript")
+    vaekit.export_run(runs / objective, onnx=tmp_path / "onnx")  # refuses above a difference of 0.001
+    vaekit.export_run(runs / objective, pt2=tmp_path / "pt2")
+    vae = vaekit.VAE.from_pretrained(runs / objective)
+    about = json.loads(json.dumps(explorer.about_model(runs / objective, vae, ()), allow_nan=False))
+    assert sorted(about["entries"]["order"]) == list(range(vae.latent_dim))
+
+
+@of_points
+def test_the_latents_of_points_have_no_width_and_the_weights_of_a_vae(tiny, objective):
+    """The same seed gives the same first weights, of all that the two have in common."""
+    torch.manual_seed(0)
+    vae = vaekit.build_vae(tiny)
+    torch.manual_seed(0)
+    points = vaekit.build_vae(dataclasses.replace(tiny, objective=objective))
+    expected = {name: value for name, value in vae.state_dict().items() if not name.startswith("encoder.logvar")}
+    assert expected.keys() == points.state_dict().keys()
+    assert all(torch.equal(value, points.state_dict()[name]) for name, value in expected.items())
+    posterior = points.encode(torch.zeros(2, *tiny.image_shape))
+    assert posterior.points
+    assert torch.equal(posterior.sample(), posterior.mean)
+
+
+@of_points
+def test_points_do_not_become_gaussians_on_the_way(runs, photos, tiny, objective):
+    longer = dataclasses.replace(tiny, images=48)
+    with pytest.raises(ValueError, match=r"cannot change objective .* begin another run with --init-from"):
+        vaekit.train(longer, photos, runs / objective, resume=True, change_settings=True)
+
+
+@every_objective
+def test_weights_of_another_objective_are_refused(photos, capsys, objective):
+    names = {name for row in OBJECTIVES.values() for name in row.weights}
+    for name in sorted(names - {*OBJECTIVES[objective].weights}):
+        flag = f"--weights.{name.replace('_', '-')}"
+        assert run(["train", str(photos), "--objective", objective, flag, "7"]) == 2
+        assert f"{flag} 7 has no effect on --objective {objective}: it is a weight of" in capsys.readouterr().err
+
+
+def test_weights_of_the_discriminator_are_refused_without_one(photos, capsys):
+    assert run(["train", str(photos), "--no-gan", "--weights.realism", "7"]) == 2
+    assert "--weights.realism 7 has no effect: there is no discriminator with --no-gan" in capsys.readouterr().err
