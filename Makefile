@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN = runs/demo
 
-.PHONY: demo demo-plan web test lint gpu-check release-check format clean
+.PHONY: demo demo-plan web docs test lint gpu-check release-check format clean
 
 demo: demo-plan $(VENV)/.demo  ## train on photographs of solar cells, draw and measure: runs/demo
 	@$(PYTHON) scripts/page_runtime.py || true
@@ -28,6 +28,9 @@ demo-plan:
 web:  ## bring what the explorer's page computes with (onnxruntime-web), by npm
 	@$(PYTHON) scripts/page_runtime.py
 
+docs: $(VENV)/.docs  ## the site, from docs/ and docstrings, into site/; warnings are errors
+	$(BIN)/zensical build --strict
+
 test: lint  ## lint, types and tests; those of the page where there are npm and chromium
 	@$(PYTHON) scripts/page_runtime.py || true
 	$(BIN)/pytest -n 2
@@ -48,7 +51,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:  ## everything that the other targets made, runs excepted
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) site .cache .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.%: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
@@ -58,3 +61,4 @@ $(VENV)/.%: pyproject.toml
 
 EXTRAS_demo = demo,onnx
 EXTRAS_dev = demo,dev
+EXTRAS_docs = docs
