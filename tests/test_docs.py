@@ -98,6 +98,7 @@ def test_every_command_stands_in_the_guide_and_the_main_ones_in_the_readme():
         "interpolate",
         "vary",
         "nearest",
+        "anomalies",
     }
 
 

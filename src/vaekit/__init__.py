@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vaekit.system.processors import spin_briefly
 
 if TYPE_CHECKING:
+    from vaekit.commands.anomalies import anomalies_run
     from vaekit.commands.bench import bench
     from vaekit.commands.compare import compare
     from vaekit.commands.draw import draw_run
@@ -55,6 +56,7 @@ HOMES = {
     "Posterior": "models.posterior",
     "StandardELBO": "objectives.elbo",
     "VAE": "models.vae",
+    "anomalies_run": "commands.anomalies",
     "batch_moments": "objectives.moments",
     "bench": "commands.bench",
     "build_discriminator": "models.build",
@@ -97,6 +99,7 @@ __all__ = [
     "PatchDiscriminator",
     "Posterior",
     "StandardELBO",
+    "anomalies_run",
     "batch_moments",
     "bench",
     "build_discriminator",

@@ -185,6 +185,26 @@ class Nearest:
 
 
 @dataclass(frozen=True)
+class Anomalies:
+    """Which pictures are unlike those that a model knows, and where: scores as CSV, and a map of each."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    pictures: tyro.conf.Positional[tuple[str, ...]]
+    """Files, folders and other sources."""
+    out: Path
+    """Empty folder for scores.csv, maps/ and highest.png."""
+    by: str = "error"
+    """Score to sort by: error, local_error, error_by_texture, kl, kl_individual, log_prob or darkness."""
+
+    def run(self) -> None:
+        own_process("auto")
+        from vaekit.commands.anomalies import anomalies_run
+
+        print(anomalies_run(self.run_folder, self.pictures, self.out, self.by, progress))  # noqa: T201
+
+
+@dataclass(frozen=True)
 class Data:
     """What a folder of pictures holds: sizes, kinds, duplicates, what cannot be read. Nothing is trained."""
 
@@ -256,7 +276,9 @@ class Explore:
         explore_run(self.run_folder, self.port, not self.no_browser, progress)
 
 
-UseCommand = Data | Prepare | Encode | Decode | Reconstruct | Interpolate | Vary | Nearest | Export | Explore
+UseCommand = (
+    Data | Prepare | Encode | Decode | Reconstruct | Interpolate | Vary | Nearest | Anomalies | Export | Explore
+)
 USE_COMMANDS = {
     "data": Data,
     "prepare": Prepare,
@@ -266,6 +288,7 @@ USE_COMMANDS = {
     "interpolate": Interpolate,
     "vary": Vary,
     "nearest": Nearest,
+    "anomalies": Anomalies,
     "export": Export,
     "explore": Explore,
 }

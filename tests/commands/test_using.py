@@ -1,5 +1,6 @@
 """What people do with a finished model on pictures of their own."""
 
+import csv
 import dataclasses
 
 import numpy as np
@@ -125,6 +126,26 @@ def test_a_picture_is_varied_by_the_entries_that_vary_most_or_are_asked_for(trai
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_anomalies_are_scored_sorted_and_drawn(trained, photos, tmp_path):
+    (tmp_path / "some").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "some" / "03.jpg")  # the darkest that there can be
+    out = vaekit.anomalies_run(trained, [photos, tmp_path / "some"], tmp_path / "found", by="darkness")
+    rows = list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
+    assert len(rows) == 21
+    assert (rows[0]["file"], float(rows[0]["darkness"])) == ("03.jpg", 1)
+    scores = [float(row["darkness"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert float(rows[0]["error"]) > 0.5
+    with Image.open(out / "maps" / "03.jpg.png") as picture:
+        shown = np.asarray(picture)
+    assert shown.shape == (16, 3 * 16 + 2 * 2, 3)
+    assert (shown[:, :16] == 0).all()
+    assert shown[:, -16:].mean() > 128  # where the error is large, light
+    assert {path.name for path in (out / "maps").iterdir()} >= {"03.png", "03.jpg.png"}
+    assert len(list((out / "maps").iterdir())) == 21
+    assert (out / "highest.png").is_file()
+
+
 def test_the_nearest_picture_is_the_picture_itself_and_distances_rise(trained, photos, some, tmp_path):
     found = vaekit.nearest_run(trained, some[1], [photos], count=5, out=tmp_path / "found.png")
     assert found[0] == (some[1].name, pytest.approx(0, abs=1e-5))
@@ -167,6 +188,10 @@ def test_a_picture_read_and_saved_is_itself(vae, some, tmp_path):
         ("interpolate {run} {picture} {picture} --out {here}/a.mov", "transitions are written as"),
         ("vary {run} {picture} --entries 0 99", "99"),
         ("vary {run} {picture} --entries 0 1 2", "3 entries; give one or two"),
+        (
+            "anomalies {run} {picture} --out {here}/out --by luck",
+            "no score is called 'luck'; choose one of error",
+        ),
         ("nearest {run} {picture} {here} --count 0", "0 pictures; ask for one or more"),
     ],
 )

@@ -181,9 +181,9 @@ def test_of_probabilities_those_below_a_half_are_normal_even_if_they_are_few():
 @pytest.mark.parametrize(
     ("errors", "normal", "message"),
     [
-        (np.zeros(3), None, "3 errors and 4 labels"),
-        (np.full(4, np.inf), None, "some errors are not finite"),
-        (np.zeros((4, 1)), None, r"errors of shape \(4, 1\); give \(M,\)"),
+        (np.zeros(3), None, "3 scores and 4 labels"),
+        (np.full(4, np.inf), None, "some scores are not finite"),
+        (np.zeros((4, 1)), None, r"scores of shape \(4, 1\); give \(M,\)"),
         (np.zeros(4), "c", "no class 'c' to be normal; choose from a, b"),
         (np.zeros(4), ("a", "b"), "normal is a, b, and so are all pictures or none"),
     ],
@@ -199,8 +199,13 @@ def test_errors_that_cannot_be_scored_are_refused(errors, normal, message):
 def test_everything_is_gathered_in_one_flat_dictionary(random):
     means, labels = clusters(random, ["a", "b"] * 40, spread=1)
     parts, errors = halved(means, labels), random.normal(size=40)
-    result = usefulness(*parts, errors)
-    expected = {"linear": linear_probe(*parts), "knn": knn_probe(*parts), "anomaly": anomaly_auroc(errors, parts[3])}
+    result = usefulness(*parts, {"error": errors, "kl": -errors})
+    anomaly = anomaly_auroc(errors, parts[3])
+    other = {
+        "kl_auroc": pytest.approx(1 - anomaly["auroc"]),
+        "kl_auroc_se": pytest.approx(anomaly["auroc_se"], rel=0.5),
+    }
+    expected = {"linear": linear_probe(*parts), "knn": knn_probe(*parts), "anomaly": anomaly | other}
     assert result.pop("protocol") == BY_ORDER
     assert result == {f"{probe}_{name}": v for probe, scores in expected.items() for name, v in scores.items()}
 
@@ -212,7 +217,7 @@ def test_everything_is_gathered_in_one_flat_dictionary(random):
 )
 def test_sorted_class_folders_are_probed_on_halves_of_the_test_pictures(random, names):
     means, labels = clusters(random, names)
-    result = usefulness(means[:50], labels[:50], means[50:], labels[50:], random.normal(size=20), "b")
+    result = usefulness(means[:50], labels[:50], means[50:], labels[50:], {"error": random.normal(size=20)}, "b")
     assert result["protocol"] == BY_CLASS
     assert (result["linear_num_train"], result["linear_num_test"], result["linear_classes"]) == (10, 10, 2)
     assert result["linear_accuracy"] == result["knn_accuracy"] == 1
@@ -222,7 +227,7 @@ def test_sorted_class_folders_are_probed_on_halves_of_the_test_pictures(random, 
 
 def test_the_halves_repeat_with_their_seed(random):
     means, labels = clusters(random, ["a"] * 60 + ["b", "c"] * 30, spread=3)
-    task = means[:60], labels[:60], means[60:], labels[60:], random.normal(size=60)
+    task = means[:60], labels[:60], means[60:], labels[60:], {"error": random.normal(size=60)}
     assert usefulness(*task, seed=1) == usefulness(*task, seed=1)
     assert usefulness(*task, seed=1) != usefulness(*task, seed=2)
 

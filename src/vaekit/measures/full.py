@@ -20,6 +20,7 @@ from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels
 from vaekit.data.loader import HeldOut, evenly
 from vaekit.data.view import USUAL_CHANNELS
+from vaekit.measures.anomalies import Known, anomaly_scores, joined
 from vaekit.measures.copying import TRAIN_COMPARED, judged, nearest, small_of
 from vaekit.measures.extractor import Extractor
 from vaekit.measures.features import LPIPS_SMALLEST, load_lpips
@@ -82,8 +83,10 @@ class Subject:
         return (x.to(self.vae.device) for x in batches)
 
 
-def measure_reconstructions(subject: Subject) -> tuple[dict[str, dict[str, float]], Posterior, Tensor]:
-    """Every measure of the measure_reconstructions, the posterior (N, d) and the L1 (N,) of those from the mean."""
+def measure_reconstructions(
+    subject: Subject,
+) -> tuple[dict[str, dict[str, float]], Posterior, dict[str, Tensor]]:
+    """Every measure of the reconstructions, the posterior (N, d) and the anomaly scores by name, (N,) each."""
     subject.say(f"reconstructing {len(subject.test.indices):,} pictures")
     subject.sets["original"] = subject.real_set(subject.prepared, subject.test.indices)
     pairwise = pairwise_measures(subject)
@@ -91,9 +94,10 @@ def measure_reconstructions(subject: Subject) -> tuple[dict[str, dict[str, float
     num_images = len(subject.test.indices)
     # Features take most of the time, so they are computed for one of the two only.
     collectors = {"sampled": Collector(num_images, subject.extractor), "mean": Collector(num_images, None)}
-    posteriors = []
+    posteriors, scores = [], []
     for x, posterior, *x_hats in reconstruct(subject.vae, subject.on_device(subject.test.batches(BATCH)), subject.seed):
         posteriors.append(posterior)
+        scores.append(anomaly_scores(Known(x, x_hats[-1], posterior, subject.vae.priors.get("gaussian"))))
         for kind, x_hat in zip(RECONSTRUCTIONS, x_hats, strict=True):
             collectors[kind].add(x_hat)
             for name, measure in pairwise.items():
@@ -103,7 +107,7 @@ def measure_reconstructions(subject: Subject) -> tuple[dict[str, dict[str, float
         | subject.against_test(kind, collectors[kind].result())
         for kind in RECONSTRUCTIONS
     }
-    return measured, gathered(posteriors), torch.cat(values["mean"]["l1"])
+    return measured, gathered(posteriors), joined(scores)
 
 
 Pairwise = Callable[[Tensor, Tensor], Tensor]
@@ -205,11 +209,11 @@ def usefulness_of(
     subject: Subject,
     train: TrainPart | None,
     posterior: Posterior,
-    errors: Tensor,
+    scores: Mapping[str, Tensor],
     labels: Labels | None,
     normal: tuple[str, ...],
 ) -> dict[str, Any] | None:
-    """Probes of the means (N, d) and the errors (N,) as anomaly scores, where `labels` of all pictures are known.
+    """Probes of the means (N, d) and the anomaly scores, (N,) each, where `labels` of all pictures are known.
 
     Pictures that the run did not train on have no train part: the probes then learn from half of them.
     """
@@ -222,7 +226,7 @@ def usefulness_of(
     train_means = train.posterior.mean if train is not None and len(learned) else posterior.mean[:0]
     test = subject.test.indices
     try:
-        return usefulness(train_means, labels[learned], posterior.mean, labels[test], errors, normal, subject.seed)
+        return usefulness(train_means, labels[learned], posterior.mean, labels[test], scores, normal, subject.seed)
     except ValueError as error:
         subject.missing["usefulness"] = str(error)
         return None

@@ -1,5 +1,5 @@
-"""How useful the latents are where pictures have labels: classes predicted from the means, and anomalies detected by
-the reconstruction error. Letters: N training and M test images, d latent entries.
+"""How useful the latents are where pictures have labels: classes predicted from the means, and anomalies by scores.
+ Letters: N training and M test images, d latent entries.
 
 Labels that are probabilities of one thing, as those of the solar cells, are cut at 0.5 (`Labels.decided`).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -70,23 +70,23 @@ def knn_probe(train_means: Array, train_labels: Labels, test_means: Array, test_
     return task.scores(neighbours.predict_proba(test)) | {"k": k}
 
 
-def anomaly_auroc(errors: Array, labels: Labels, normal: str | Collection[str] | None = None) -> Scores:
-    """How well the reconstruction error (M,) of a picture tells classes that are not normal from those that are.
+def anomaly_auroc(scores: Array, labels: Labels, normal: str | Collection[str] | None = None) -> Scores:
+    """How well a score (M,) of a picture, as its reconstruction error, tells classes that are not normal from others.
 
     `normal` names one class or several, by default `labels.normal`: the lower of two numbers, else the most
-    frequent. `auroc` is the probability that an abnormal picture has the larger error; below 0.5 the abnormal
-    ones are easier to reconstruct. `auroc_se` is its standard error (Hanley and McNeil 1982).
+    frequent. `auroc` is the probability that an abnormal picture has the larger score; below 0.5 the abnormal
+    ones are, for instance, easier to reconstruct. `auroc_se` is its standard error (Hanley and McNeil 1982).
 
     The model was trained on both kinds, without labels, and so may have learned to reconstruct abnormal pictures too.
     In the usual setting a model is trained on normal pictures alone, and should do better.
 
-    Raises `ValueError` for errors that are not finite or not as many as labels, an unknown class, or pictures that are
+    Raises `ValueError` for scores that are not finite or not as many as labels, an unknown class, or pictures that are
     all normal or all abnormal.
     """
     labels = labels.decided()
-    values = finite_array(errors, 1, "errors")
+    values = finite_array(scores, 1, "scores")
     if len(values) != len(labels):
-        raise ValueError(f"{len(values)} errors and {len(labels)} labels; give one of each for a picture")
+        raise ValueError(f"{len(values)} scores and {len(labels)} labels; give one of each for a picture")
     names = {normal} if isinstance(normal, str) else set(normal or [labels.normal])
     if unknown := sorted(names - set(labels.classes)):
         raise ValueError(f"no class {unknown[0]!r} to be normal; choose from {', '.join(labels.classes)}")
@@ -108,18 +108,19 @@ def usefulness(
     train_labels: Labels,
     test_means: Array,
     test_labels: Labels,
-    test_errors: Array,
+    test_scores: Mapping[str, Array],
     normal: str | Collection[str] | None = None,
     seed: int = 0,
 ) -> Scores:
     """All of the above in one flat dictionary: `linear_...`, `knn_...`, `anomaly_...`, and the `protocol`.
 
-    Means (N, d) and (M, d) and their labels are those of the model's train and test pictures, `test_errors` (M,) the
-    reconstruction errors of the test pictures. The probes learn from the train pictures and are scored on the test
-    pictures, except where that cannot be: other pictures have no train part, and a CSV may be sorted so that the test
-    part shows one class only, or one that the train part lacks. The probes then learn from one half of the test
-    pictures, drawn class by class from `seed`, and are scored on the other, and `protocol` says so. The anomaly score
-    learns nothing and takes all test pictures either way.
+    Means (N, d) and (M, d) and their labels are those of the model's train and test pictures, `test_scores` (M,) the
+    anomaly scores of the test pictures by name. `error` is one of them: `anomaly_...` are its numbers, and
+    `anomaly_<name>_auroc` and `anomaly_<name>_auroc_se` those of the others. The probes learn from the train pictures
+    and are scored on the test pictures, except where that cannot be: other pictures have no train part, and a CSV may
+    be sorted so that the test part shows one class only, or one that the train part lacks. The probes then learn from
+    one half of the test pictures, drawn class by class from `seed`, and are scored on the other, and `protocol` says
+    so. An anomaly score learns nothing and takes all test pictures either way.
 
     Raises `ValueError` as the probes do, and if there are no such halves: the test pictures show one class only, or a
     class only once.
@@ -131,8 +132,12 @@ def usefulness(
     results = {
         "linear": linear_probe(*parts),
         "knn": knn_probe(*parts),
-        "anomaly": anomaly_auroc(test_errors, test_labels, normal),
+        "anomaly": anomaly_auroc(test_scores["error"], test_labels, normal),
     }
+    for name, scores in test_scores.items():
+        if name != "error":
+            found = anomaly_auroc(scores, test_labels, normal)
+            results["anomaly"] |= {f"{name}_auroc": found["auroc"], f"{name}_auroc_se": found["auroc_se"]}
     flat = {f"{probe}_{name}": value for probe, scores in results.items() for name, value in scores.items()}
     return {"protocol": protocol} | flat
 

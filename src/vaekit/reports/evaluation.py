@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaekit.reports.tables import ABSENT, GENERATIONS, Table, by_measure, caveats
+from vaekit.reports.tables import ABSENT, ANOMALIES, GENERATIONS, Table, by_measure, caveats
 from vaekit.system.files import json_text
 
 RECONSTRUCTION_HEADINGS = {"sampled": "from sampled z", "mean": "from the mean"}
@@ -138,8 +138,13 @@ def usefulness_table(scores: Mapping[str, Any]) -> Table:
         return [name.replace("_", " "), *cells]
 
     names = [name for name in PROBED if f"linear_{name}" in scores]
-    anomaly = f"{scores['anomaly_auroc']:.3f} ± {scores['anomaly_auroc_se']:.3f}"
-    label = f"error as anomaly score, AUROC (normal: {scores['anomaly_normal']})"
+    anomalies = []
+    for name, title in ANOMALIES.items():
+        key = "anomaly_auroc" if name == "error" else f"anomaly_{name}_auroc"
+        if key in scores:
+            found = f"{scores[key]:.3f} ± {scores[f'{key}_se']:.3f}"
+            anomalies.append([f"anomalies by {title}, AUROC", found, ABSENT, "0.500"])
     columns = ("", "linear probe", f"{scores['knn_k']} nearest", "most frequent class")
-    rows = [*(row(name) for name in names), [label, anomaly, ABSENT, "0.500"]]
-    return Table(f"Usefulness of the means ({scores['protocol']})", columns, rows)
+    rows = [*(row(name) for name in names), *anomalies]
+    normal = f"normal: {scores['anomaly_normal']}"
+    return Table(f"Usefulness of the means ({scores['protocol']}; {normal})", columns, rows)

@@ -75,6 +75,18 @@ MEASURES = {
 }
 
 
+# The scores of `measures.anomalies.anomaly_scores`.
+ANOMALIES: Mapping[str, str] = {
+    "error": "reconstruction error",
+    "local_error": "largest error of a window",
+    "error_by_texture": "error over texture",
+    "kl": "KL (eq. 11)",
+    "kl_individual": "KL_I (eq. 21)",
+    "log_prob": "-log p(mean), Gaussian",
+    "darkness": "darkness of the picture, without a model",
+}
+
+
 @dataclass(frozen=True)
 class Table:
     """A title, column headings and rows of text; the first column names the row."""
