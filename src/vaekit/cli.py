@@ -41,11 +41,11 @@ class Train:
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
 
     def run(self) -> None:
+        if not self.resume:
+            check_all_is_read(self.config)
         if self.dry_run:
             print(self.config.resolved().to_json())  # noqa: T201
             return
-        if not self.resume:
-            check_all_is_read(self.config)
         own_process(self.config.device, self.config.devices)
         from vaekit.commands.train import train
         from vaekit.runs.folder import is_gone, read_pictures

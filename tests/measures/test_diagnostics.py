@@ -307,3 +307,28 @@ def test_latents_that_are_not_finite_are_refused(posterior, value):
 def test_one_image_is_refused():
     with pytest.raises(ValueError, match="give at least two"):
         diagnose(Posterior(torch.zeros(1, 3), torch.zeros(1, 3)))
+
+
+# points, an autoencoder's latents
+
+
+def points(mean):
+    return Posterior(mean, torch.full_like(mean, -math.inf))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_points_of_no_more_images_than_entries_have_an_infinite_kl_with_correlations(seed):
+    mean = torch.randn(40, 50, generator=torch.Generator().manual_seed(seed))
+    assert kl_full_gaussian(points(mean)) == math.inf
+    wider = torch.randn(400, 5, generator=torch.Generator().manual_seed(seed)).double()
+    narrow = Posterior(wider, torch.full_like(wider, math.log(1e-10)))
+    assert kl_full_gaussian(points(wider)) == pytest.approx(kl_full_gaussian(narrow), rel=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "state"), [(1.0, "points"), (1e-4, "collapsed to the prior")])
+def test_points_that_do_not_vary_are_no_good_verdict(generator, scale, state):
+    mean = scale * torch.randn(40, 8, generator=generator)
+    judged = diagnose(points(mean), objective="ae")["verdict"]
+    assert (judged["state"], judged["ok"]) == (state, state == "points")
+    mean[:, :2] = 0.0
+    assert not diagnose(points(mean), objective="ae")["verdict"]["ok"]

@@ -68,6 +68,8 @@ RELEASED = dataclasses.replace(
 )
 
 
+WEIGHTS = "weights."  # before the names of those
+
 PRESETS = {"fast": Config(), "paper": PAPER, "released": RELEASED}
 
 
@@ -89,17 +91,20 @@ def preset(name: str = "fast", **changes: Any) -> Config:
 def check_all_is_read(config: Config) -> None:
     """Raise `ValueError` for a weight, other than its preset's, that the objective of `config` does not read."""
     usual, weights = dataclasses.asdict(PRESETS[config.preset].weights), dataclasses.asdict(config.weights)
-    read = {*OBJECTIVES[config.objective].weights, *(OF_DISCRIMINATOR if config.gan else ())}
-    for name in weights:
-        if weights[name] == usual[name] or name in read:
-            continue
-        flag = f"--weights.{name.replace('_', '-')}"
-        if name in OF_DISCRIMINATOR:
-            raise ValueError(f"{flag} {weights[name]:g} has no effect: there is no discriminator with --no-gan")
-        owners = " or ".join(other for other, row in OBJECTIVES.items() if name in row.weights)
-        raise ValueError(
-            f"{flag} {weights[name]:g} has no effect on --objective {config.objective}: it is a weight of {owners}"
-        )
+    for name, value in weights.items():
+        if value != usual[name]:
+            check_is_read(config, name, value)
+
+
+def check_is_read(config: Config, name: str, value: Any) -> None:
+    """Raise `ValueError` for a weight that the objective of `config` does not read."""
+    row, flag = OBJECTIVES[config.objective], f"--weights.{name.replace('_', '-')}"
+    if name in row.weights or (name in OF_DISCRIMINATOR and config.gan):
+        return
+    if name in OF_DISCRIMINATOR:
+        raise ValueError(f"{flag} {value:g} has no effect: there is no discriminator")
+    owners = " or ".join(other for other, row in OBJECTIVES.items() if name in row.weights)
+    raise ValueError(f"{flag} {value:g} has no effect on --objective {config.objective}: it is a weight of {owners}")
 
 
 def model_config(config: Config, model: str) -> Config:
@@ -110,17 +115,23 @@ def model_config(config: Config, model: str) -> Config:
         raise ValueError(f"unknown model {model!r}; choose from {', '.join(COMPARED)}, each also with {GAN}")
     values = {**dataclasses.asdict(config), **COMPARED[objective], "gan": name.endswith(GAN)}
     known = flatten(values)
+    named = []
     for setting in filter(None, settings.split(",")):
         path, equals, value = setting.partition("=")
         path = path.strip().replace("-", "_")
         if not equals or path not in known:
             raise ValueError(f"unknown setting {setting!r} of model {model!r}; settings are {', '.join(known)}")
+        named.append(path)
         *groups, last = path.split(".")
         inner = values
         for group in groups:
             inner = inner[group]
         inner[last] = value if isinstance(known[path], str) else plain_value(value)
-    return from_dict(Config, values).resolved()
+    made = from_dict(Config, values).resolved()
+    for path in named:
+        if path.startswith(WEIGHTS):
+            check_is_read(made, path.removeprefix(WEIGHTS), flatten(values)[path])
+    return made
 
 
 def plain_value(text: str) -> Any:

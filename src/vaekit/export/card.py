@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from vaekit.config.settings import Config
-from vaekit.config.variants import PRIORS
+from vaekit.config.variants import OBJECTIVES, OF_DISCRIMINATOR, PRIORS
 from vaekit.models.kept import WEIGHTS_FILE
 from vaekit.models.vae import VAE
 from vaekit.reports.evaluation import Evaluation
@@ -55,8 +55,9 @@ def what_it_is(config: Config, vae: VAE) -> str:
     kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-band")
     millions = sum(p.numel() for p in vae.parameters()) / 1e6
     gan = " against a PatchGAN" if config.gan else ""
+    what = "An autoencoder" if OBJECTIVES[config.objective].points else "A variational autoencoder"
     return (
-        f"A variational autoencoder of {kind} pictures of {height}x{width} pixels with {vae.latent_dim} latent entries "
+        f"{what} of {kind} pictures of {height}x{width} pixels with {vae.latent_dim} latent entries "
         f"and {millions:.1f} M parameters, trained by vaekit with the objective "
         f"`{config.objective}`{gan} (preset `{config.preset}`)."
     )
@@ -90,7 +91,8 @@ def how_it_was_made(run: Path, config: Config) -> str:
     if counters.get("images_seen"):
         minutes = counters.get("elapsed_sec", 0.0) / 60
         lines.append(f"- {counters['images_seen']:,.0f} images shown in {minutes:,.0f} minutes, seed {config.seed}")
-    weights = {name: value for name, value in vars(config.weights).items() if value}
+    read = {*OBJECTIVES[config.objective].weights, *(OF_DISCRIMINATOR if config.gan else ())}
+    weights = {name: value for name, value in vars(config.weights).items() if name in read and value}
     lines.append(f"- weights of the loss: {json.dumps(weights)}; all settings are in config.json")
     return "\n".join(lines)
 

@@ -185,12 +185,12 @@ def greatest_difference(network: nn.Module, inputs: dict[str, Tensor], path: Pat
         some = {name: value[:size] for name, value in inputs.items()}
         expected = network(*some.values())
         given = session.run(None, {name: value.numpy() for name, value in some.items()})
-        found = max(found, *(difference(a.numpy(), b) for a, b in zip(expected, given, strict=True)))
-    return found
+        found = np.max([found, *(apart(a.numpy(), b) for a, b in zip(expected, given, strict=True))])  # or NaN
+    return float(found)
 
 
-def difference(a: Any, b: Any) -> float:
-    """The greatest difference of two arrays; infinities that are equal do not differ."""
+def apart(a: Any, b: Any) -> float:
+    """The greatest difference of two arrays, NaN where one has that; infinities that are equal do not differ."""
     return float(np.abs(np.subtract(a, b, out=np.zeros_like(a), where=a != b)).max())
 
 

@@ -21,6 +21,8 @@ from vaekit.models.posterior import Posterior, kl_gaussians, log_densities
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): an entry is active if its mean varies by more than this over the data
 DIRAC_STD, PRIOR_STD = 0.05, 0.95  # a std below the one is nearly a point, above the other nearly the prior
+SINGULAR = 1e-12  # the least eigenvalue of a covariance that has an inverse, over the largest
+TINY = 1e-300
 HUGE = 1e100  # latents beyond this count as not finite: their squares and precisions leave float64
 BLOCK = 2**24  # log densities held at a time: 128 MiB
 
@@ -53,6 +55,11 @@ class Entries:
     aggregate_mean: Tensor
     aggregate_variance: Tensor
     active: Tensor
+
+    @property
+    def points(self) -> bool:
+        """Whether the latents are points, an autoencoder's."""
+        return bool(self.kl.isinf().all())
 
 
 @dataclass(frozen=True)
@@ -117,11 +124,11 @@ def correlations(posterior: Posterior) -> dict[str, float | None]:
     posterior = checked(posterior)
     n, d = posterior.mean.shape
     covariance = torch.cov(posterior.mean.T, correction=0) + posterior.var.mean(0).diag()
-    share = posterior.mean.var(0, correction=0) / covariance.reshape(d, d).diagonal()
+    share = posterior.mean.var(0, correction=0) / covariance.reshape(d, d).diagonal().clamp(min=TINY)
     by_chance = (share.sum().square() - share.square().sum()).item() / (4 * n)
     if d < 2:
         return {"mean": None, "largest": None, "by_chance": by_chance}
-    std = covariance.diagonal().sqrt()
+    std = covariance.diagonal().sqrt().clamp(min=TINY)  # an entry of points that never varies correlates with nothing
     off_diagonal = (covariance / std / std[:, None]).abs().fill_diagonal_(0)
     mean, largest = off_diagonal.sum().item() / (d * (d - 1)), off_diagonal.max().item()
     return {"mean": mean, "largest": largest, "by_chance": by_chance}
@@ -130,14 +137,17 @@ def correlations(posterior: Posterior) -> dict[str, float | None]:
 def kl_full_gaussian(posterior: Posterior) -> float:
     """KL of the aggregate posterior's moment-matched Gaussian *with* its correlations to N(0, I), nats.
 
-    It lies between KL_G, which leaves the correlations out, and KL(q(z) || N(0, I)).
+    It lies between KL_G, which leaves the correlations out, and KL(q(z) || N(0, I)). Of points it is infinite for no
+    more images than entries.
     """
     posterior = checked(posterior)
     mean, noise = posterior.mean.mean(0), posterior.var.mean(0)
     if posterior.points:
         covariance = torch.cov(posterior.mean.T, correction=0).reshape(len(mean), len(mean))
-        trace, log_det = covariance.trace(), covariance.logdet()  # -inf for fewer images than entries
-        return 0.5 * (trace + mean.square().sum() - len(mean) - log_det).item()
+        eigenvalues = torch.linalg.eigvalsh(covariance)
+        if len(posterior.mean) <= len(mean) or eigenvalues[0] < SINGULAR * eigenvalues[-1]:
+            return math.inf  # such a Gaussian is flat in a direction
+        return 0.5 * (covariance.trace() + mean.square().sum() - len(mean) - eigenvalues.log().sum()).item()
     signal = (posterior.mean - mean) / noise.sqrt()  # (N, d)
     eigenvalues = torch.linalg.eigvalsh(signal.T @ signal / len(signal)).clamp(min=0)
     log_det = noise.log().sum() + eigenvalues.log1p().sum()  # of noise^(1/2) (I + signal' signal / N) noise^(1/2)
@@ -207,12 +217,10 @@ def verdict(by_entry: Entries, std: dict[str, Any], objective: str | None = None
     price, reconstruction = (row.price, row.reconstruction) if row is not None else (ANY_PRICE, "--weights.l1")
     d, rate = len(by_entry.kl), by_entry.rate.sum().item()
     active, narrow_share = int(by_entry.active.sum()), std["near_dirac"]
-    holds = f"{active} of {d} entries are active and together hold up to {rate:.3g} nats"
+    holds = f"{active} of {d} entries are active"
+    holds += "" if by_entry.points else f" and together hold up to {rate:.3g} nats"
     narrow = f"{narrow_share:.0%} of the posterior stds are below {DIRAC_STD}"
-    if by_entry.kl.isinf().all():
-        text = f"latents have no width by design, so no KL and no rate; the means of {active} of {d} entries vary"
-        state = "points"
-    elif narrow_share > DIRAC_SHARE:
+    if narrow_share > DIRAC_SHARE and not by_entry.points:
         cure = f"raise {price}, or, if each of a few entries has to hold much, give more of them (--network.latent-dim)"
         state, text = "collapsed to a Dirac", f"{narrow}, so nothing is learned between codes; {cure}"
     elif active < ACTIVE_SHARE * d or rate < LEAST_RATE:
@@ -221,6 +229,8 @@ def verdict(by_entry: Entries, std: dict[str, Any], objective: str | None = None
     elif d - active > DEAD_SHARE * d:
         cure = f"lower {price}, or make --network.latent-dim smaller if the pictures are good enough"
         state, text = "dead dimensions", f"{d - active} of {d} entries do not vary with the image; {cure}"
+    elif by_entry.points:
+        state, text = "points", f"latents have no width by design, so no KL and no rate; {holds}"
     else:
         state, text = "healthy", f"{holds}; {narrow}"
     remarks = off_prior(by_entry, correlated)

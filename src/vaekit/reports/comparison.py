@@ -207,8 +207,7 @@ def latents(measured: Evaluation) -> dict[str, float]:
     by_entry = diagnosed["entries"]
     return {
         "kl_standard": diagnosed["elbo_split"]["kl"] if diagnosed["elbo_split"] else math.nan,
-        "kl_global": diagnosed["kl_global"],
-        **{name: none_as_nan(diagnosed[name]) for name in ("rate", "joint_rate", "kl_full_gaussian")},
+        **{name: none_as_nan(diagnosed[name]) for name in ("rate", "joint_rate", "kl_global", "kl_full_gaussian")},
         "active_units": diagnosed["active"],
         "mean_std": statistics.fmean(by_entry["mean_std"]),
         "aggregate_variance": statistics.median(by_entry["aggregate_variance"]),

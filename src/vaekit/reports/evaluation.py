@@ -82,7 +82,11 @@ def latent_lines(latents: Mapping[str, Any]) -> list[str]:
             f"KL (eq. 11) {split['kl']:.1f} nats; rate {latents['rate']:.1f}, "
             f"{latents['joint_rate']:.1f} without what correlated entries say twice"
         )
-    lines.append(f"KL_G (eq. 20) {latents['kl_global']:.1f} nats{with_correlations(latents)}")
+    diagonal = latents["kl_global"]
+    if diagonal is None or not math.isfinite(diagonal):
+        lines.append("KL_G (eq. 20) infinite: an entry is the same for all pictures")
+    else:
+        lines.append(f"KL_G (eq. 20) {diagonal:.1f} nats{with_correlations(latents)}")
     if split is not None:
         std, most = latents["std"], split["log_num_images"]
         lines += [

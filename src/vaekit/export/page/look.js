@@ -228,7 +228,8 @@ function showError({ x }, x_hat) {
 }
 
 async function showStd(subject) {
-  if (!subject.std) return;
+  at("std").closest("figure").hidden = !subject.std?.some(Boolean); // points are drawn alike
+  if (!subject.std?.some(Boolean)) return;
   const d = model.latent_dim;
   const eps = normal(uniform(0), DRAWS * d);
   const z = eps.map((value, i) => subject.mean[i % d] + subject.std[i % d] * value);
