@@ -27,6 +27,7 @@ from vaekit.models.vae import VAE
 from vaekit.reports.mosaic import Pixels, labelled, save_png, to_rgb
 from vaekit.runs.folder import Prepared, held_out_of, read_run_config
 
+FEW, FEW_PICTURES = 125, "too few pictures"  # of which four fifths train
 FAILURES = {
     "healthy": "",
     "collapsed to the prior": "--objective beta --weights.beta 60",
@@ -34,10 +35,9 @@ FAILURES = {
     "no discriminator": "--no-gan",
     "discriminator too strong": "--weights.realism 30000 --weights.features 0",
     "too few entries": "--network.latent-dim 16",
-    "too few pictures": "",
+    FEW_PICTURES: "",
     "learning rate too high": "--lr 0.05",
 }
-FEW = 125  # pictures, of which four fifths train
 SHOWN = 5
 DIGITS = {"psnr": ".2f", "psnr of train pictures": ".2f", "laplacian ratio": ".2f", "std < 0.05": ".1%"}
 
@@ -105,7 +105,7 @@ def main(
     held_out = HeldOut(prepared.images, indices)
     trained = np.setdiff1d(np.arange(len(prepared)), indices)
     for name, run in folders.items():
-        of = few_of(prepared, runs / "few.txt") if name == "too few pictures" else pictures
+        of = few_of(prepared, runs / "few.txt") if name == FEW_PICTURES else pictures
         train(of, run, images, size, FAILURES[name])
     done = {name: run for name, run in folders.items() if (run / WEIGHTS_FILE).exists()}
     rows = [
@@ -114,7 +114,7 @@ def main(
             run,
             prepared,
             held_out,
-            HeldOut(prepared.images, trained[: FEW * 4 // 5] if "few pictures" in name else trained),
+            HeldOut(prepared.images, trained[: FEW * 4 // 5] if name == FEW_PICTURES else trained),
         )
         for name, run in done.items()
     ]

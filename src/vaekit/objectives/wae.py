@@ -17,6 +17,7 @@ from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior, at_least_float32
 from vaekit.objectives.likelihood import LikelihoodTerms
 from vaekit.objectives.moments import MomentsMemory
+from vaekit.system.devices import without_autocast
 from vaekit.system.ranks import images_of_ranks
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -54,7 +55,7 @@ def mmd_to_normal(z: Tensor) -> Tensor:
     a thousand latents. In float32 or better, whatever autocast says.
     """
     n, d = z.shape
-    with torch.autocast(z.device.type, enabled=False):
+    with without_autocast(z.device):
         z = at_least_float32(z)
         products = z @ z.T
         squares = products.diagonal()
