@@ -92,7 +92,7 @@ class Weights:
     beta: float = 4.0
     """Multiplies kl_standard (objective beta)."""
     mmd: float = 3000.0
-    """On the MMD of the latents of the batch and N(0, I) (objective wae-mmd)."""
+    """On the MMD of the latents of the batch and N(0, I) (objective wae-mmd); about the paper's ratio to the L1."""
 
     def __post_init__(self) -> None:
         for weight in dataclasses.fields(self):
