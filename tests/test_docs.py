@@ -71,9 +71,8 @@ def here(photos, tmp_path, monkeypatch):
     for folder in ("bands", "microscope"):
         (tmp_path / folder).mkdir()
         for i in range(20):
-            array = (
-                np.random.default_rng(i).integers(0, 4096, (20, 20, 6 if folder == "bands" else 3)).astype(np.uint16)
-            )
+            shape = (20, 20, 6) if folder == "bands" else (20, 20)
+            array = np.random.default_rng(i).integers(0, 4096, shape).astype(np.uint16)
             np.save(tmp_path / folder / f"{i}.npy", array)
     monkeypatch.chdir(tmp_path)
 
@@ -156,6 +155,14 @@ def test_what_a_page_quotes_stands_in_the_file(page):
 def test_every_public_name_stands_on_the_page_of_the_library():
     named = re.findall(r"^::: vaekit\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
     assert sorted(named) == sorted(vaekit.__all__)
+
+
+@pytest.mark.parametrize("name", vaekit.__all__)
+def test_docstrings_of_the_library_lose_no_word_as_html(name):
+    """What stands in <> is no text there, unless it is code."""
+    documented = [getattr(vaekit, name), *vars(getattr(vaekit, name)).values()]
+    for doc in (getattr(each, "__doc__", None) or "" for each in documented):
+        assert not re.search(r"<[a-z]+>", re.sub(r"`[^`]*`", "", doc))
 
 
 def test_every_page_stands_in_the_site():

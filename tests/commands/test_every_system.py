@@ -130,6 +130,11 @@ def test_weights_of_another_objective_are_refused(photos, capsys, objective):
         assert f"{flag} 7 has no effect on --objective {objective}: it is a weight of" in capsys.readouterr().err
 
 
+def test_moments_are_refused_by_an_objective_without_them(photos, capsys):
+    assert run(["train", str(photos), "--objective", "ae", "--moments", "samples", "--dry-run"]) == 2
+    assert "--moments samples has no effect on --objective ae" in capsys.readouterr().err
+
+
 def test_weights_of_the_discriminator_are_refused_without_one(photos, capsys):
     assert run(["train", str(photos), "--no-gan", "--weights.realism", "7"]) == 2
     assert "--weights.realism 7 has no effect: there is no discriminator" in capsys.readouterr().err

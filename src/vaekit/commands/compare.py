@@ -61,7 +61,7 @@ def compare(
     instance "means+gan:weights.kl_individual=0.1,lr=0.001". `seeds` counts up from `config.seed`; all models of a seed
     start from the same weights. The other arguments are those of `evaluate_run`.
 
-    Each model has a run folder in `out` (default: runs/compare-<pictures>-<preset>-<size>). Called again, it goes
+    Each model has a run folder in `out` (default: `runs/compare-<pictures>-<preset>-<size>`). Called again, it goes
     on where it stopped: a finished run is not trained again, nor measured again. Returns the path of report.html,
     beside report.md, report.json and figures/.
 

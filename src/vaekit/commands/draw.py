@@ -33,7 +33,7 @@ def draw_run(
     """Draw the figures of a finished run again, from its own test pictures or from those of another folder.
 
     Returns the paths of the PNGs in the folder `out`, by default `run`/figures, for other pictures
-    `run`/figures-<folder>; of those, the ones it trained on are left out, which `say` hears. Raises `ValueError` if
+    `run/figures-<folder>`; of those, the ones it trained on are left out, which `say` hears. Raises `ValueError` if
     the folder holds no finished run, or the pictures are gone.
     """
     check_one_process("figures")

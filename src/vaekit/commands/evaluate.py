@@ -74,8 +74,8 @@ def evaluate_run(
     returned; `say` hears the progress.
 
     Returns an `Evaluation`, and writes it to evaluation.json in the folder `out`, by default the run
-    (evaluation-<folder>.json for other pictures, of which those that it trained on are left out), its tables beside it
-    in Markdown and the power spectra to figures/. Where they cannot be written, `say` hears why.
+    (`evaluation-<folder>.json` for other pictures, of which those that it trained on are left out), its tables beside
+    it in Markdown and the power spectra to figures/. Where they cannot be written, `say` hears why.
 
     Raises `ValueError` for a folder without a model, pictures that are gone, fewer than two of them, labels that miss
     files, a normal class that none of them has, an unknown feature space or one without its weights.

@@ -116,7 +116,8 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
             say(f"a flow fitted in {took}: held-out loss {prior.held_out_loss:.4f}, where the Gaussian's is 1")
             if prior.held_out_loss >= 1:
                 longer = f"vaekit fit-prior {subject.run} --minutes 5"
-                say(f"it is the Gaussian still, also by label; a longer fit: {longer}")
+                labels = ", also by label" if latents.labels is not None else ""
+                say(f"it is the Gaussian still{labels}; a longer fit: {longer}")
             copies = repeats(subject, name, prior, say)
         vae.set_prior(name, prior, copies)
         try:

@@ -58,7 +58,7 @@ def train(
     """Train a VAE on pictures and return it (the running average of its weights, in evaluation mode).
 
     `images` are a folder, another source by its path or address, or an array, a tensor or a data set: see `source_of`.
-    Writes the folder `out` (default: runs/<pictures>-<preset>-<size>): model.safetensors, config.json,
+    Writes the folder `out` (default: `runs/<pictures>-<preset>-<size>`): model.safetensors, config.json,
     pictures.json (their folder, and those that could not be read), trained_on.npy (checksums of those it trained on),
     log.jsonl, figures/*.png, tensorboard/ and checkpoints/. With `resume`, goes on from the newest whole checkpoint of
     `out`, or starts the run where there is none yet; with `change_settings` even if `config` has other settings than

@@ -94,6 +94,8 @@ def check_all_is_read(config: Config) -> None:
     for name, value in weights.items():
         if value != usual[name]:
             check_is_read(config, name, value)
+    if config.moments != PRESETS[config.preset].moments and not OBJECTIVES[config.objective].batch_moments:
+        raise ValueError(f"--moments {config.moments} has no effect on --objective {config.objective}")
 
 
 def check_is_read(config: Config, name: str, value: Any) -> None:

@@ -43,7 +43,9 @@ LATENTS = (
 USEFULNESS = ("linear_accuracy", "linear_auroc", "knn_accuracy", "knn_auroc", "anomaly_auroc")
 BUDGET = ("images_seen", "train_sec")
 CURVES = {"psnr": "PSNR, dB", "laplacian_ratio": "Laplacian ratio", "kl_standard": "KL (eq. 11), nats"}
-CURVES_CAPTION = "Test measures over the run (of 400 test pictures, at its end of all; solid: with discriminator)"
+CURVES_CAPTION = (
+    "Test measures over the run (of at most 400 test pictures, at its end of all; solid: with discriminator)"
+)
 COLUMNS = 8
 STYLE = """body { font: 15px/1.45 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1.2rem 0; font-variant-numeric: tabular-nums; font-size: 13px }
