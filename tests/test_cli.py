@@ -30,7 +30,7 @@ def test_the_flags_have_exactly_the_promised_names(capsys):
     config = dry_run(
         capsys,
         *"--size 32 --preset released --seed 7 --images 500 --minutes 3 --batch 12 --micro-batch 4".split(),
-        *"--lr 0.01 --objective beta --moments total --no-gan --device cpu --devices 2".split(),
+        *"--lr 0.01 --objective global --moments total --no-gan --device cpu --devices 2".split(),
         *"--precision bf16 --split 0.7 --out somewhere".split(),
     )
     expected = preset(
@@ -42,7 +42,7 @@ def test_the_flags_have_exactly_the_promised_names(capsys):
         batch=12,
         micro_batch=4,
         lr=0.01,
-        objective="beta",
+        objective="global",
         moments="total",
         gan=False,
         device="cpu",

@@ -117,7 +117,7 @@ def write_report(folder: Path, config: Config, entries: EntriesByModel, figures:
         *(f"**{caption}**\n\n![{caption}]({path.relative_to(folder).as_posix()})" for caption, path in figures.items()),
     ]
     page = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=width=device-width>",
         f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
         *(f"<p>{html.escape(line)}</p>" for line in head),
         *(table.html() for table in tables),
