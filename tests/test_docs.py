@@ -28,12 +28,9 @@ SMALL = (
 SLOW = {"--compile": "no", "--micro-batch": "2", "--minutes": "0.02"}  # options with a value that is quicker
 
 
-def blocks(page, language):
+def blocks(page, language=r"\w*"):
+    """The fenced blocks of a language, or all."""
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
-
-
-def fenced(page):
-    return re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def commands(page, program):
@@ -46,18 +43,20 @@ def having(found):
     return pytest.mark.parametrize("page", [page for page in PAGES if found(page)], ids=lambda page: page.stem)
 
 
+def quoted_file(block):
+    """The file of vaekit that a block of Python quotes, by its first line; None where it is no quotation."""
+    found = re.match(r"# (\S+\.py)\n", block)
+    return found[1] if found else None
+
+
 def quoted(page):
     """The blocks of Python that quote a file of vaekit: its name and its lines."""
-    for block in blocks(page, "python"):
-        first, _, rest = block.partition("\n")
-        if re.fullmatch(r"# \S+\.py", first):
-            yield first.removeprefix("# "), rest
+    return [(name, block.partition("\n")[2]) for block in blocks(page, "python") if (name := quoted_file(block))]
 
 
 def own(page):
     """The blocks of Python that quote nothing."""
-    quotes = [rest for _, rest in quoted(page)]
-    return [block for block in blocks(page, "python") if block.partition("\n")[2] not in quotes]
+    return [block for block in blocks(page, "python") if not quoted_file(block)]
 
 
 @pytest.fixture
@@ -131,9 +130,9 @@ def test_the_commands_of_pages_run_one_after_another(here, pages):
         assert run(quick(arguments)) == 0, arguments
 
 
-@having(lambda page: any("torchrun" in block for block in fenced(page)))
+@having(lambda page: any("torchrun" in block for block in blocks(page)))
 def test_trainings_under_torchrun_name_options_that_there_are(here, page):
-    for block in fenced(page):
+    for block in blocks(page):
         for line in re.findall(r"torchrun .*? -m vaekit (train .*)", block.replace("\\\n", " ")):
             assert run([*shlex.split(line), "--dry-run"]) == 0, line
 
@@ -144,7 +143,7 @@ def test_scripts_of_a_page_are_bash(page):
         assert subprocess.run(["bash", "-n"], input=block, text=True, check=False).returncode == 0
 
 
-@having(lambda page: any(quoted(page)))
+@having(quoted)
 def test_what_a_page_quotes_stands_in_the_file(page):
     for name, lines in quoted(page):
         source = (ROOT / "src" / "vaekit" / name).read_text()

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from vaekit.commands.encode import OwnNames
 from vaekit.commands.sample import check_empty
-from vaekit.commands.using import batches_of, load
+from vaekit.commands.using import batches_of, load, passed
 from vaekit.measures.anomalies import Known, anomaly_scores, error_map, joined
-from vaekit.models.vae import VAE, evaluating
 from vaekit.reports.mosaic import Pixels, grid, labelled, save_png, to_rgb
 from vaekit.reports.tables import ANOMALIES
 from vaekit.runs.folder import mark_as_output
@@ -53,34 +52,25 @@ def anomalies_run(
     files = OwnNames(".png")
     with float32_products(), batches_of(vae, pictures, say, "scoring") as batches:
         for batch in batches:
-            known = known_by(vae, batch.x)
+            posterior, x_hat = passed(vae, batch.x)
+            known = Known(batch.x, x_hat, posterior, vae.priors.get("gaussian"))
             scores = anomaly_scores(known)
             if by not in scores:
                 raise ValueError(f"this model gives no {by}; choose one of {', '.join(scores)}")
+            if not names:
+                mark_as_output(folder)  # before the first map: what it holds are no pictures to train on
             tiles = drawn(known)
             for name, three in zip(batch.names, tiles, strict=True):
                 save_png(grid(three, len(ROWS)), folder / MAPS_FOLDER / files.of(name))
-            highest = sorted([*highest, *zip(scores[by].tolist(), tiles, strict=True)], key=lambda found: -found[0])[
-                :SHOWN
-            ]
+            highest += zip(scores[by].tolist(), tiles, strict=True)
+            highest = sorted(highest, key=lambda found: -found[0])[:SHOWN]
             names += batch.names
             parts.append(scores)
-    mark_as_output(folder)
     write_text(table_of(names, joined(parts), by), folder / SCORES_FILE)
     columns = np.stack([tiles for _, tiles in highest], 1).reshape(-1, *highest[0][1].shape[1:])
-    save_png(
-        labelled(columns, ROWS, [f"{score:.3g}" for score, _ in highest], top=ANOMALIES[by], target=96),
-        folder / SHEET_FILE,
-    )
+    headings = [f"{score:.3g}" for score, _ in highest]
+    save_png(labelled(columns, ROWS, headings, top=ANOMALIES[by], target=96), folder / SHEET_FILE)
     return folder
-
-
-def known_by(vae: VAE, x: Tensor) -> Known:
-    """Pictures x (B, C, H, W), and what the model makes of them, on the CPU."""
-    with evaluating(vae) as device:
-        posterior = vae.encode_unchecked(x.to(device))
-        x_hat = vae.decode(posterior.mean).float().cpu()
-    return Known(x, x_hat, posterior, vae.priors.get("gaussian"))
 
 
 def drawn(known: Known) -> Pixels:

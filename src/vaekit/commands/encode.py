@@ -11,12 +11,12 @@ from torch import Tensor
 from vaekit.commands.latents import LatentTable, check_suffix
 from vaekit.commands.sample import check_empty
 from vaekit.commands.tiles import reconstructed_in_tiles
-from vaekit.commands.using import batches_of, load, reconstructed, spread_of
+from vaekit.commands.using import batches_of, load, passed, reconstructed, spread_of
 from vaekit.data.pixels import to_float, to_uint8
 from vaekit.data.reading import save_picture, suffix_for
 from vaekit.measures.pictures import l1
 from vaekit.models.kept import weights_sha256
-from vaekit.models.vae import decode_batches, evaluating
+from vaekit.models.vae import decode_batches
 from vaekit.runs.folder import mark_as_output
 from vaekit.runs.prior import Say
 from vaekit.system.devices import float32_products
@@ -41,12 +41,8 @@ def encode_run(
     parts: list[tuple[Tensor, ...]] = []
     with float32_products(), batches_of(vae, pictures, say, "encoding") as batches:
         for batch in batches:
-            with evaluating(vae) as device:
-                x = batch.x.to(device)
-                posterior = vae.encode_unchecked(x)
-                x_hat = vae.decode(posterior.mean)
-            error = l1(x, x_hat)
-            values = (posterior.mean, posterior.std, posterior.kl_standard(), error)
+            posterior, x_hat = passed(vae, batch.x)
+            values = (posterior.mean, posterior.std, posterior.kl_standard(), l1(batch.x, x_hat))
             parts.append(tuple(value.float().cpu() for value in values))
             files += batch.names
     mean, std, kl, errors = (torch.cat(values) for values in zip(*parts, strict=True))

@@ -15,6 +15,7 @@ from vaekit.config.settings import Config
 from vaekit.data.reading import known_pictures, read_batches
 from vaekit.data.sources.folder import Folder
 from vaekit.data.view import OWN, View
+from vaekit.models.posterior import Posterior
 from vaekit.models.vae import VAE, evaluating
 from vaekit.priors.gaussian import GaussianPrior
 from vaekit.runs.folder import view_of
@@ -103,10 +104,16 @@ def means_of(vae: VAE, x: Tensor) -> Tensor:
         return vae.encode_unchecked(x.to(device)).mean.cpu()
 
 
+def passed(vae: VAE, x: Tensor) -> tuple[Posterior, Tensor]:
+    """The posteriors of pictures x (B, C, H, W), where the model is, and what it makes of their means, on the CPU."""
+    with evaluating(vae) as device:
+        posterior = vae.encode_unchecked(x.to(device))
+        return posterior, vae.decode(posterior.mean).float().cpu()
+
+
 def reconstructed(vae: VAE, x: Tensor) -> Tensor:
     """What a model makes of pictures x (B, C, H, W) from the means of their posteriors, on the CPU."""
-    with evaluating(vae) as device:
-        return vae.decode(vae.encode_unchecked(x.to(device)).mean).float().cpu()
+    return passed(vae, x)[1]
 
 
 def spread_of(vae: VAE) -> tuple[Tensor, Tensor] | None:

@@ -100,9 +100,9 @@ def check_all_is_read(config: Config) -> None:
 
 def check_is_read(config: Config, name: str, value: Any) -> None:
     """Raise `ValueError` for a weight that the objective of `config` does not read."""
-    row, flag = OBJECTIVES[config.objective], f"--weights.{name.replace('_', '-')}"
-    if name in row.weights or (name in OF_DISCRIMINATOR and config.gan):
+    if name in config.weights_read:
         return
+    flag = f"--weights.{name.replace('_', '-')}"
     if name in OF_DISCRIMINATOR:
         raise ValueError(f"{flag} {value:g} has no effect: there is no discriminator")
     owners = " or ".join(other for other, row in OBJECTIVES.items() if name in row.weights)

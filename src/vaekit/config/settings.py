@@ -25,7 +25,7 @@ from vaekit.config.plain import (
     metadata_by_name,
     nearest_multiple,
 )
-from vaekit.config.variants import OBJECTIVES, FittedName, ObjectiveName
+from vaekit.config.variants import OBJECTIVES, OF_DISCRIMINATOR, FittedName, ObjectiveName
 
 OTHER_PIXELS = "its pictures would have other pixels"
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
@@ -197,6 +197,11 @@ class Config:
         """Entries of the latent vector, d: those asked for, or about 512."""
         shared_by = math.prod(self.grid) if self.network.heads == "spatial" else 1
         return self.network.latent_dim or nearest_multiple(LATENT_DIM, shared_by)
+
+    @property
+    def weights_read(self) -> tuple[str, ...]:
+        """The weights that the objective reads, by name."""
+        return OBJECTIVES[self.objective].weights + (OF_DISCRIMINATOR if self.gan else ())
 
     def resolved(self) -> Config:
         """The same settings with every default that depends on others written out."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from vaekit.config.settings import Config
-from vaekit.config.variants import OBJECTIVES, OF_DISCRIMINATOR, PRIORS
+from vaekit.config.variants import OBJECTIVES, PRIORS
 from vaekit.models.kept import WEIGHTS_FILE
 from vaekit.models.vae import VAE
 from vaekit.reports.evaluation import Evaluation
@@ -91,8 +91,7 @@ def how_it_was_made(run: Path, config: Config) -> str:
     if counters.get("images_seen"):
         minutes = counters.get("elapsed_sec", 0.0) / 60
         lines.append(f"- {counters['images_seen']:,.0f} images shown in {minutes:,.0f} minutes, seed {config.seed}")
-    read = {*OBJECTIVES[config.objective].weights, *(OF_DISCRIMINATOR if config.gan else ())}
-    weights = {name: value for name, value in vars(config.weights).items() if name in read and value}
+    weights = {name: value for name, value in vars(config.weights).items() if name in config.weights_read and value}
     lines.append(f"- weights of the loss: {json.dumps(weights)}; all settings are in config.json")
     return "\n".join(lines)
 

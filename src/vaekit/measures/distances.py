@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaekit.data.loader import evenly
+from vaekit.system.autocast import without_autocast
 
 AT_MOST = 10_000  # pictures whose neighbours and kernels are looked at: half a minute on two cores
 CHUNK = 1000  # rows of a matrix of distances at a time: 80 MB against 10,000 columns
@@ -235,7 +236,7 @@ def double(x: Tensor, shape: torch.Size) -> Tensor:
 def blur(x: Tensor) -> Tensor:
     """Binomial filter of 5 x 5, mirrored at the edges."""
     padded = F.pad(x, (2, 2, 2, 2), mode="reflect").flatten(0, 1)[:, None]
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         return F.conv2d(padded, torch.outer(BINOMIAL, BINOMIAL)[None, None].to(x)).view(x.shape)
 
 

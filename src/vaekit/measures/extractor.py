@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.pixels import to_uint8
+from vaekit.system.autocast import without_autocast
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Extractor:
         if not x.isfinite().all():
             raise ValueError("the pictures are not finite; look for NaN in the network that drew them")
         parts = to_uint8(as_rgb(x)).split(batch_size(self.device))
-        with torch.autocast(self.device.type, enabled=False):
+        with without_autocast(self.device):
             return torch.cat([self.network(pixels.to(self.device)).float().cpu() for pixels in parts])
 
     def protocol(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vaekit.measures.dinov2 import dinov2
 from vaekit.measures.extractor import Extractor, as_rgb, one_line_if_unfit, read_weights
+from vaekit.system.autocast import without_autocast
 from vaekit.system.files import sha256
 
 FEATURES = ("efficientnet-lite0", "inception", "dinov2")
@@ -180,7 +181,7 @@ def load_lpips(
         if min(height, width) < LPIPS_SMALLEST:
             raise ValueError(f"pictures of {height}x{width} pixels; LPIPS needs sides of {LPIPS_SMALLEST} or more")
         batches = (as_rgb(pictures).float().clamp(-1, 1).split(8) for pictures in (x, x_hat))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             return torch.cat([model(a.to(device), b.to(device)).flatten() for a, b in zip(*batches, strict=True)])
 
     return lpips, ""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.view import USUAL_CHANNELS
+from vaekit.system.autocast import without_autocast
 
 # Wang et al. (2003): how much each scale counts, the finest first.
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -78,7 +79,7 @@ def in_pairs(similarity: Callable[..., Any], x: Tensor, x_hat: Tensor) -> Tensor
     """`similarity` of each pair, (B,), of intensities in [0, 2]: it compares means as ratios, so black must be 0."""
     # One pair at a time: over hundreds of pictures the convolution leaves the cache and takes 2 to 6 times as long.
     pairs = zip((x_hat.float().clamp(-1, 1) + 1).split(1), (x.float() + 1).split(1), strict=True)
-    with torch.autocast(x.device.type, enabled=False):  # variances as differences of squares: not in bfloat16
+    with without_autocast(x.device):  # variances as differences of squares: not in bfloat16
         return torch.cat([similarity(fake, real, data_range=2.0, reduction="none") for fake, real in pairs])
 
 

@@ -1,5 +1,5 @@
 """How useful the latents are where pictures have labels: classes predicted from the means, and anomalies by scores.
- Letters: N training and M test images, d latent entries.
+Letters: N training and M test images, d latent entries.
 
 Labels that are probabilities of one thing, as those of the solar cells, are cut at 0.5 (`Labels.decided`).
 """

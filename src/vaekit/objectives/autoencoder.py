@@ -14,10 +14,7 @@ from vaekit.objectives.moments import MomentsMemory
 
 @dataclass(frozen=True)
 class Autoencoder(LikelihoodTerms):
-    """The likelihood of eq. 22 and no term of the latents: nothing says where they lie, or what is between them.
-
-    The paper names it as what a VAE becomes where its posteriors collapse to points.
-    """
+    """The likelihood of eq. 22 and no term of the latents: nothing says where they lie, or what is between them."""
 
     l1: float = 5000.0
     realism: float = 100.0

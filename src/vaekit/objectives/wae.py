@@ -17,7 +17,7 @@ from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior, at_least_float32
 from vaekit.objectives.likelihood import LikelihoodTerms
 from vaekit.objectives.moments import MomentsMemory
-from vaekit.system.devices import without_autocast
+from vaekit.system.autocast import without_autocast
 from vaekit.system.ranks import images_of_ranks
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

@@ -29,6 +29,7 @@ from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import NO_METADATA, log_standard_normal, read_prior
 from vaekit.priors.conditions import Attributes, Classes, Conditions
 from vaekit.priors.gaussian import TENSORS, GaussianPrior
+from vaekit.system.autocast import without_autocast
 from vaekit.system.files import write_tensors
 
 NAME = "flow"  # in the files
@@ -84,7 +85,7 @@ class FlowPrior:
 
         With a `guidance` above 1, that of those pictures, away from that of any (Ho & Salimans, 2022).
         """
-        with torch.autocast(self.device.type, enabled=False):
+        with without_autocast(self.device):
             if not self.conditions.num_rows:
                 return self.network(w, a)
             unknown = self.conditions.unknown(len(w)).to(w.device)
@@ -240,7 +241,7 @@ def probe_directions(d: int, probes: int | None, seed: int) -> Tensor:
 
 def with_divergence(field: Field, w: Tensor, a: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """The field at w (N, d), and the mean of e^T (d field / d w) e over directions e (K, d): (N,)."""
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(w.device.type, enabled=False):
+    with torch.inference_mode(False), torch.enable_grad(), without_autocast(w.device):
         w = w.detach().clone().requires_grad_()
         slope = field(w, a)
         total = torch.zeros(len(w), device=w.device)

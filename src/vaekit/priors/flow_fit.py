@@ -25,6 +25,7 @@ from vaekit.priors.components import Mixture, fit_components, num_components
 from vaekit.priors.conditions import Conditions, conditions_of
 from vaekit.priors.flow import FlowPrior, on_arc
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
+from vaekit.system.autocast import without_autocast
 from vaekit.system.devices import own_generators
 from vaekit.system.ranks import agree, average_gradients, object_from_rank_zero, rank_and_world
 
@@ -125,7 +126,7 @@ def fit_flow(
         fit.counters["elapsed_sec"], _ = agree(time.monotonic() - began_at, 0)
     begin(fit)
     if judged_by:
-        with torch.autocast(torch.device(device).type, enabled=False):
+        with without_autocast(torch.device(device)):
             run_fit(fit, length or Length(10 * len(train)), draws, train, judged_by, watch)
     return FlowPrior(gaussian, fit.best, settings, conditions, fit.counters["best_loss"])
 

@@ -21,7 +21,7 @@ from vaekit.reports.charts import Records, model_curves, power_spectra
 from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.figures import joint_histograms, latent_rows, sampled, side_by_side, transitions
 from vaekit.reports.mosaic import Pixels, save_png
-from vaekit.reports.tables import ABSENT, GENERATIONS, MEASURES, Table, caveats, number
+from vaekit.reports.tables import ABSENT, GENERATIONS, MEASURES, Table, caveats, is_known, number
 from vaekit.system.files import json_text, write_text
 
 FD = ("fd_effnet", "fid", "fd_dinov2_s")
@@ -209,17 +209,12 @@ def latents(measured: Evaluation) -> dict[str, float]:
     by_entry = diagnosed["entries"]
     return {
         "kl_standard": diagnosed["elbo_split"]["kl"] if diagnosed["elbo_split"] else math.nan,
-        **{name: none_as_nan(diagnosed[name]) for name in ("rate", "joint_rate", "kl_global", "kl_full_gaussian")},
+        **{name: diagnosed[name] for name in ("rate", "joint_rate", "kl_global", "kl_full_gaussian")},
         "active_units": diagnosed["active"],
         "mean_std": statistics.fmean(by_entry["mean_std"]),
         "aggregate_variance": statistics.median(by_entry["aggregate_variance"]),
         "bimodal": diagnosed["bimodality"]["count"] if diagnosed["bimodality"] else math.nan,
     }
-
-
-def none_as_nan(value: float | None) -> float:
-    """A number that JSON has as null, since it was not finite."""
-    return math.nan if value is None else value
 
 
 def useful(measured: Evaluation) -> Mapping[str, float]:
@@ -231,7 +226,7 @@ def by_model(title: str, measured: Mapping[str, Sequence[Mapping[str, float]]], 
     present = [name for name in names if any(name in values for runs in measured.values() for values in runs)]
 
     def cell(name: str, runs: Sequence[Mapping[str, float]]) -> str:
-        values = [value for run in runs if (value := run.get(name)) is not None and math.isfinite(value)]
+        values = [value for run in runs if is_known(value := run.get(name))]
         if not values:
             return ABSENT
         return number(name, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaekit.reports.tables import ABSENT, ANOMALIES, GENERATIONS, Table, by_measure, caveats
+from vaekit.reports.tables import ABSENT, ANOMALIES, GENERATIONS, Table, by_measure, caveats, is_known
 from vaekit.system.files import json_text
 
 RECONSTRUCTION_HEADINGS = {"sampled": "from sampled z", "mean": "from the mean"}
@@ -83,10 +82,10 @@ def latent_lines(latents: Mapping[str, Any]) -> list[str]:
             f"{latents['joint_rate']:.1f} without what correlated entries say twice"
         )
     diagonal = latents["kl_global"]
-    if diagonal is None or not math.isfinite(diagonal):
-        lines.append("KL_G (eq. 20) infinite: an entry is the same for all pictures")
-    else:
+    if is_known(diagonal):
         lines.append(f"KL_G (eq. 20) {diagonal:.1f} nats{with_correlations(latents)}")
+    else:
+        lines.append("KL_G (eq. 20) infinite: an entry is the same for all pictures")
     if split is not None:
         std, most = latents["std"], split["log_num_images"]
         lines += [
@@ -105,7 +104,7 @@ def latent_lines(latents: Mapping[str, Any]) -> list[str]:
 def with_correlations(latents: Mapping[str, Any]) -> str:
     """What correlations add to KL_G; nothing where there are fewer pictures than entries, and it is infinite."""
     full = latents["kl_full_gaussian"]
-    if full is None or not math.isfinite(full):
+    if not is_known(full):
         return ""
     by_chance = latents["correlations"]["by_chance"]
     share = f"of which about {by_chance:.0f}" if by_chance < full - latents["kl_global"] else "all of which may"

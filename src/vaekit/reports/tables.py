@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from vaekit.config.variants import PRIORS
 
@@ -119,9 +120,14 @@ class Table:
         return "\n".join([self.title, *("  " + "  ".join(cells).rstrip() for cells in aligned)])
 
 
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Whether a measure is a number: what is not finite is null in JSON, and None when it is read again."""
+    return value is not None and math.isfinite(value)
+
+
 def number(name: str, value: float | None, spread: float | None = None) -> str:
     """A value of the measure `name` with its digits, and ± its spread; a dash where there is none."""
-    if value is None or not math.isfinite(value):
+    if not is_known(value):
         return ABSENT
     digits = MEASURES[name].digits
     return f"{value:{digits}}" + (f" ± {spread:{digits}}" if spread is not None else "")

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -163,12 +163,6 @@ def own_threads(threads: int | None) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = told
         else:
             os.environ.pop("OMP_NUM_THREADS", None)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """No autocast; a device that has none ("meta", which has shapes alone) is left as it is."""
-    available = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 @contextmanager
