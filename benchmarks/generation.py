@@ -29,7 +29,8 @@ from vaekit.measures.distances import frechet_distance
 from vaekit.measures.features import load_extractor
 from vaekit.measures.quick import BATCH
 from vaekit.measures.sets import collect
-from vaekit.models.vae import VAE, decode_batches, encode_batches
+from vaekit.models.batches import decode_batches, encode_batches
+from vaekit.models.vae import VAE
 from vaekit.reports.figures import through_noise
 from vaekit.runs.folder import config_of, held_out_of
 from vaekit.runs.resume import finished

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from vaekit.models.batches import decode_batches, encode_batches
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import VAE, build_vae, decode_batches, encode_batches
+from vaekit.models.vae import VAE, build_vae
 
 
 class OwnEncoder(nn.Module):

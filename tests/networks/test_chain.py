@@ -26,7 +26,7 @@ def after_one_pass(config, recompute, compiled=False):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        latents, z, x_hat = vae(x, torch.randn(8, config.latent_dim, generator=generator))
+        latents, z, x_hat, *_ = vae(x, torch.randn(8, config.latent_dim, generator=generator))
     sum(output.square().sum() for output in (*latents, z, x_hat)).backward()
     return {name: p.grad for name, p in vae.named_parameters()} | dict(vae.named_buffers()), kept
 

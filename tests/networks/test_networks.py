@@ -202,7 +202,7 @@ def test_the_discriminator_shows_five_maps_of_features_and_its_logits(tiny):
 def test_the_mean_and_logvar_of_a_model_are_float32_under_autocast():
     vae = build_vae(preset("fast", size=16))
     with torch.autocast("cpu", torch.bfloat16):
-        (mean, logvar), z, _ = vae(torch.randn(2, 3, 16, 16), torch.randn(2, vae.latent_dim))
+        (mean, logvar), z, *_ = vae(torch.randn(2, 3, 16, 16), torch.randn(2, vae.latent_dim))
     assert mean.dtype == logvar.dtype == z.dtype == torch.float32
 
 

@@ -6,15 +6,18 @@ import re
 import pytest
 import torch
 
+from vaekit.config.groups import Network
 from vaekit.config.plain import flatten
 from vaekit.config.presets import model_config, preset
 from vaekit.config.settings import Config
 from vaekit.config.variants import COMPARED, GAN, MODELS, OBJECTIVES
 from vaekit.models.posterior import Posterior
+from vaekit.networks.latent_discriminator import LatentDiscriminator
 from vaekit.objectives.build import build_objective
 from vaekit.objectives.losses import vae_loss
 
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)
+ENTRIES = 5
 every_model = pytest.mark.parametrize("name", COMPARED)
 
 
@@ -25,27 +28,37 @@ def step(generator):
     def randn(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    posterior = Posterior(randn(4, 5), randn(4, 5))
-    return randn(4, 2, 8, 8), randn(4, 2, 8, 8), posterior, posterior.sample(randn(4, 5)), randn(4, 1, 1, 1)
+    posterior = Posterior(randn(4, ENTRIES), randn(4, ENTRIES))
+    return randn(4, 2, 8, 8), randn(4, 2, 8, 8), posterior, posterior.sample(randn(4, ENTRIES)), randn(4, 1, 1, 1)
+
+
+@pytest.fixture
+def shared(generator):
+    """Mean and logvar of three learned pictures."""
+    return tuple(torch.randn(2, 3, ENTRIES, generator=generator, dtype=torch.float64))
 
 
 def built(model):
-    return build_objective(model_config(preset("fast"), model))
+    """The objective of a model, with what it has beside the config."""
+    config = model_config(preset("fast", network=Network(latent_dim=ENTRIES, heads="dense")), model)
+    torch.manual_seed(0)
+    beside = LatentDiscriminator(ENTRIES).double() if OBJECTIVES[config.objective].judges_latents else None
+    return build_objective(config, beside)
 
 
 @every_model
-def test_every_term_has_a_weight_and_falls_into_the_total(name, step):
-    losses = vae_loss(built(name), *step)
+def test_every_term_has_a_weight_and_falls_into_the_total(name, step, shared):
+    losses = vae_loss(built(name), *step, shared=shared)
     assert losses.total.item() == pytest.approx(
         sum(losses.weights[term] * value.item() for term, value in losses.terms.items())
     )
 
 
 @every_model
-def test_latent_terms_come_first_and_image_terms_are_the_others(name, step):
+def test_latent_terms_come_first_and_image_terms_are_the_others(name, step, shared):
     objective = built(name)
     x, x_hat, posterior, z, realism = step
-    latent = list(objective.latent_terms(posterior, z))
+    latent = list(objective.latent_terms(posterior, z, shared))
     image = list(objective.image_terms(x, x_hat, {"realism": realism}, objective.statistics(x, x_hat)))
     assert not set(latent) & set(image)
     assert [term for term in objective.weights if term in (*latent, *image)] == [*latent, *image]
@@ -55,12 +68,12 @@ PAIRS = ("mmd",)  # means over pairs of *different* images, of which a copy is n
 
 
 @every_model
-def test_repeating_the_batch_leaves_every_term_as_it_is(name, step):
+def test_repeating_the_batch_leaves_every_term_as_it_is(name, step, shared):
     x, x_hat, posterior, z, realism = step
     twice = Posterior(posterior.mean.repeat(2, 1), posterior.logvar.repeat(2, 1))
     doubled = (t.repeat(2, *[1] * (t.ndim - 1)) for t in (z, realism))
-    once = vae_loss(built(name), *step).terms
-    again = vae_loss(built(name), x.repeat(2, 1, 1, 1), x_hat.repeat(2, 1, 1, 1), twice, *doubled).terms
+    once = vae_loss(built(name), *step, shared=shared).terms
+    again = vae_loss(built(name), x.repeat(2, 1, 1, 1), x_hat.repeat(2, 1, 1, 1), twice, *doubled, shared=shared).terms
     for term, value in again.items():
         if term not in PAIRS:
             torch.testing.assert_close(value, once[term])
@@ -75,7 +88,8 @@ def test_image_terms_of_chunks_add_up_with_the_statistics_of_the_whole_step(name
     statistics = objective.statistics(x, x_hat)
     gradients, values = [], []
     for chunks in ([slice(0, 4)], parts):
-        leaf, value = x_hat.clone().requires_grad_(), 0.0
+        leaf = x_hat.clone().requires_grad_()
+        value = 0.0 * leaf.sum()  # so that there is a gradient, of zero, of terms that do not see x_hat
         for chunk in chunks:
             terms = objective.image_terms(x[chunk], leaf[chunk], {"realism": realism[chunk]}, statistics)
             share = len(x[chunk]) / len(x)
@@ -103,7 +117,11 @@ def test_features_are_compared_where_they_have_a_weight(name):
     config = preset("fast", objective=name)
     without = dataclasses.replace(config, weights=dataclasses.replace(config.weights, features=0.0))
     assert build_objective(config).compares_features
-    assert not build_objective(without).compares_features
+    if OBJECTIVES[name].needs_gan:
+        with pytest.raises(ValueError, match="compares pictures in features alone"):
+            build_objective(without)
+    else:
+        assert not build_objective(without).compares_features
 
 
 @every_objective

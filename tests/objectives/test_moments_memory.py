@@ -184,7 +184,7 @@ def test_training_logs_the_pooled_divergence_and_keeps_its_moments_in_checkpoint
 
 
 def stepped(state, config, batches, micro_batch=None):
-    objective = build_objective(config, state.memory)
+    objective = build_objective(config, state.beside)
     for x, eps in batches:
         train_step(Fabric(accelerator="cpu"), state, objective, x, eps, adversarial=True, micro_batch=micro_batch)
     return state

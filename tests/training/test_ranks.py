@@ -79,7 +79,7 @@ def double_fabric(world):
 def global_batch(config):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(NUM_IMAGES, *config.image_shape, generator=generator) * 2 - 1
-    return x, torch.randn(NUM_IMAGES, config.latent_dim, generator=generator)
+    return x, torch.randn(NUM_IMAGES, config.noise_dim, generator=generator)
 
 
 def build(fabric, config):
@@ -87,7 +87,7 @@ def build(fabric, config):
     state = build_state(fabric, config)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for network in (state.vae, state.discriminator):
+        for network in filter(None, (state.vae, state.discriminator, state.latent_discriminator)):
             for weight in network.module.parameters():
                 weight += 0.1 * torch.randn(weight.shape, generator=generator)
     return state
@@ -108,11 +108,16 @@ def gradients(rank, world, tiny):
         for shares, micro_batch in ((SHARES[world], None), ([NUM_IMAGES // world] * world, 2)):
             state = build(fabric, config)
             mine = x.split(shares)[rank], eps.split(shares)[rank]
-            objective = build_objective(config)
+            objective = build_objective(config, state.beside)
             losses = train_step(fabric, state, objective, *mine, adversarial=True, micro_batch=micro_batch)
             grads = {
                 f"{kind}.{weight}": parameter.grad
-                for kind, network in (("vae", state.vae), ("discriminator", state.discriminator))
+                for kind, network in (
+                    ("vae", state.vae),
+                    ("discriminator", state.discriminator),
+                    ("latents", state.latent_discriminator),
+                )
+                if network
                 for weight, parameter in network.module.named_parameters()
             }
             results[f"{name}, micro-batch {micro_batch}"] = losses | grads

@@ -45,7 +45,7 @@ def fabric():
 
 def batch(config, generator, size=6):
     x = torch.rand(size, *config.image_shape, generator=generator) * 2 - 1
-    return x, torch.randn(size, config.latent_dim, generator=generator)
+    return x, torch.randn(size, config.noise_dim, generator=generator)
 
 
 def parameters(network):
@@ -61,14 +61,16 @@ def changed(before, network):
 def test_micro_batches_give_the_gradient_of_the_whole_batch(fabric, tiny, generator, model, norm):
     config = model_config(tiny_resnet(tiny, norm), f"{model}+gan")
     state = build_state(fabric, config)
-    objective = build_objective(config)
+    objective = build_objective(config, state.beside)
     x, eps = batch(config, generator)
     judge = judge_through(fabric, state.discriminator.module, features=True)
     gradients, terms = [], []
     for backward, chunks in ((backward_whole, split_batch(6, None)), (backward_in_chunks, split_batch(6, 4))):
         state.vae_optimizer.zero_grad()
-        losses, x_hat = backward(fabric, state.vae, objective, x, eps, chunks, judge)
-        assert x_hat.shape == x.shape
+        losses, z, fakes = backward(fabric, state.vae, objective, x, eps, chunks, judge)
+        assert z.shape == (6, config.latent_dim)
+        assert fakes.shape[0] == len(x)
+        assert fakes.shape[-3:] == x.shape[1:]
         gradients.append({name: p.grad.clone() for name, p in state.vae.module.named_parameters()})
         terms.append(losses.items())
     whole, chunked = gradients
@@ -81,14 +83,14 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(fabric, tiny, genera
 class WithoutLatentTerms(StandardELBO):
     """An objective that looks at the reconstruction alone."""
 
-    def latent_terms(self, posterior, z):
+    def latent_terms(self, posterior, z, shared=()):
         return {}
 
 
 class OfTheMeansAlone(StandardELBO):
     """An objective that does not look at the variances of the posterior."""
 
-    def latent_terms(self, posterior, z):
+    def latent_terms(self, posterior, z, shared=()):
         return {"kl_standard": posterior.mean.square().mean()}
 
 
@@ -177,7 +179,7 @@ def test_both_steps_use_the_discriminator_from_before_the_update(fabric, tiny, g
     state, twin = build_state(fabric, tiny), build_state(fabric, tiny)
     train_step(fabric, state, build_objective(tiny), x, eps, adversarial=True)
 
-    (mean, logvar), z, x_hat = twin.vae(x, eps)
+    (mean, logvar), z, x_hat, *_ = twin.vae(x, eps)
     real, fake = (twin.discriminator.module.activations(pictures) for pictures in (x, x_hat))
     features = sum((one - other).abs().mean() for one, other in zip(real[:-1], fake[:-1], strict=True))
     posterior = Posterior(mean, logvar)
@@ -353,7 +355,8 @@ class Elsewhere(CPUAccelerator):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_step_waits_for_no_device(fabric, tiny, generator, name, micro_batch):
     config = dataclasses.replace(tiny, objective=name)
-    state, objective = build_state(fabric, config), build_objective(config)
+    state = build_state(fabric, config)
+    objective = build_objective(config, state.beside)
     state.vae_optimizer.optimizer.defaults["fused"] = True  # as on CUDA
     x, eps = batch(config, generator)
     train_step(fabric, state, objective, x, eps, adversarial=True, clip=3.0)  # the first may send what later ones use
@@ -378,9 +381,10 @@ def test_all_that_a_step_moves_lives_on_its_device(tiny, name, micro_batch):
     config = dataclasses.replace(tiny, objective=name, moments_memory=2 if OBJECTIVES[name].batch_moments else 0)
     state = build_state(fabric, config)
     state.vae_optimizer.optimizer.defaults["fused"] = True  # as on CUDA
-    state.discriminator_optimizer = Mock(optimizer=Mock(defaults={"fused": True}))  # torch has no fused AdamW there
-    x, eps = torch.zeros(6, *config.image_shape, device=there), torch.zeros(6, config.latent_dim, device=there)
-    objective = build_objective(config, state.memory)
+    of_others = Mock(optimizer=Mock(defaults={"fused": True}))  # torch has no fused AdamW there
+    state.discriminator_optimizer = state.latent_discriminator_optimizer = of_others
+    x, eps = torch.zeros(6, *config.image_shape, device=there), torch.zeros(6, config.noise_dim, device=there)
+    objective = build_objective(config, state.beside)
     terms = train_step(fabric, state, objective, x, eps, adversarial=True, micro_batch=micro_batch, clip=3.0)
     kept = [tensor for network in state.networks.values() for tensor in network.state_dict().values()]
     assert {tensor.device for tensor in (*terms.values(), *kept)} == {there}

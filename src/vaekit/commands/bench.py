@@ -50,7 +50,7 @@ def bench_on(fabric: Fabric, config: Config, seconds: float) -> dict[str, float 
     """What `bench` returns, on devices that are launched."""
     precision = resolve_precision(config.device, config.precision)
     state = build_state(fabric, config)
-    objective = build_objective(config)
+    objective = build_objective(config, state.beside)
     random = np.random.default_rng(config.seed)
     pictures = random.integers(0, 256, (NUM_PICTURES, *config.image_shape), dtype=np.uint8)
     stream = Stream(pictures, np.arange(NUM_PICTURES), config.seed, config.flip)
@@ -61,7 +61,7 @@ def bench_on(fabric: Fabric, config: Config, seconds: float) -> dict[str, float 
         state.counters["images_seen"] += config.batch
         check_finite(state)  # waits for the device
 
-    kinds = [False] * (not config.gan or config.discriminator.start > 0) + [True] * config.gan
+    kinds = [False] * (not config.gan or config.discriminator_start > 0) + [True] * config.gan
     rates = [config.batch / median_sec(lambda kind=kind: step(kind), seconds) for kind in kinds]  # type: ignore[misc]
     gflops = [step_flops(config, kind) / 1e9 for kind in kinds]
     matmul = matmul_gflops(fabric.device, DTYPES[precision])
@@ -96,7 +96,7 @@ def expected_hours(config: Config, rate: float, rate_adversarial: float) -> floa
     """Length of a run from its images a second without and with the discriminator."""
     if config.minutes is not None:
         return config.minutes / 60
-    alone = config.discriminator.start if config.gan else 1.0
+    alone = config.discriminator_start if config.gan else 1.0
     return config.images * (alone / rate + (1 - alone) / rate_adversarial) / 3600
 
 

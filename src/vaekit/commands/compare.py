@@ -144,9 +144,7 @@ def subjects_of(entries: EntriesByModel) -> Subjects:
         }
 
     of_all = [
-        name
-        for name, row in PRIORS.items()
-        if not row.takes_minutes or all(name in vae.priors for vae in vaes.values())
+        name for name, row in PRIORS.items() if row.of_every_model or all(name in vae.priors for vae in vaes.values())
     ]
     return Subjects(
         vaes,

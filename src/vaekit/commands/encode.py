@@ -15,8 +15,8 @@ from vaekit.commands.using import batches_of, load, passed, reconstructed, sprea
 from vaekit.data.pixels import to_float, to_uint8
 from vaekit.data.reading import save_picture, suffix_for
 from vaekit.measures.pictures import l1
+from vaekit.models.batches import decode_batches
 from vaekit.models.kept import weights_sha256
-from vaekit.models.vae import decode_batches
 from vaekit.runs.folder import mark_as_output
 from vaekit.runs.prior import Say
 from vaekit.system.devices import float32_products

@@ -36,7 +36,8 @@ from vaekit.measures.full import (
 )
 from vaekit.measures.quick import BATCH
 from vaekit.models.base import Density
-from vaekit.models.vae import VAE, encode_batches
+from vaekit.models.batches import encode_batches
+from vaekit.models.vae import VAE
 from vaekit.reports.charts import power_spectra
 from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.figures import decoded
@@ -196,7 +197,7 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
     try:
         prepared, indices = trained_on(run, config, subject.prepared)
     except ValueError as error:
-        absent = [name for name in PRIORS if name not in subject.vae.priors]
+        absent = [name for name, row in PRIORS.items() if row.objective is None and name not in subject.vae.priors]
         subject.missing[", ".join([*absent, "posteriors", "train"])] = str(error)
         return None
     subject.say(f"encoding {len(indices):,} train pictures")
@@ -208,8 +209,8 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
     """Every prior of the run by name: those that it has, and those that are fitted in seconds to the train latents."""
     priors: dict[str, Density] = {}
     for name, row in PRIORS.items():
-        if name not in subject.vae.priors and row.fitted is not None:
-            if train is None:
+        if name not in subject.vae.priors:
+            if train is None or row.fitted is None:
                 continue
             if not row.takes_minutes:
                 subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")

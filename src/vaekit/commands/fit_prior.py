@@ -19,8 +19,9 @@ from vaekit.data.cache import Prepared
 from vaekit.data.loader import Batches, evenly
 from vaekit.measures.copying import TRAIN_COMPARED, Copying, copying, small, small_of
 from vaekit.models.base import Density
+from vaekit.models.batches import ENCODED_AT_ONCE, decode_batches, encode_batches
 from vaekit.models.kept import remove_stale, weights_sha256
-from vaekit.models.vae import ENCODED_AT_ONCE, VAE, decode_batches, encode_batches
+from vaekit.models.vae import VAE
 from vaekit.priors.base import Latents, fit_prior, fitted_by
 from vaekit.priors.flow_fit import FlowFit, Length
 from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint

@@ -10,7 +10,8 @@ import torch
 from vaekit.config.presets import folder_name
 from vaekit.config.variants import PRIORS
 from vaekit.data.reading import save_picture, suffix_for
-from vaekit.models.vae import VAE, decode_batches
+from vaekit.models.batches import decode_batches
+from vaekit.models.vae import VAE
 from vaekit.reports.figures import square
 from vaekit.reports.mosaic import save_png
 from vaekit.runs.folder import FIGURES_FOLDER, mark_as_output, short_hash

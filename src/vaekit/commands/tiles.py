@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vaekit.commands.using import reconstructed
-from vaekit.models.vae import DECODED_AT_ONCE, VAE
+from vaekit.models.batches import DECODED_AT_ONCE
+from vaekit.models.vae import VAE
 
 LEAST = 1e-3  # weight of a pixel at the edge of a tile, where that of its middle is 1
 

@@ -15,8 +15,9 @@ from vaekit.config.settings import Config
 from vaekit.data.reading import known_pictures, read_batches
 from vaekit.data.sources.folder import Folder
 from vaekit.data.view import OWN, View
+from vaekit.models.batches import evaluating
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import VAE, evaluating
+from vaekit.models.vae import VAE
 from vaekit.priors.gaussian import GaussianPrior
 from vaekit.runs.folder import view_of
 from vaekit.runs.prior import Say

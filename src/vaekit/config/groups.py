@@ -31,12 +31,15 @@ class Network:
     """Identity blocks in each stage of the encoder."""
     decoder_blocks: int = 1
     """Identity blocks in each stage of the decoder."""
+    pseudo_inputs: int = 32
+    """Learned pictures whose posteriors are the prior (objective vamp)."""
     norm: Literal["batch", "frozen", "group", "none"] = "none"
     """Normalisation (resnetv2 only); frozen: BatchNorm with its initial statistics, as in the author's training."""
 
     def __post_init__(self) -> None:
         check_at_least("network.channels", self.channels, 1)
         check_at_least("network.max_channels", self.max_channels, 1)
+        check_at_least("network.pseudo_inputs", self.pseudo_inputs, 1)
         if self.latent_dim is not None:
             check_at_least("network.latent_dim", self.latent_dim, 1)
         check_at_least("network.encoder_blocks", self.encoder_blocks, 0)
@@ -93,6 +96,9 @@ class Weights:
     """Multiplies kl_standard (objective beta)."""
     mmd: float = 3000.0
     """On the MMD of the latents of the batch and N(0, I) (objective wae-mmd); about the paper's ratio to the L1."""
+
+    latent_realism: float = 100.0
+    """On the cross-entropy of the latents before their own discriminator (objective wae-gan)."""
 
     def __post_init__(self) -> None:
         for weight in dataclasses.fields(self):

@@ -94,6 +94,12 @@ def check_all_is_read(config: Config) -> None:
     for name, value in weights.items():
         if value != usual[name]:
             check_is_read(config, name, value)
+    settings, usual = (flatten(dataclasses.asdict(each)) for each in (config, PRESETS[config.preset]))
+    for objective, row in OBJECTIVES.items():
+        for name in row.settings:
+            if objective != config.objective and settings[name] != usual[name]:
+                flag = f"--{name.replace('_', '-')} {settings[name]}"
+                raise ValueError(f"{flag} has no effect on --objective {config.objective}: it is of {objective}")
     if config.moments != PRESETS[config.preset].moments and not OBJECTIVES[config.objective].batch_moments:
         raise ValueError(f"--moments {config.moments} has no effect on --objective {config.objective}")
 
@@ -115,7 +121,9 @@ def model_config(config: Config, model: str) -> Config:
     objective = name.removesuffix(GAN)
     if objective not in COMPARED:
         raise ValueError(f"unknown model {model!r}; choose from {', '.join(COMPARED)}, each also with {GAN}")
-    values = {**dataclasses.asdict(config), **COMPARED[objective], "gan": name.endswith(GAN)}
+    own = COMPARED[objective]
+    gan = name.endswith(GAN) or OBJECTIVES[own["objective"]].needs_gan
+    values = {**dataclasses.asdict(config), **own, "gan": gan}
     known = flatten(values)
     named = []
     for setting in filter(None, settings.split(",")):

@@ -120,6 +120,8 @@ class Config:
         check_at_least("seed", self.seed, 0)
         if self.levels is not None and not self.levels[0] < self.levels[1]:
             raise ValueError(f"levels {self.levels[0]:g} {self.levels[1]:g}; give that of black, then that of white")
+        if OBJECTIVES[self.objective].needs_gan and not self.gan:
+            raise ValueError(f"objective {self.objective} has no likelihood without its discriminator; leave --gan on")
         check_at_least("moments_memory", self.moments_memory, 0)
         if self.moments_memory and not OBJECTIVES[self.objective].batch_moments:
             needed = " or ".join(name for name, row in OBJECTIVES.items() if row.batch_moments)
@@ -197,6 +199,16 @@ class Config:
         """Entries of the latent vector, d: those asked for, or about 512."""
         shared_by = math.prod(self.grid) if self.network.heads == "spatial" else 1
         return self.network.latent_dim or nearest_multiple(LATENT_DIM, shared_by)
+
+    @property
+    def noise_dim(self) -> int:
+        """Numbers of noise that a step takes for each image: eps, and a draw of N(0, I) where it needs one."""
+        return self.latent_dim * (2 if OBJECTIVES[self.objective].draws else 1)
+
+    @property
+    def discriminator_start(self) -> float:
+        """Fraction of the run after which the discriminator enters: none of it where it is part of the likelihood."""
+        return 0.0 if OBJECTIVES[self.objective].needs_gan else self.discriminator.start
 
     @property
     def weights_read(self) -> tuple[str, ...]:

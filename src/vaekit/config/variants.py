@@ -24,10 +24,19 @@ class ObjectiveRow:
     price: str  # the weight that sets the cost of a nat, named in the advice of a verdict
     models: Mapping[str, Mapping[str, Any]]  # names in a comparison -> the settings that make them
     weights: tuple[str, ...]  # those of `Weights` that it reads, beside those of the discriminator
+    settings: tuple[str, ...] = ()  # other settings that it alone reads, by dotted name
     reconstruction: str | None = "--weights.l1"  # the weight to raise for better pictures; None if it sets itself
     batch_moments: bool = False  # whether it sees moments of the batch, and so can remember those of earlier steps
     compared_by_default: bool = True
     points: bool = False  # whether latents are points, a mean without a std
+    judges_latents: bool = False  # whether a discriminator of latents compares them with draws of N(0, I)
+    judges_draws: bool = False  # whether the discriminator sees decoded draws of N(0, I) too
+    needs_gan: bool = False  # whether a discriminator is part of its likelihood, from the first step on
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step takes draws of N(0, I), one for each image."""
+        return self.judges_latents or self.judges_draws
 
 
 OBJECTIVES: Mapping[str, ObjectiveRow] = {
@@ -80,6 +89,36 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
         compared_by_default=False,
         points=True,
     ),
+    "wae-gan": ObjectiveRow(
+        summary="the Wasserstein autoencoder's, points pulled to N(0, I) by a discriminator of latents",
+        builder="wae_gan:build_wae_gan",
+        price="--weights.latent-realism (the pull of all points together to N(0, I))",
+        models={"wae-gan": {}},
+        weights=("latent_realism", "l1"),
+        compared_by_default=False,
+        points=True,
+        judges_latents=True,
+    ),
+    "vamp": ObjectiveRow(
+        summary="the VAE's with the posteriors of learned pictures as its prior",
+        builder="vamp:build_vamp",
+        price="--weights.kl-standard (a nat costs this weight)",
+        models={"vamp": {}},
+        weights=("kl_standard", "l1"),
+        settings=("network.pseudo_inputs",),
+        compared_by_default=False,
+    ),
+    "vae-gan": ObjectiveRow(
+        summary="the VAE-GAN's, pictures compared in the features of the discriminator alone",
+        builder="vae_gan:build_vae_gan",
+        price="--weights.kl-standard (a nat costs this weight)",
+        models={"vae-gan": {}},
+        weights=("kl_standard",),
+        reconstruction="--weights.features",
+        compared_by_default=False,
+        judges_draws=True,
+        needs_gan=True,
+    ),
 }
 ANY_PRICE = "the weight that prices information (kl_individual, kl_standard or beta)"
 
@@ -103,15 +142,27 @@ class PriorRow:
     short: str  # in the heading of a column: z ~ ...
     title: str  # in the title of a table or figure: z ~ ...
     fitted: FittedBy | None = None
+    objective: str | None = None  # the one whose models have it from their training, where others have none
 
     @property
     def takes_minutes(self) -> bool:
         """Whether it is there only if it was asked for; others need no fit, or one of seconds."""
         return self.fitted is not None and self.fitted.takes_minutes
 
+    @property
+    def of_every_model(self) -> bool:
+        """Whether every model has it, or can have it in seconds."""
+        return self.objective is None and not self.takes_minutes
+
 
 PRIORS: Mapping[str, PriorRow] = {
     "normal": PriorRow(summary="N(0, I)", short="N(0, I)", title="N(0, I)"),
+    "vamp": PriorRow(
+        summary="the posteriors of the learned pictures (--objective vamp)",
+        short="learned pictures",
+        title="the posteriors of the learned pictures",
+        objective="vamp",
+    ),
     "gaussian": PriorRow(
         summary="one Gaussian with the mean and covariance of the latents of the train pictures",
         short="fitted Gaussian",

@@ -22,8 +22,9 @@ from vaekit.data.sources.folder import OUTPUT_MARK
 from vaekit.data.view import USUAL_CHANNELS
 from vaekit.export.card import EVALUATION_FILE, evaluation_of
 from vaekit.export.onnx import GAUSSIAN, MANIFEST, STEP, check_packages, export_onnx
+from vaekit.models.batches import encode_batches
 from vaekit.models.kept import WEIGHTS_FILE, Kept, weights_sha256
-from vaekit.models.vae import VAE, encode_batches
+from vaekit.models.vae import VAE
 from vaekit.priors.base import StandardNormal
 from vaekit.priors.conditions import Classes
 from vaekit.priors.flow import NAME as FLOW

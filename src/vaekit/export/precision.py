@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from vaekit.measures.pictures import psnr
-from vaekit.models.vae import VAE, decode_batches
+from vaekit.models.batches import decode_batches
+from vaekit.models.vae import VAE
 from vaekit.system.files import replacing
 
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -20,8 +20,8 @@ from vaekit.data.pixels import to_float, to_uint8
 from vaekit.measures.full import Subject, TrainPart
 from vaekit.measures.probes import gap_between, probabilities_of, task_of
 from vaekit.measures.quick import BATCH
+from vaekit.models.batches import decode_batches, encode_batches
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import decode_batches, encode_batches
 from vaekit.priors.conditions import Attributes, Conditions
 
 FLOW = "flow"

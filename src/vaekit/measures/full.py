@@ -29,8 +29,9 @@ from vaekit.measures.probes import usefulness
 from vaekit.measures.quick import BATCH, reconstruct
 from vaekit.measures.sets import Collector, PictureSet, collect, compare_sets
 from vaekit.models.base import Density
+from vaekit.models.batches import decode_batches
 from vaekit.models.posterior import Posterior, gathered
-from vaekit.models.vae import VAE, decode_batches
+from vaekit.models.vae import VAE
 
 FEW_IMAGES = 2048  # fewer bias distances upwards too much to be compared with those of other sets
 POSTERIORS = "posteriors"  # beside the priors

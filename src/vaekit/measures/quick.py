@@ -10,8 +10,9 @@ from torch import Tensor
 from vaekit.data.loader import Batches
 from vaekit.measures.diagnostics import Verdict, entries, kl_of_moments, std_histogram, verdict
 from vaekit.measures.pictures import l1, laplacian_energy, psnr
+from vaekit.models.batches import ENCODED_AT_ONCE, evaluating
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import ENCODED_AT_ONCE, VAE, evaluating
+from vaekit.models.vae import VAE
 from vaekit.system.devices import float32_products
 from vaekit.system.ranks import sum_over_ranks
 

@@ -16,6 +16,10 @@ class Latents(Protocol):
     def tensors(self) -> tuple[Tensor, ...]:
         """What it is made of, one row an image, and can be made of again: what gradients of the latent terms reach."""
 
+    @property
+    def num_entries(self) -> int:
+        """Entries of z, d."""
+
     def sample(self, eps: Tensor) -> Tensor:
         """z (B, d), what is decoded, from the noise eps (B, d)."""
 
@@ -26,6 +30,8 @@ class Pass(NamedTuple):
     latents: tuple[Tensor, ...]  # the tensors of what `encode` returns, for a VAE mean and logvar, (B, d) each
     z: Tensor  # what was decoded, (B, d)
     x_hat: Tensor  # (B, C, H, W)
+    shared: tuple[Tensor, ...] = ()  # what latent terms need beside and belongs to no image, see `Model.shared`
+    fakes: Tensor | None = None  # (B, F, C, H, W): what the discriminator judges in place of x_hat, F for each image
 
 
 class Density(Protocol):
@@ -46,6 +52,9 @@ class Model(Protocol):
 
     def latents_of(self, tensors: Iterable[Tensor]) -> Latents:
         """What `encode_unchecked` returned, made of its tensors again."""
+
+    def shared(self) -> tuple[Tensor, ...]:
+        """What latent terms need beside the latents of the images, with gradient: of a learned prior, for instance."""
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, d) -> x_hat (B, C, H, W)."""

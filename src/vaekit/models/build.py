@@ -13,6 +13,7 @@ from vaekit.networks.chain import Chain
 from vaekit.networks.heads import PointHead
 from vaekit.networks.patchgan import PatchDiscriminator
 from vaekit.networks.pixelshuffle import PixelShuffleDecoder, PixelShuffleEncoder
+from vaekit.networks.pseudoinputs import PseudoInputs
 from vaekit.networks.resnetv2 import Decoder, Encoder
 
 
@@ -36,6 +37,13 @@ def build_encoder_decoder(config: Config) -> tuple[nn.Module, nn.Module]:
         if isinstance(layer, Chain):
             layer.recompute = config.checkpoint_activations
     return encoder, decoder
+
+
+def build_pseudo_inputs(config: Config) -> PseudoInputs | None:
+    """Untrained learned pictures, where the objective has some."""
+    if config.objective != "vamp":
+        return None
+    return PseudoInputs(config.network.pseudo_inputs, config.image_shape)
 
 
 def build_discriminator(config: Config) -> PatchDiscriminator:

@@ -73,12 +73,14 @@ def drawn(
     return prior.sample(num_images, generator, temperature=temperature, **given)
 
 
-def read_priors(folder: Path, weights: Mapping[str, Tensor], latent_dim: int) -> dict[str, Kept]:
-    """N(0, I), and every prior in a folder that was fitted to these weights.
+def read_priors(
+    folder: Path, weights: Mapping[str, Tensor], own_priors: Mapping[str, Kept], latent_dim: int
+) -> dict[str, Kept]:
+    """The priors that a model has by itself, and every one in a folder that was fitted to these weights.
 
     Warns of one that cannot be used: fitted to other weights, damaged, or of another number of entries.
     """
-    found = standard_normal(latent_dim)
+    found = dict(own_priors)
     own = Identity(folder, weights)
     for name, row in PRIORS.items():
         if row.fitted is None or not (path := folder / row.fitted.file).is_file():

@@ -40,6 +40,11 @@ class Posterior:
         return self.mean, self.logvar
 
     @property
+    def num_entries(self) -> int:
+        """Latent entries, d."""
+        return self.mean.shape[1]
+
+    @property
     def points(self) -> bool:
         """Whether these are points, Gaussians without a width: an autoencoder's. Waits for the device."""
         return bool(self.logvar.isneginf().all())

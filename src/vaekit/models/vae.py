@@ -6,8 +6,7 @@ import copy
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.config.settings import Config
-from vaekit.config.variants import PRIORS
+from vaekit.config.variants import OBJECTIVES, PRIORS, code_of
 from vaekit.models.base import Density, Pass
-from vaekit.models.build import build_encoder_decoder
+from vaekit.models.build import build_encoder_decoder, build_pseudo_inputs
 from vaekit.models.checks import check_latents, check_pictures, warn_of_range
 from vaekit.models.kept import (
     WEIGHTS_FILE,
@@ -29,13 +28,11 @@ from vaekit.models.kept import (
     weights_sha256,
     write_priors,
 )
-from vaekit.models.posterior import Posterior, gathered
+from vaekit.models.posterior import Posterior
 from vaekit.system.files import read_tensors, write_tensors, write_text
 from vaekit.system.hub import fetched, names_repository, uploaded
 
 CONFIG_FILE = "config.json"
-DECODED_AT_ONCE = 16  # pictures: 256x256 is costly
-ENCODED_AT_ONCE = 50
 
 
 class VAE(nn.Module):
@@ -43,7 +40,8 @@ class VAE(nn.Module):
 
     `encoder` maps x to mean and logvar, (B, d) each, and `decoder` z to x_hat: any two modules that do. `image_shape`
     is (C, H, W), `latent_dim` is d. `config_json` is the text of the config that `build_vae` made them from, which is
-    saved with the weights; networks of your own have none.
+    saved with the weights; networks of your own have none. `pseudo_inputs` gives the learned pictures (K, C, H, W)
+    whose posteriors are the prior of `vamp`; with `decodes_draws` a pass of training decodes draws of N(0, I) too.
 
     `priors` are the densities that new latents can be drawn from, by name, and `prior` is the one that `sample` takes:
     N(0, I), until `from_pretrained` finds better ones beside the weights.
@@ -56,6 +54,8 @@ class VAE(nn.Module):
         image_shape: tuple[int, int, int],
         latent_dim: int,
         config_json: str | None = None,
+        pseudo_inputs: nn.Module | None = None,
+        decodes_draws: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -63,7 +63,16 @@ class VAE(nn.Module):
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.config_json = config_json
-        self.kept = standard_normal(latent_dim)
+        self.pseudo_inputs = pseudo_inputs
+        self.decodes_draws = decodes_draws
+        self.kept = self.own_priors()
+
+    def own_priors(self) -> dict[str, Kept]:
+        """N(0, I), and the one that was trained with it, by name: what needs no fit."""
+        own = standard_normal(self.latent_dim)
+        if self.pseudo_inputs is not None:
+            own["vamp"] = Kept(code_of("priors", "vamp:VampPrior")(self.shared, self.latent_dim), of="")
+        return own
 
     @property
     def priors(self) -> dict[str, Density]:
@@ -126,6 +135,10 @@ class VAE(nn.Module):
         """What `encode` returns, made of its tensors again."""
         return Posterior(*tensors)
 
+    def shared(self) -> tuple[Tensor, ...]:
+        """Mean and logvar of the learned pictures, (K, d) each, where there are some."""
+        return () if self.pseudo_inputs is None else self.encode_unchecked(self.pseudo_inputs()).tensors
+
     def decode(self, z: Tensor) -> Tensor:
         """z (B, d) of any floating type -> x_hat (B, C, H, W), about [-1, 1] but not clamped.
 
@@ -135,13 +148,18 @@ class VAE(nn.Module):
         return self.decoder(z.to(self.dtype))
 
     def forward(self, x: Tensor, eps: Tensor) -> Pass:
-        """One pass of training: x (B, C, H, W) and noise eps (B, d).
+        """One pass of training: x (B, C, H, W) and noise eps (B, d), or (B, 2 d) with a draw of N(0, I) for each image.
 
-        Everything a training step needs goes through here, since DistributedDataParallel only sees `forward`.
+        Everything a training step needs goes through here, since DistributedDataParallel only sees `forward`. With
+        `decodes_draws` the discriminator judges x_hat and the decoded draws, and its gradient ends at z.
         """
         posterior = self.encode_unchecked(x)
+        eps, draws = eps[:, : self.latent_dim], eps[:, self.latent_dim :]
         z = posterior.sample(eps)
-        return Pass(posterior.tensors, z, self.decode(z))
+        if not self.decodes_draws:
+            return Pass(posterior.tensors, z, self.decode(z), self.shared())
+        x_hat, *fakes = self.decode(torch.cat([z, z.detach(), draws.to(z.dtype)])).chunk(3)
+        return Pass(posterior.tensors, z, x_hat, self.shared(), torch.stack(fakes, 1))
 
     @torch.no_grad()
     def sample(
@@ -249,39 +267,21 @@ class VAE(nn.Module):
         except RuntimeError as error:
             networks = "its config" if encoder is None else "these networks"
             raise ValueError(f"the weights in {path} do not fit {networks}: {error}") from error
-        vae.kept = read_priors(path.parent, weights, vae.latent_dim)
+        vae.kept = read_priors(path.parent, weights, vae.own_priors(), vae.latent_dim)
         # As in training: the same kernels, so the same pixels to the last bit, and the faster ones.
         return vae.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-@contextmanager
-def evaluating(vae: VAE) -> Iterator[torch.device]:
-    """No gradients, evaluation mode, and every module's own mode restored after; gives the VAE's device."""
-    modes = [(module, module.training) for module in vae.modules()]
-    try:
-        vae.eval()
-        with torch.no_grad():
-            yield next(vae.parameters()).device
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def encode_batches(vae: VAE, batches: Iterable[Tensor]) -> Posterior:
-    """The posterior of N pictures that come in batches (B, C, H, W), without gradients: (N, d), on the CPU."""
-    with evaluating(vae) as device:
-        return gathered(vae.encode(x.to(device)) for x in batches)
-
-
-def decode_batches(vae: VAE, z: Tensor, batch_size: int = DECODED_AT_ONCE) -> Iterator[Tensor]:
-    """Decode latents z (N, d) some at a time, without gradients: (B, C, H, W) each, on the VAE's device."""
-    for part in z.split(batch_size):
-        with evaluating(vae) as device:
-            x_hat = vae.decode(part.to(device))
-        yield x_hat
 
 
 def build_vae(config: Config) -> VAE:
     """An untrained VAE of `config`; its weights follow from torch's global seed."""
     encoder, decoder = build_encoder_decoder(config)
-    return VAE(encoder, decoder, config.image_shape, config.latent_dim, config.to_json())
+    pseudo_inputs = build_pseudo_inputs(config)  # the last, so that the other weights are those of any objective
+    return VAE(
+        encoder,
+        decoder,
+        config.image_shape,
+        config.latent_dim,
+        config.to_json(),
+        pseudo_inputs,
+        decodes_draws=OBJECTIVES[config.objective].judges_draws,
+    )

@@ -27,7 +27,8 @@ class Muon(Optimizer):
 
     A convolution (O, I, h, w) is a matrix of O rows. Updates are as large as Adam's usual ones (Liu et al., 2025,
     eq. 4), so `lr` and the decoupled `weight_decay` mean the same as in AdamW. Biases, gains, and matrices with a side
-    below 16 (those to and from pixels and logits) are updated by AdamW, with `betas` and `eps`. `fused` tells callers
+    below 16 (those to and from pixels and logits) are updated by AdamW, with `betas` and `eps`, and so are groups with
+    `matrices` off. `fused` tells callers
     that they may set `found_inf`, a scalar on the device, as with torch's fused optimisers: where it is 1, a step
     changes nothing, and no process waits for its value. `dtype` is that of the iterations, see `orthogonalised`.
     """
@@ -36,7 +37,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         betas: tuple[float, float],
         eps: float,
@@ -66,7 +67,7 @@ class Muon(Optimizer):
             if weight.grad is None:
                 continue
             gradient = weight.grad if self.found_inf is None else torch.where(self.found_inf > 0, 0.0, weight.grad)
-            if is_matrix(weight):
+            if group.get("matrices", True) and is_matrix(weight):
                 ahead = nesterov(gradient, self.state[weight], group["momentum"], taken)
                 alike[weight.shape].append((weight, as_matrix(ahead).to(self.dtype)))
             else:

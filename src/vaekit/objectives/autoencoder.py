@@ -9,7 +9,6 @@ from torch import Tensor
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior
 from vaekit.objectives.likelihood import LikelihoodTerms
-from vaekit.objectives.moments import MomentsMemory
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,11 @@ class Autoencoder(LikelihoodTerms):
     def weights(self) -> dict[str, float]:
         return {"l1": self.l1, "realism": self.realism, "features": self.features}
 
-    def latent_terms(self, posterior: Posterior, z: Tensor) -> dict[str, Tensor]:
+    def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """None."""
         return {}
 
 
-def build_autoencoder(config: Config, memory: MomentsMemory | None) -> Autoencoder:
+def build_autoencoder(config: Config, beside: None) -> Autoencoder:
     """The objective with the weights of a config."""
     return Autoencoder(config.weights.l1, config.weights.realism, config.weights.features)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from vaekit.config.settings import Config
 from vaekit.config.variants import OBJECTIVES, code_of
 from vaekit.objectives.losses import Objective
-from vaekit.objectives.moments import MomentsMemory
 
 
-def build_objective(config: Config, memory: MomentsMemory | None = None) -> Objective:
-    """The objective of `config` with its weights; `memory` is that of the run, for one that sees batch moments."""
-    return code_of("objectives", OBJECTIVES[config.objective].builder)(config, memory)
+def build_objective(config: Config, beside: nn.Module | None = None) -> Objective:
+    """The objective of `config` with its weights.
+
+    `beside` is what it needs of the state of a run, see `TrainState.beside`: the memory of batch moments, or the
+    discriminator of latents.
+    """
+    return code_of("objectives", OBJECTIVES[config.objective].builder)(config, beside)

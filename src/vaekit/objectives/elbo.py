@@ -46,7 +46,7 @@ class GlobalELBO(LikelihoodTerms):
             "features": self.features,
         }
 
-    def latent_terms(self, posterior: Posterior, z: Tensor) -> dict[str, Tensor]:
+    def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """KL_G (eq. 20) and the batch mean of KL_I (eq. 21), nats."""
         return {
             "kl_global": kl_global(posterior, z, self.moments, self.memory),
@@ -70,7 +70,7 @@ class StandardELBO(LikelihoodTerms):
     def weights(self) -> dict[str, float]:
         return {"kl_standard": self.kl, "l1": self.l1, "realism": self.realism, "features": self.features}
 
-    def latent_terms(self, posterior: Posterior, z: Tensor) -> dict[str, Tensor]:
+    def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """The batch mean of the standard KL (eq. 11), nats."""
         return {"kl_standard": mean_over_images(posterior.kl_standard())}
 

@@ -58,8 +58,10 @@ class Objective(Protocol):
     def needs_statistics(self) -> bool:
         """Whether image terms want `statistics`. Micro-batches then decode every image once more, to know them."""
 
-    def latent_terms(self, latents: Any, z: Tensor) -> dict[str, Tensor]:
-        """Terms of what the model's `encode` returns, of the whole step, and of the z (B, d) drawn from it."""
+    def latent_terms(self, latents: Any, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
+        """Terms of what the model's `encode` returns, of the whole step, of the z (B, d) drawn from it, and of what the
+        model's `shared` returns.
+        """
 
     def statistics(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         """What image terms need to know of the whole step: means over the images given, without gradient."""
@@ -81,14 +83,16 @@ def vae_loss(
     z: Tensor,
     realism: Tensor | None = None,
     features: Tensor | None = None,
+    shared: tuple[Tensor, ...] = (),
 ) -> Losses:
     """What the encoder and decoder minimise (eq. 23 for the proposed objective, eqs 3-4 for the standard one).
 
     x, x_hat (B, C, H, W) in [-1, 1]; z (B, d) the sample of `posterior` that was decoded; `realism` the logits of
-    x_hat, or None to train without a discriminator; `features` the `feature_distance`, if it counts.
+    x_hat, or None to train without a discriminator; `features` the `feature_distance`, if it counts; `shared` what the
+    model's method of that name returns.
     """
     judged = {name: term for name, term in (("realism", realism), ("features", features)) if term is not None}
-    terms = objective.latent_terms(posterior, z)
+    terms = objective.latent_terms(posterior, z, shared)
     terms |= objective.image_terms(x, x_hat, judged, objective.statistics(x, x_hat.detach()))
     return Losses(terms, objective.weights)
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior, at_least_float32
 from vaekit.objectives.likelihood import LikelihoodTerms, judged_terms
-from vaekit.objectives.moments import MomentsMemory
 from vaekit.system.ranks import mean_over_images
 
 LEAST_LOG_SIGMA = -6.0  # a reconstruction that is exact would make the likelihood infinite
@@ -42,7 +41,7 @@ class SigmaELBO(LikelihoodTerms):
     def weights(self) -> dict[str, float]:
         return {"kl_standard": self.kl, "nll": 1.0, "realism": self.realism, "features": self.features}
 
-    def latent_terms(self, posterior: Posterior, z: Tensor) -> dict[str, Tensor]:
+    def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """The batch mean of the standard KL (eq. 11), nats."""
         return {"kl_standard": mean_over_images(posterior.kl_standard())}
 
@@ -65,7 +64,7 @@ def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
     return at_least_float32(x - x_hat).square().flatten(1).mean(1)
 
 
-def build_sigma(config: Config, memory: MomentsMemory | None) -> SigmaELBO:
+def build_sigma(config: Config, beside: None) -> SigmaELBO:
     """The objective with the weights of a config; its reconstruction has no weight to set."""
     weights = config.weights
     return SigmaELBO(weights.kl_standard, weights.realism, weights.features)

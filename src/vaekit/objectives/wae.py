@@ -16,7 +16,6 @@ from torch import Tensor
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior, at_least_float32
 from vaekit.objectives.likelihood import LikelihoodTerms
-from vaekit.objectives.moments import MomentsMemory
 from vaekit.system.autocast import without_autocast
 from vaekit.system.ranks import images_of_ranks
 
@@ -43,7 +42,7 @@ class WassersteinMMD(LikelihoodTerms):
     def weights(self) -> dict[str, float]:
         return {"mmd": self.mmd, "l1": self.l1, "realism": self.realism, "features": self.features}
 
-    def latent_terms(self, posterior: Posterior, z: Tensor) -> dict[str, Tensor]:
+    def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """The squared MMD of the latents of all ranks, no unit."""
         return {"mmd": mmd_to_normal(images_of_ranks(z))}
 
@@ -109,7 +108,7 @@ def quadrature_on(d: int, dtype: torch.dtype, device: torch.device) -> tuple[Ten
     return t, weights
 
 
-def build_wae_mmd(config: Config, memory: MomentsMemory | None) -> WassersteinMMD:
+def build_wae_mmd(config: Config, beside: None) -> WassersteinMMD:
     """The objective with the weights of a config."""
     weights = config.weights
     return WassersteinMMD(weights.mmd, weights.l1, weights.realism, weights.features)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from vaekit.data.loader import evenly
+from vaekit.models.batches import DECODED_AT_ONCE, decode_batches, encode_batches
 from vaekit.models.posterior import Posterior
-from vaekit.models.vae import DECODED_AT_ONCE, VAE, decode_batches, encode_batches
+from vaekit.models.vae import VAE
 from vaekit.reports.charts import Records, check_entries, curves, joint_histogram, latent_statistics, series
 from vaekit.reports.mosaic import Pixels, enlarge, grid, labelled, save_png, to_rgb
 

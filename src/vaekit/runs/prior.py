@@ -12,13 +12,15 @@ import numpy as np
 import torch
 
 from vaekit.config.settings import Config
+from vaekit.config.variants import PRIORS
 from vaekit.data.attributes import find_attributes
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import find_labels
 from vaekit.data.loader import Batches, evenly
 from vaekit.models.base import Density
+from vaekit.models.batches import ENCODED_AT_ONCE, evaluating
 from vaekit.models.posterior import Posterior, gathered
-from vaekit.models.vae import ENCODED_AT_ONCE, VAE, evaluating
+from vaekit.models.vae import VAE
 from vaekit.priors.base import Latents, fit_prior, fitted_by
 from vaekit.runs.folder import config_of, trained_on
 from vaekit.system.ranks import object_from_rank_zero, objects_of_ranks, rank_and_world
@@ -41,6 +43,9 @@ def prior_of(
     """
     if name in vae.priors:
         return vae.priors[name]
+    owner = PRIORS[name].objective
+    if owner is not None:
+        raise ValueError(f"{run} has no prior {name}: it is trained with the model, by --objective {owner}")
     if fitted_by(name).takes_minutes:
         raise ValueError(f"{run} has no {name}; fit one, which takes minutes: vaekit fit-prior {run} --kind {name}")
     config = config_of(run, vae)

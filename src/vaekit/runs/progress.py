@@ -62,5 +62,5 @@ class Pace:
         if config.minutes is not None:
             return max(0.0, 60 * config.minutes - counters["elapsed_sec"])
         left = max(0.0, config.images - counters["images_seen"])
-        alone = max(0.0, config.discriminator.start * config.images - counters["images_seen"]) if config.gan else 0.0
+        alone = max(0.0, config.discriminator_start * config.images - counters["images_seen"]) if config.gan else 0.0
         return (alone + (left - alone) * (self.price if alone > 0 else 1.0)) / images_per_sec

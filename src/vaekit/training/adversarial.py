@@ -13,9 +13,8 @@ from vaekit.objectives.likelihood import feature_distance
 from vaekit.objectives.losses import Losses, discriminator_loss
 from vaekit.system.devices import Fabric
 
-Judge = Callable[
-    [Tensor, Tensor], dict[str, Tensor]
-]  # x, x_hat -> `realism`, and `features` if the objective compares them
+# x, x_hat, and what is judged in its place, if something is -> `realism`, and `features` if the objective compares them
+Judge = Callable[[Tensor, Tensor, Tensor | None], dict[str, Tensor]]
 
 
 def judge_through(fabric: Fabric, discriminator: PatchDiscriminator, features: bool) -> Judge:
@@ -24,37 +23,55 @@ def judge_through(fabric: Fabric, discriminator: PatchDiscriminator, features: b
     Its own weights get no gradient. It is called unwrapped, so that DistributedDataParallel does not wait for one.
     """
 
-    def judge(x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
+    def judge(x: Tensor, x_hat: Tensor, fakes: Tensor | None) -> dict[str, Tensor]:
+        made = [x_hat] if fakes is None else [x_hat, one_batch(fakes)]
         discriminator.requires_grad_(False)
         with fabric.autocast():
             if discriminator.batch_statistics:  # real and fake pictures in one batch: see `judge_both`
-                both = [activation.chunk(2) for activation in discriminator.activations(torch.cat([x, x_hat]))]
-                real, fake = [real.detach() for real, _ in both], [fake for _, fake in both]
+                maps = discriminator.activations(torch.cat([x, *made]))
+                parts = [each.split([len(x), len(x), len(each) - 2 * len(x)]) for each in maps]
+                real, fake, others = ([part[i] for part in parts] for i in range(3))
+                real = [each.detach() for each in real]
             else:
-                fake = discriminator.activations(x_hat)
+                fake, others = discriminator.activations(x_hat), [discriminator(each) for each in made[1:]]
                 with torch.no_grad():
                     real = discriminator.activations(x) if features else []
         discriminator.requires_grad_(True)
         distance = {"features": feature_distance(real[:-1], fake[:-1])} if features else {}
-        return {"realism": fake[-1], **distance}
+        return {"realism": fake[-1] if fakes is None else others[-1], **distance}
 
     return judge
 
 
-def judge_both(discriminator: Any, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+def one_batch(fakes: Tensor) -> Tensor:
+    """Fakes (B, F, C, H, W), F for each image, as pictures (B F, C, H, W); those (B, C, H, W) as they are."""
+    if fakes.ndim == 4:
+        return fakes
+    return fakes.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def judge_both(discriminator: Any, x: Tensor, fakes: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of real and fake pictures seen in one batch, so that live BatchNorm gives both the same statistics."""
-    realism_real, realism_fake = discriminator(torch.cat([x, x_hat])).chunk(2)
-    return realism_real, realism_fake
+    logits = discriminator(torch.cat([x, fakes]))
+    return logits[: len(x)], logits[len(x) :]
 
 
-def backward_discriminator(fabric: Fabric, discriminator: Any, x: Tensor, x_hat: Tensor, chunks: list[slice]) -> Losses:
+def backward_discriminator(fabric: Fabric, discriminator: Any, x: Tensor, fakes: Tensor, chunks: list[slice]) -> Losses:
     """Gradients of the discriminator's loss, each chunk of real pictures beside its reconstructions (eq. 24)."""
     terms: dict[str, Tensor] = {}
     for chunk in chunks:
         with fabric.no_backward_sync(discriminator, enabled=chunk is not chunks[-1]):
-            losses = discriminator_loss(*judge_both(discriminator, x[chunk], x_hat[chunk]))
+            losses = discriminator_loss(*judge_both(discriminator, x[chunk], one_batch(fakes[chunk])))
             share = len(x[chunk]) / len(x)
             fabric.backward(share * losses.total)
         for name, term in losses.terms.items():
             terms[name] = terms.get(name, 0.0) + share * term.detach()
     return Losses(terms, losses.weights)
+
+
+def backward_latent_discriminator(fabric: Fabric, discriminator: Any, z: Tensor, draws: Tensor) -> Losses:
+    """Gradients of the loss of a discriminator of latents: draws of N(0, I) (B, d) are real, latents z (B, d) fake."""
+    real, fake = discriminator(torch.cat([draws, z])).chunk(2)
+    losses = discriminator_loss(real, fake)
+    fabric.backward(losses.total)
+    return losses

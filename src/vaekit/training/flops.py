@@ -21,12 +21,13 @@ def step_flops(config: Config, adversarial: bool) -> float:
     """
     with torch.device("meta"):
         vae = build_vae(config)
-        x, eps = torch.empty(1, *config.image_shape), torch.empty(1, vae.latent_dim)
+        x, eps = torch.empty(1, *config.image_shape), torch.empty(1, config.noise_dim)
         x_hat = torch.empty_like(x, requires_grad=True)
 
         def vae_pass() -> None:
-            latents, z, x_hat = vae(x, eps)
-            sum(output.sum() for output in (*latents, z, x_hat)).backward()
+            seen = vae(x, eps)
+            outputs = (*seen.latents, seen.z, seen.x_hat, *seen.shared, *([] if seen.fakes is None else [seen.fakes]))
+            sum(output.sum() for output in outputs).backward()
 
         flops = counted(vae_pass)
         if adversarial:

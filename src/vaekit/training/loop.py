@@ -45,7 +45,7 @@ def train_loop(
     fabric: Fabric, config: Config, state: TrainState, stream: Stream, run: Path, log: RunLog, inspect: Inspect
 ) -> int:
     """Step until the run is over (0) or a signal asks to stop (its number); either way it is saved."""
-    objective = build_objective(config, state.memory)
+    objective = build_objective(config, state.beside)
     counters = state.counters
     pace = Pace(config, counters, price_of_discriminator(config))
     progress = fraction_done(config, counters)
@@ -54,7 +54,7 @@ def train_loop(
     with StopSignals(log.say) as stop:
         while progress < 1 and not stopping:
             set_learning_rates(state.optimizers, config, progress)
-            adversarial = config.gan and progress >= config.discriminator.start
+            adversarial = config.gan and progress >= config.discriminator_start
             losses = next_step(fabric, config, state, objective, stream, adversarial)
             update_ema(state.ema, state.vae.module, config.optimizer.ema, int(counters["step"]))
 
@@ -188,7 +188,7 @@ def next_batch(
     seed = np.random.SeedSequence([config.seed, int(counters["step"])]).generate_state(2)
     torch.manual_seed(int(seed[0]) + rank)  # dropout
     noise = torch.Generator().manual_seed(int(seed[1]))
-    eps = torch.randn(config.batch, config.latent_dim, generator=noise)
+    eps = torch.randn(config.batch, config.noise_dim, generator=noise)
     pictures = stream.batch(int(counters["images_seen"]), config.batch, rank, world)
     x = to_float(to_device(pictures, fabric.device)).contiguous(memory_format=torch.channels_last)
     return x, to_device(eps.chunk(world)[rank], fabric.device)

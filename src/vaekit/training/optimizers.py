@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,12 +15,14 @@ from vaekit.networks.muon import Muon
 from vaekit.system.devices import resolve_precision
 
 ADAM_EPSILON = 1e-7  # Keras' default
+PICTURES = "pseudo_inputs."
 
 
 def vae_optimizer(vae: nn.Module, config: Config, device: torch.device) -> Optimizer:
     """Muon or AdamW over the weights of the VAE, with the settings of a config."""
     settings = config.optimizer
-    weights = (vae.parameters(), config.lr, (settings.beta1, settings.beta2), ADAM_EPSILON, settings.weight_decay)
+    groups = grouped(vae)
+    weights = (groups, config.lr, (settings.beta1, settings.beta2), ADAM_EPSILON, settings.weight_decay)
     if settings.kind == "muon":
         bf16 = resolve_precision(config.device, config.precision) == "bf16"
         on_device = device.type == "cuda"  # a CPU decides without waiting for anything
@@ -28,8 +31,15 @@ def vae_optimizer(vae: nn.Module, config: Config, device: torch.device) -> Optim
     return AdamW(*weights, fused=has_fused(device))
 
 
+def grouped(vae: nn.Module) -> list[dict[str, Any]]:
+    """The weights of a VAE as an optimiser takes them: learned pictures are no matrices, and do not decay."""
+    pictures = [p for name, p in vae.named_parameters() if name.startswith(PICTURES)]
+    weights = [p for name, p in vae.named_parameters() if not name.startswith(PICTURES)]
+    return [{"params": weights}] + [{"params": pictures, "matrices": False, "weight_decay": 0.0}] * bool(pictures)
+
+
 def discriminator_optimizer(discriminator: nn.Module, config: Config, device: torch.device) -> Optimizer:
-    """Adam over the weights of the discriminator, with the settings of a config."""
+    """Adam over the weights of a discriminator, of pictures or of latents, with the settings of a config."""
     settings = config.optimizer
     return AdamW(
         discriminator.parameters(),
@@ -53,9 +63,9 @@ def learning_rate_factor(progress: float, warmup: float, decay: str) -> float:
 
 
 def set_learning_rates(optimizers: Mapping[str, Optimizer], config: Config, progress: float) -> None:
-    """Move both optimisers, by name, along the schedule; `progress` is the fraction of the run that is over."""
+    """Move all optimisers, by name, along the schedule; `progress` is the fraction of the run that is over."""
     factor = learning_rate_factor(progress, config.optimizer.warmup, config.optimizer.decay)
-    peaks = {"vae": config.lr, "discriminator": config.optimizer.discriminator_lr}
     for name, optimizer in optimizers.items():
+        peak = config.lr if name == "vae" else config.optimizer.discriminator_lr
         for group in optimizer.param_groups:
-            group["lr"] = factor * peaks[name]
+            group["lr"] = factor * peak

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.config.settings import Config
+from vaekit.config.variants import OBJECTIVES
 from vaekit.models.build import build_discriminator
 from vaekit.models.vae import VAE, build_vae
+from vaekit.networks.latent_discriminator import LatentDiscriminator
 from vaekit.networks.norms import BATCHNORM_MOMENTUM, synchronise_batch_norm
 from vaekit.objectives.moments import MomentsMemory
 from vaekit.system.devices import Fabric, make_fabric
@@ -53,9 +55,10 @@ class Step:
 class TrainState:
     """Everything that changes during a run.
 
-    `vae`, `discriminator` and the optimisers are Fabric's wrappers: call the wrapped networks; `.module` is the network
-    itself. `scaler` scales the losses of fp16 runs. Without a discriminator, it and its optimiser are None; without
-    `moments_memory`, so is `memory`. `unchecked` are the steps that `check_finite` has not seen yet.
+    `vae`, the discriminators and the optimisers are Fabric's wrappers: call the wrapped networks; `.module` is the
+    network itself. `scaler` scales the losses of fp16 runs. Without a discriminator, it and its optimiser are None;
+    without `moments_memory`, so is `memory`; the discriminator of latents is that of `wae-gan`. `unchecked` are the
+    steps that `check_finite` has not seen yet.
     """
 
     vae: Any
@@ -66,6 +69,8 @@ class TrainState:
     discriminator: Any = None
     discriminator_optimizer: Any = None
     memory: MomentsMemory | None = None
+    latent_discriminator: Any = None
+    latent_discriminator_optimizer: Any = None
     unchecked: list[Step] = field(default_factory=list)
     counters: dict[str, float] = field(default_factory=lambda: {"step": 0, "images_seen": 0, "elapsed_sec": 0.0})
 
@@ -77,13 +82,24 @@ class TrainState:
             networks["discriminator"] = self.discriminator.module
         if self.memory:
             networks["memory"] = self.memory
+        if self.latent_discriminator:
+            networks["latent_discriminator"] = self.latent_discriminator.module
         return networks
+
+    @property
+    def beside(self) -> nn.Module | None:
+        """What the objective is built with, beside the config."""
+        return self.latent_discriminator.module if self.latent_discriminator else self.memory
 
     @property
     def optimizers(self) -> Mapping[str, Any]:
         """The optimisers by name, for checkpoints and schedules."""
-        optimizers = {"vae": self.vae_optimizer}
-        return optimizers | ({"discriminator": self.discriminator_optimizer} if self.discriminator else {})
+        optimizers = {
+            "vae": self.vae_optimizer,
+            "discriminator": self.discriminator_optimizer,
+            "latent_discriminator": self.latent_discriminator_optimizer,
+        }
+        return {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
 
 
 def fabric_of(config: Config) -> Fabric:
@@ -118,6 +134,10 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
         if synchronise:
             synchronise_batch_norm(discriminator)
         state.discriminator, state.discriminator_optimizer = fabric.setup(discriminator, optimizer)
+    if OBJECTIVES[config.objective].judges_latents:
+        of_latents = LatentDiscriminator(config.latent_dim)
+        optimizer = discriminator_optimizer(of_latents, config, fabric.device)
+        state.latent_discriminator, state.latent_discriminator_optimizer = fabric.setup(of_latents, optimizer)
     return state
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from vaekit.objectives.losses import Losses, Objective, vae_loss
 from vaekit.system.devices import Fabric
 from vaekit.system.ranks import which_ranks
-from vaekit.training.adversarial import Judge, backward_discriminator, judge_through
+from vaekit.training.adversarial import (
+    Judge,
+    backward_discriminator,
+    backward_latent_discriminator,
+    judge_through,
+)
 from vaekit.training.state import Step, TrainState
 
 TINY = 1e-30
@@ -41,11 +46,11 @@ def train_step(
 ) -> dict[str, Tensor]:
     """One step on the VAE, then one on the discriminator (Algorithm 1); returns the loss terms by name.
 
-    x (B, C, H, W) in [-1, 1] and the noise eps (B, d) are this rank's share of the step; `adversarial` brings in the
-    discriminator. The author's code takes both gradients before both updates; that is the same step, since the
-    discriminator sees the reconstructions made before the update either way. `clip` bounds the VAE's gradient, see
-    `clip_gradient`. A step with a loss or a gradient that is not finite changes no weight; `check_finite` says so.
-    Nothing here waits for the device.
+    x (B, C, H, W) in [-1, 1] and the noise eps (B, `Config.noise_dim`) are this rank's share of the step;
+    `adversarial` brings in the discriminator. The author's code takes both gradients before both updates; that is the
+    same step, since the discriminator sees the reconstructions made before the update either way. `clip` bounds the
+    VAE's gradient, see `clip_gradient`. A step with a loss or a gradient that is not finite changes no weight;
+    `check_finite` says so. Nothing here waits for the device.
     """
     chunks = split_batch(len(x), micro_batch)
     features = objective.compares_features
@@ -53,7 +58,8 @@ def train_step(
     backward = backward_whole if len(chunks) == 1 else backward_in_chunks
 
     state.vae_optimizer.zero_grad()
-    losses, x_hat = backward(fabric, state.vae, objective, x, eps, chunks, judge)
+    done = backward(fabric, state.vae, objective, x, eps, chunks, judge)
+    losses = done.losses
     terms = {"total": losses.total, **losses.terms}
     terms[GRAD_NORM] = gradient_norm(state, state.vae, state.vae_optimizer)
     if clip is not None:
@@ -62,14 +68,20 @@ def train_step(
 
     if adversarial:
         state.discriminator_optimizer.zero_grad()
-        judged = backward_discriminator(fabric, state.discriminator, x, x_hat, chunks)
+        judged = backward_discriminator(fabric, state.discriminator, x, done.fakes, chunks)
         norm = gradient_norm(state, state.discriminator, state.discriminator_optimizer)
         update(state.discriminator_optimizer, all_finite(judged.total, norm))  # gamma
         terms |= {**judged.terms, f"discriminator_{GRAD_NORM}": norm}
+    if state.latent_discriminator:
+        state.latent_discriminator_optimizer.zero_grad()
+        judged = backward_latent_discriminator(fabric, state.latent_discriminator, done.z, eps[:, done.z.shape[1] :])
+        norm = gradient_norm(state, state.latent_discriminator, state.latent_discriminator_optimizer)
+        update(state.latent_discriminator_optimizer, all_finite(judged.total, norm))
+        terms |= {f"latent_{name}": term for name, term in judged.terms.items()}
     terms = {name: term.detach() for name, term in terms.items()}  # or each keeps the graph of its step in memory
     # The scale of fp16 losses grows until gradients overflow; such steps are skipped by design.
     checked = {name: term for name, term in terms.items() if state.scaler is None or not name.endswith(GRAD_NORM)}
-    state.unchecked.append(Step(int(state.counters["step"]) + 1, checked, x_hat.isfinite().all()))
+    state.unchecked.append(Step(int(state.counters["step"]) + 1, checked, done.fakes.isfinite().all()))
     return terms
 
 
@@ -91,6 +103,14 @@ def update(optimizer: Any, sound: Tensor) -> None:
         optimizer.step()
 
 
+class Done(NamedTuple):
+    """What the VAE's half of a step leaves, without gradients: its losses, z, and what the discriminator judges."""
+
+    losses: Losses
+    z: Tensor  # (B, d)
+    fakes: Tensor  # the reconstructions (B, C, H, W), or (B, F, C, H, W) where F pictures an image are judged
+
+
 def backward_whole(
     fabric: Fabric,
     vae: Any,
@@ -99,13 +119,13 @@ def backward_whole(
     eps: Tensor,
     chunks: list[slice],
     judge: Judge | None,
-) -> tuple[Losses, Tensor]:
-    """Gradients of the loss of a batch that fits in memory; returns the losses and x_hat, detached."""
-    latents, z, x_hat = vae(x, eps)
-    judged = judge(x, x_hat) if judge else {}
-    losses = vae_loss(objective, x, x_hat, vae.module.latents_of(latents), z, **judged)
+) -> Done:
+    """Gradients of the loss of a batch that fits in memory."""
+    latents, z, x_hat, shared, fakes = vae(x, eps)
+    judged = judge(x, x_hat, fakes) if judge else {}
+    losses = vae_loss(objective, x, x_hat, vae.module.latents_of(latents), z, **judged, shared=shared)
     fabric.backward(losses.total)
-    return losses, x_hat.detach()
+    return Done(losses, z.detach(), (x_hat if fakes is None else fakes).detach())
 
 
 def backward_in_chunks(
@@ -116,43 +136,49 @@ def backward_in_chunks(
     eps: Tensor,
     chunks: list[slice],
     judge: Judge | None,
-) -> tuple[Losses, Tensor]:
+) -> Done:
     """The same gradients with the activations of one chunk in memory, at the cost of a second pass through the encoder.
 
     Latent terms are not additive over chunks. So the latents of the whole batch are computed first, without a
     graph; the latent terms are differentiated with respect to them; then each chunk is encoded again with the same
-    noise and those gradients are sent through it together with its own image terms. Statistics that image terms
+    noise and those gradients are sent through it together with its own image terms; what is shared by all images is
+    computed with every chunk, and gets its gradient in shares. Statistics that image terms
     need of the whole step come from the first pass too, which then decodes as well. BatchNorm sees chunks in both
     passes, and its running statistics move twice a step.
     """
     with torch.no_grad(), fabric.autocast():
         encoded = [vae.module.encode_unchecked(x[chunk]).tensors for chunk in chunks]
+        known = vae.module.shared()
     leaves = [torch.cat(parts).requires_grad_() for parts in zip(*encoded, strict=True)]
+    shared_leaves = tuple(tensor.requires_grad_() for tensor in known)
     latents = vae.module.latents_of(leaves)
-    z = latents.sample(eps)
-    latent = Losses(objective.latent_terms(latents, z), objective.weights)
+    z = latents.sample(eps[:, : latents.num_entries])
+    latent = Losses(objective.latent_terms(latents, z, shared_leaves), objective.weights)
+    every = (*leaves, *shared_leaves)
     if latent.terms:
-        gradients = torch.autograd.grad(latent.total, leaves, allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(latent.total, every, allow_unused=True, materialize_grads=True)
     else:
-        gradients = tuple(torch.zeros_like(leaf) for leaf in leaves)
+        gradients = tuple(torch.zeros_like(leaf) for leaf in every)
     statistics = statistics_of(fabric, vae, objective, x, z.detach(), chunks)
 
     terms: dict[str, Tensor] = {name: term.detach() for name, term in latent.terms.items()}
-    x_hats = []
+    judged_ones = []
     for chunk in chunks:
         with fabric.no_backward_sync(vae, enabled=chunk is not chunks[-1]):
-            tensors, _, x_hat = vae(x[chunk], eps[chunk])
-            judged = judge(x[chunk], x_hat) if judge else {}
+            tensors, _, x_hat, shared, fakes = vae(x[chunk], eps[chunk])
+            judged = judge(x[chunk], x_hat, fakes) if judge else {}
             image = Losses(objective.image_terms(x[chunk], x_hat, judged, statistics), objective.weights)
             share = len(x_hat) / len(x)
-            pairs = zip(tensors, gradients, strict=True)
+            own = [gradient[chunk] for gradient in gradients[: len(tensors)]]
+            of_all = [share * gradient for gradient in gradients[len(tensors) :]]
+            pairs = zip((*tensors, *shared), (*own, *of_all), strict=True)
             moving = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]  # not the std of points
-            through_latents = sum((tensor * gradient[chunk]).sum() for tensor, gradient in moving)
+            through_latents = sum((tensor * gradient).sum() for tensor, gradient in moving)
             fabric.backward(share * image.total + through_latents)
         for name, term in image.terms.items():
             terms[name] = terms.get(name, 0.0) + share * term.detach()
-        x_hats.append(x_hat.detach())
-    return Losses(terms, objective.weights), torch.cat(x_hats)
+        judged_ones.append((x_hat if fakes is None else fakes).detach())
+    return Done(Losses(terms, objective.weights), z.detach(), torch.cat(judged_ones))
 
 
 @torch.no_grad()
