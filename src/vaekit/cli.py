@@ -173,6 +173,8 @@ class Compare:
     models: ModelNames = MODELS
     seeds: int = 1
     """Repeat everything with this many seeds, counting up from --seed, and give means and standard deviations."""
+    both: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Each of the models without and with the discriminator."""
     measuring: Annotated[Measuring, tyro.conf.arg(name="")] = field(default_factory=Measuring)
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
 
@@ -182,7 +184,7 @@ class Compare:
 
         measuring = dataclasses.asdict(self.measuring)
         print(  # noqa: T201
-            compare(self.config, self.pictures, self.out, self.models, self.seeds, say=progress, **measuring)
+            compare(self.config, self.pictures, self.out, self.models, self.seeds, self.both, say=progress, **measuring)
         )
 
 

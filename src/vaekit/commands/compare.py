@@ -13,7 +13,7 @@ from vaekit.commands.train import train
 from vaekit.config.measuring import Features, Measuring
 from vaekit.config.presets import folder_name, model_config
 from vaekit.config.settings import Config
-from vaekit.config.variants import MODELS, PRIORS
+from vaekit.config.variants import COMPARED, GAN, MODELS, OBJECTIVES, PRIORS
 from vaekit.data.loader import HeldOut
 from vaekit.data.sources.base import Source
 from vaekit.data.sources.naming import Pictures, source_of
@@ -46,6 +46,7 @@ def compare(
     out: str | Path | None = None,
     models: Sequence[str] = MODELS,
     seeds: int = 1,
+    both: bool = False,
     *,
     features: Features = "efficientnet-lite0",
     weights: Path | None = None,
@@ -57,7 +58,8 @@ def compare(
     """Train and measure each of `models` on the pictures `images`, everything but the model alike, and report.
 
     A model is an objective, "samples", "means", "total" (the proposed one with that estimator of the variance),
-    "standard" or "beta"; with "+gan" against a discriminator; and with settings of its own after a colon, for
+    "standard" or "beta" and so on, or "paper" (the proposed one with the estimator of `config`); with "+gan" against a
+    discriminator, and with `both` each model without and with it; and with settings of its own after a colon, for
     instance "means+gan:weights.kl_individual=0.1,lr=0.001". `seeds` counts up from `config.seed`; all models of a seed
     start from the same weights. The other arguments are those of `evaluate_run`.
 
@@ -79,7 +81,7 @@ def compare(
     check_apart(folder, source.folder)
     if is_run(folder):
         raise ValueError(f"{folder} holds a run; give the comparison another --out")
-    plan = planned(config, folder, models, seeds)
+    plan = planned(config, folder, with_and_without(models) if both else models, seeds)
     measuring = Measuring(features, weights, labels, label_column, tuple(normal))
     check_measurable(config, source, plan, measuring)
     mark_as_output(folder)
@@ -97,6 +99,18 @@ def compare(
     with float32_products():
         figures = draw_comparison(folder / FIGURES_FOLDER, entries, subjects_of(entries))
     return write_report(folder, config, entries, figures)
+
+
+def with_and_without(models: Sequence[str]) -> list[str]:
+    """Models without and with the discriminator; one that cannot be without it once, as it was named."""
+    expanded = []
+    for model in models:
+        name, colon, settings = model.partition(":")
+        objective = name.removesuffix(GAN)
+        alone = objective in COMPARED and OBJECTIVES[COMPARED[objective]["objective"]].needs_gan
+        names = [name] if alone else [objective, objective + GAN]
+        expanded += [f"{each}{colon}{settings}" for each in names]
+    return expanded
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,10 @@ class Network:
     """Identity blocks in each stage of the decoder."""
     pseudo_inputs: int = 32
     """Learned pictures whose posteriors are the prior (objective vamp)."""
+    codes: int = 512
+    """Codes that each group of entries chooses from (objective vq)."""
+    code_entries: int | None = None
+    """Entries of a code; by default 4, or fewer where those do not share the entries of a position evenly."""
     norm: Literal["batch", "frozen", "group", "none"] = "none"
     """Normalisation (resnetv2 only); frozen: BatchNorm with its initial statistics, as in the author's training."""
 
@@ -40,6 +44,9 @@ class Network:
         check_at_least("network.channels", self.channels, 1)
         check_at_least("network.max_channels", self.max_channels, 1)
         check_at_least("network.pseudo_inputs", self.pseudo_inputs, 1)
+        check_at_least("network.codes", self.codes, 2)
+        if self.code_entries is not None:
+            check_at_least("network.code_entries", self.code_entries, 1)
         if self.latent_dim is not None:
             check_at_least("network.latent_dim", self.latent_dim, 1)
         check_at_least("network.encoder_blocks", self.encoder_blocks, 0)
@@ -97,6 +104,8 @@ class Weights:
     mmd: float = 3000.0
     """On the MMD of the latents of the batch and N(0, I) (objective wae-mmd); about the paper's ratio to the L1."""
 
+    commitment: float = 4.0
+    """On the squared distance of points from their codes (objective vq)."""
     latent_realism: float = 100.0
     """On the cross-entropy of the latents before their own discriminator (objective wae-gan)."""
 

@@ -30,6 +30,7 @@ from vaekit.config.variants import OBJECTIVES, OF_DISCRIMINATOR, FittedName, Obj
 OTHER_PIXELS = "its pictures would have other pixels"
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
 LATENT_DIM = 512  # about this many latent entries, where their number is not given
+CODE_ENTRIES = 4
 PATCH = 8  # the discriminator halves three times
 
 
@@ -166,6 +167,12 @@ class Config:
                 f"network.latent_dim {self.latent_dim} cannot be shared evenly by the {positions} positions of the "
                 f"grid; give {nearest_multiple(self.latent_dim, positions)}, or --network.heads dense"
             )
+        entries = self.latent_dim // self.positions
+        if entries % self.code_entries:
+            raise ValueError(
+                f"network.code_entries {self.code_entries} cannot share the {entries} entries of a position evenly; "
+                f"give {math.gcd(entries, CODE_ENTRIES)}"
+            )
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -197,8 +204,17 @@ class Config:
     @property
     def latent_dim(self) -> int:
         """Entries of the latent vector, d: those asked for, or about 512."""
-        shared_by = math.prod(self.grid) if self.network.heads == "spatial" else 1
-        return self.network.latent_dim or nearest_multiple(LATENT_DIM, shared_by)
+        return self.network.latent_dim or nearest_multiple(LATENT_DIM, self.positions)
+
+    @property
+    def positions(self) -> int:
+        """Positions of the grid that have entries of their own; 1 where all entries see all of it."""
+        return math.prod(self.grid) if self.network.heads == "spatial" else 1
+
+    @property
+    def code_entries(self) -> int:
+        """Entries of a code, for `vq`: those asked for, or four, or as many as share a position evenly."""
+        return self.network.code_entries or math.gcd(self.latent_dim // self.positions, CODE_ENTRIES)
 
     @property
     def noise_dim(self) -> int:

@@ -29,6 +29,7 @@ class ObjectiveRow:
     batch_moments: bool = False  # whether it sees moments of the batch, and so can remember those of earlier steps
     compared_by_default: bool = True
     points: bool = False  # whether latents are points, a mean without a std
+    codes: bool = False  # whether the decoder sees the nearest codes of the latents
     judges_latents: bool = False  # whether a discriminator of latents compares them with draws of N(0, I)
     judges_draws: bool = False  # whether the discriminator sees decoded draws of N(0, I) too
     needs_gan: bool = False  # whether a discriminator is part of its likelihood, from the first step on
@@ -98,6 +99,17 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
         compared_by_default=False,
         points=True,
         judges_latents=True,
+    ),
+    "vq": ObjectiveRow(
+        summary="the VQ-VAE's, whose decoder sees the nearest of learned codes",
+        builder="vq:build_vq",
+        price="--network.codes (log of their number is what one code holds)",
+        models={"vq": {}},
+        weights=("commitment", "l1"),
+        settings=("network.codes", "network.code_entries"),
+        compared_by_default=False,
+        points=True,
+        codes=True,
     ),
     "vamp": ObjectiveRow(
         summary="the VAE's with the posteriors of learned pictures as its prior",
@@ -204,7 +216,8 @@ COPIES = "copies"  # there too: whether its draws repeat training pictures
 OF_DISCRIMINATOR = ("realism", "features")  # the weights that objectives read where there is one
 GAN = "+gan"
 # A model of a comparison: its name -> the settings that make it, over those of all.
-COMPARED: Mapping[str, Mapping[str, Any]] = {
+PAPER = "paper"  # the proposed objective with whatever estimator the settings name
+COMPARED: Mapping[str, Mapping[str, Any]] = {PAPER: {"objective": "global"}} | {
     name: {"objective": objective, **settings}
     for objective, row in OBJECTIVES.items()
     for name, settings in row.models.items()

@@ -9,6 +9,7 @@ from torch import nn
 
 from vaekit.config.settings import Config
 from vaekit.config.variants import OBJECTIVES
+from vaekit.models.codebook import Codebook
 from vaekit.networks.chain import Chain
 from vaekit.networks.heads import PointHead
 from vaekit.networks.patchgan import PatchDiscriminator
@@ -33,6 +34,8 @@ def build_encoder_decoder(config: Config) -> tuple[nn.Module, nn.Module]:
     decoder = make_decoder(config.image_shape, config.latent_dim, identity_blocks=network.decoder_blocks, **settings)
     if OBJECTIVES[config.objective].points:  # after the other is made, so that all weights are those of a VAE
         encoder.add_module("logvar", PointHead(config.latent_dim))
+    if OBJECTIVES[config.objective].codes:
+        decoder.codebook = Codebook(config.latent_dim, config.positions, network.codes, config.code_entries)
     for layer in (*encoder.modules(), *decoder.modules()):
         if isinstance(layer, Chain):
             layer.recompute = config.checkpoint_activations

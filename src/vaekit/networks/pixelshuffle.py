@@ -114,10 +114,11 @@ class PixelShuffleDecoder(nn.Module):
             layers += [ResidualBlock(wide) for _ in range(identity_blocks)]
             layers += [shuffled(nn.Conv2d(wide, 4 * narrow, 1)), nn.PixelShuffle(2)]
         layers += [nn.SiLU(), nn.Conv2d(finest, out_channels, 3, padding=1)]
+        self.codebook: nn.Module = nn.Identity()  # or one of codes, for `vq`
         self.layers = Chain(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z)
+        return self.layers(self.codebook(z))
 
 
 def shuffled(layer: nn.Conv2d) -> nn.Conv2d:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-SPREAD, PATCHES = 0.5, 4  # of the first ones, smooth patterns: white noise would give them all one posterior
+SPREAD, PATCHES = 0.25, 4  # of the first ones, smooth patterns: white noise would give them all one posterior
 
 
 class PseudoInputs(nn.Module):

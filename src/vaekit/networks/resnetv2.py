@@ -198,6 +198,7 @@ class Decoder(nn.Module):
             last = stage == stages - 1
             blocks += [IdentityBlock(channels, norm) for _ in range(identity_blocks)]
             blocks += [UpsamplingBlock(channels, out_channels if last else channels, norm)]
+        self.codebook: nn.Module = nn.Identity()  # or one of codes, for `vq`
         self.layers = Chain(
             nn.Linear(latent_dim, math.prod(grid)),
             nn.Unflatten(1, grid),
@@ -208,4 +209,4 @@ class Decoder(nn.Module):
         self.apply(glorot_init)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z)
+        return self.layers(self.codebook(z))

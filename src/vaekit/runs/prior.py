@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,8 +91,7 @@ def latents_of(
 
 def latents_from(posterior: Posterior, config: Config, views: int = 1) -> Latents:
     """A posterior (N, d) as what priors are fitted to."""
-    positions = math.prod(config.grid) if config.network.heads == "spatial" else 1
-    return Latents(posterior.mean, posterior.std, positions, views)
+    return Latents(posterior.mean, posterior.std, config.positions, views)
 
 
 def encoded(vae: VAE, batches: Batches, mirrored: bool) -> Posterior:

@@ -15,7 +15,8 @@ from vaekit.networks.muon import Muon
 from vaekit.system.devices import resolve_precision
 
 ADAM_EPSILON = 1e-7  # Keras' default
-PICTURES = "pseudo_inputs."
+PICTURES, PICTURES_RATE = "pseudo_inputs.", 10.0  # values of pixels have further to go than weights
+RATE = "rate"  # of a group, in learning rates of its optimiser
 
 
 def vae_optimizer(vae: nn.Module, config: Config, device: torch.device) -> Optimizer:
@@ -35,7 +36,7 @@ def grouped(vae: nn.Module) -> list[dict[str, Any]]:
     """The weights of a VAE as an optimiser takes them: learned pictures are no matrices, and do not decay."""
     pictures = [p for name, p in vae.named_parameters() if name.startswith(PICTURES)]
     weights = [p for name, p in vae.named_parameters() if not name.startswith(PICTURES)]
-    return [{"params": weights}] + [{"params": pictures, "matrices": False, "weight_decay": 0.0}] * bool(pictures)
+    return [{"params": weights}] + [{"params": pictures, "matrices": False, "weight_decay": 0.0, RATE: PICTURES_RATE}] * bool(pictures)
 
 
 def discriminator_optimizer(discriminator: nn.Module, config: Config, device: torch.device) -> Optimizer:
@@ -68,4 +69,4 @@ def set_learning_rates(optimizers: Mapping[str, Optimizer], config: Config, prog
     for name, optimizer in optimizers.items():
         peak = config.lr if name == "vae" else config.optimizer.discriminator_lr
         for group in optimizer.param_groups:
-            group["lr"] = factor * peak
+            group["lr"] = factor * peak * group.get(RATE, 1.0)

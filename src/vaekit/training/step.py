@@ -64,7 +64,10 @@ def train_step(
     terms[GRAD_NORM] = gradient_norm(state, state.vae, state.vae_optimizer)
     if clip is not None:
         clip_gradient(state, terms[GRAD_NORM], clip)
-    update(state.vae_optimizer, all_finite(losses.total, terms[GRAD_NORM]))  # phi, theta
+    sound = all_finite(losses.total, terms[GRAD_NORM])
+    update(state.vae_optimizer, sound)  # phi, theta
+    if state.codebook is not None:
+        state.codebook.learn(done.z, sound)
 
     if adversarial:
         state.discriminator_optimizer.zero_grad()

@@ -1,0 +1,88 @@
+"""Codebooks of a VQ-VAE: each few entries of z become the nearest of K vectors that are learned.
+
+Letters: z (B, d) has d / P channels at each of P positions, which G groups of e entries share; N latents of a step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vaekit.system.autocast import without_autocast
+from vaekit.system.ranks import images_of_ranks
+
+DECAY = 0.99  # of the moving averages, a step
+LEAST_USE, FRESH_USE = 0.1, 0.2  # of a code, in shares of the mean use: below it begins anew, and with so much
+STRIDE = 7919  # a prime: where codes that begin anew find their vectors, spread over the step
+
+
+class Codebook(nn.Module):
+    """z (B, d) -> the same with each group of entries replaced by its nearest code; gradients pass straight through.
+
+    Each group has `codes` (K, e) of its own. They are the moving averages of what they stand for (van den Oord et al.,
+    NeurIPS 2017, app. A.1), moved by `learn` and by no gradient. A code that is hardly used begins anew at a vector of
+    the step, and so do all of them at first.
+    """
+
+    counts: Tensor  # (G, K), how often each code was the nearest in a step
+    sums: Tensor  # (G, K, e), of the vectors that it was nearest to
+    steps: Tensor  # ()
+
+    def __init__(self, latent_dim: int, positions: int, num_codes: int, code_entries: int) -> None:
+        super().__init__()
+        self.positions, self.groups = positions, latent_dim // positions // code_entries
+        shape = self.groups, num_codes, code_entries
+        self.codes = nn.Parameter(torch.randn(shape), requires_grad=False)  # so that the average of weights has them
+        self.register_buffer("counts", torch.zeros(shape[:2]))
+        self.register_buffer("sums", torch.zeros(shape))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z + (self.nearest(z) - z).detach()
+
+    @torch.no_grad()
+    def nearest(self, z: Tensor) -> Tensor:
+        """z (B, d) with the code of each group, without gradient."""
+        vectors = self.vectors(z)
+        codes = self.codes.gather(1, self.places(vectors)[..., None].expand_as(vectors))
+        rows = codes.unflatten(1, (len(z), self.positions))  # (G, B, P, e)
+        return rows.permute(1, 0, 3, 2).reshape(z.shape).to(z.dtype)
+
+    @torch.no_grad()
+    def indices(self, z: Tensor) -> Tensor:
+        """z (B, d) -> which code each is, (B, G, P)."""
+        return self.places(self.vectors(z)).unflatten(1, (len(z), self.positions)).movedim(0, 1)
+
+    def vectors(self, z: Tensor) -> Tensor:
+        """z (B, d) -> (G, B P, e), what each group has to describe."""
+        by_group = z.to(self.codes.dtype).unflatten(1, (self.groups, self.codes.shape[2], self.positions))
+        return by_group.permute(1, 0, 3, 2).flatten(1, 2)
+
+    def places(self, vectors: Tensor) -> Tensor:
+        """(G, M, e) -> (G, M), the nearest code of each; in full precision, whatever autocast says."""
+        with without_autocast(vectors.device):
+            products = vectors @ self.codes.mT
+            return (self.codes.square().sum(2)[:, None] - 2 * products).argmin(2)
+
+    @torch.no_grad()
+    def learn(self, z: Tensor, sound: Tensor) -> None:
+        """Move the codes to the latents z (B, d) of this rank's share of a step; all ranks do the same.
+
+        Where `sound` () is false, nothing changes.
+        """
+        vectors = self.vectors(images_of_ranks(z))
+        which = self.places(vectors)
+        used = torch.zeros_like(self.counts).scatter_add_(1, which, torch.ones_like(which, dtype=self.counts.dtype))
+        added = torch.zeros_like(self.sums).scatter_add_(1, which[..., None].expand_as(vectors), vectors)
+        counts, sums = self.counts.lerp(used, 1 - DECAY), self.sums.lerp(added, 1 - DECAY)
+
+        usual = vectors.shape[1] / counts.shape[1]
+        unused = counts < LEAST_USE * usual
+        places = ((unused.cumsum(1) - 1) * STRIDE + self.steps) % vectors.shape[1]
+        begun = vectors.gather(1, places[..., None].expand_as(sums))
+        counts = torch.where(unused, FRESH_USE * usual, counts)
+        sums = torch.where(unused[..., None], FRESH_USE * usual * begun, sums)
+
+        self.steps += sound.to(self.steps.dtype)
+        for kept, moved in ((self.counts, counts), (self.sums, sums), (self.codes, sums / counts[..., None])):
+            kept.copy_(torch.where(sound, moved, kept))
