@@ -121,7 +121,9 @@ def gradients(rank, world, tiny):
                 for weight, parameter in network.module.named_parameters()
                 if parameter.requires_grad
             }
-            results[f"{name}, micro-batch {micro_batch}"] = losses | grads
+            codebook = state.vae.module.codebook
+            codes = {} if codebook is None else {f"codes.{n}": t.double() for n, t in codebook.state_dict().items()}
+            results[f"{name}, micro-batch {micro_batch}"] = losses | grads | codes
     return results
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from vaekit.data.labels import Labels, find_labels
 from vaekit.data.loader import HeldOut, evenly
 from vaekit.data.view import USUAL_CHANNELS
 from vaekit.measures.by_label import measure_by_label
+from vaekit.measures.codes import codes_in_use
 from vaekit.measures.diagnostics import diagnose
 from vaekit.measures.extractor import Extractor
 from vaekit.measures.features import load_extractor
@@ -37,6 +39,7 @@ from vaekit.measures.full import (
 from vaekit.measures.quick import BATCH
 from vaekit.models.base import Density
 from vaekit.models.batches import encode_batches
+from vaekit.models.posterior import Posterior
 from vaekit.models.vae import VAE
 from vaekit.reports.charts import power_spectra
 from vaekit.reports.evaluation import Evaluation
@@ -128,7 +131,7 @@ def measure_run(
         closest = None if train is None else nearest_of(subject, train)
         by_label = measure_by_label(subject, train, posterior, labels)
     say("diagnosing the latents")
-    latents = diagnose(posterior, seed, config.objective)
+    latents = diagnosed(vae, posterior, seed, config.objective)
     result = Evaluation(
         protocol=protocol,
         reconstruction=reconstruction,
@@ -146,6 +149,12 @@ def measure_run(
     except OSError as error:
         say(f"WARNING: the numbers are not kept: {error}; name another folder with --out")
     return result
+
+
+def diagnosed(vae: VAE, posterior: Posterior, seed: int, objective: str) -> dict[str, Any]:
+    """What `diagnose` finds, and how codes are used where the model has some."""
+    found = diagnose(posterior, seed, objective)
+    return found if vae.codebook is None else found | {"codes": codes_in_use(vae.codebook, posterior.mean)}
 
 
 def labels_for(prepared: Prepared, measuring: Measuring) -> tuple[Labels | None, dict[str, str]]:

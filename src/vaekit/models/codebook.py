@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.system.autocast import without_autocast
-from vaekit.system.ranks import images_of_ranks
 
 DECAY = 0.99  # of the moving averages, a step
 LEAST_USE, FRESH_USE = 0.1, 0.2  # of a code, in shares of the mean use: below it begins anew, and with so much
@@ -66,11 +65,11 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def learn(self, z: Tensor, sound: Tensor) -> None:
-        """Move the codes to the latents z (B, d) of this rank's share of a step; all ranks do the same.
+        """Move the codes to the latents z (N, d) of a whole step, of all ranks.
 
         Where `sound` () is false, nothing changes.
         """
-        vectors = self.vectors(images_of_ranks(z))
+        vectors = self.vectors(z)
         which = self.places(vectors)
         used = torch.zeros_like(self.counts).scatter_add_(1, which, torch.ones_like(which, dtype=self.counts.dtype))
         added = torch.zeros_like(self.sums).scatter_add_(1, which[..., None].expand_as(vectors), vectors)

@@ -18,6 +18,7 @@ from vaekit.config.variants import OBJECTIVES, PRIORS, code_of
 from vaekit.models.base import Density, Pass
 from vaekit.models.build import build_encoder_decoder, build_pseudo_inputs
 from vaekit.models.checks import check_latents, check_pictures, warn_of_range
+from vaekit.models.codebook import Codebook
 from vaekit.models.kept import (
     WEIGHTS_FILE,
     Kept,
@@ -105,6 +106,12 @@ class VAE(nn.Module):
             if hasattr(prior, "to"):  # it has a network; noise and latents are on the CPU all the same
                 prior.to(self.device)
         return self
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """The codes that its decoder sees in place of z, where it has some: `codebook.indices(z)`."""
+        found = getattr(self.decoder, "codebook", None)
+        return found if isinstance(found, Codebook) else None
 
     @property
     def dtype(self) -> torch.dtype:

@@ -81,6 +81,11 @@ def latent_lines(latents: Mapping[str, Any]) -> list[str]:
             f"KL (eq. 11) {split['kl']:.1f} nats; rate {latents['rate']:.1f}, "
             f"{latents['joint_rate']:.1f} without what correlated entries say twice"
         )
+    if (codes := latents.get("codes")) is not None:
+        lines.append(
+            f"{codes['used']:.0f} of {codes['codes']} codes of a group are used, perplexity {codes['perplexity']:.0f}; "
+            f"a picture's hold at most {codes['nats']:.0f} nats, {codes['most']:.0f} if all were used alike"
+        )
     diagonal = latents["kl_global"]
     if is_known(diagonal):
         lines.append(f"KL_G (eq. 20) {diagonal:.1f} nats{with_correlations(latents)}")

@@ -36,7 +36,9 @@ def grouped(vae: nn.Module) -> list[dict[str, Any]]:
     """The weights of a VAE as an optimiser takes them: learned pictures are no matrices, and do not decay."""
     pictures = [p for name, p in vae.named_parameters() if name.startswith(PICTURES)]
     weights = [p for name, p in vae.named_parameters() if not name.startswith(PICTURES)]
-    return [{"params": weights}] + [{"params": pictures, "matrices": False, "weight_decay": 0.0, RATE: PICTURES_RATE}] * bool(pictures)
+    return [{"params": weights}] + [
+        {"params": pictures, "matrices": False, "weight_decay": 0.0, RATE: PICTURES_RATE}
+    ] * bool(pictures)
 
 
 def discriminator_optimizer(discriminator: nn.Module, config: Config, device: torch.device) -> Optimizer:

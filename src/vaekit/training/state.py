@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from vaekit.config.settings import Config
 from vaekit.config.variants import OBJECTIVES
 from vaekit.models.build import build_discriminator
-from vaekit.models.codebook import Codebook
 from vaekit.models.vae import VAE, build_vae
 from vaekit.networks.latent_discriminator import LatentDiscriminator
 from vaekit.networks.norms import BATCHNORM_MOMENTUM, synchronise_batch_norm
@@ -90,13 +89,8 @@ class TrainState:
     @property
     def beside(self) -> nn.Module | None:
         """What the objective is built with, beside the config."""
-        return self.codebook or (self.latent_discriminator.module if self.latent_discriminator else self.memory)
-
-    @property
-    def codebook(self) -> Codebook | None:
-        """The codes of the model, where it has some."""
-        found = getattr(self.vae.module.decoder, "codebook", None)
-        return found if isinstance(found, Codebook) else None
+        judge = self.latent_discriminator
+        return self.vae.module.codebook or (judge.module if judge else self.memory)
 
     @property
     def optimizers(self) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vaekit.objectives.losses import Losses, Objective, vae_loss
 from vaekit.system.devices import Fabric
-from vaekit.system.ranks import which_ranks
+from vaekit.system.ranks import images_of_ranks, which_ranks
 from vaekit.training.adversarial import (
     Judge,
     backward_discriminator,
@@ -66,8 +66,8 @@ def train_step(
         clip_gradient(state, terms[GRAD_NORM], clip)
     sound = all_finite(losses.total, terms[GRAD_NORM])
     update(state.vae_optimizer, sound)  # phi, theta
-    if state.codebook is not None:
-        state.codebook.learn(done.z, sound)
+    if state.vae.module.codebook is not None:
+        state.vae.module.codebook.learn(images_of_ranks(done.z), sound)
 
     if adversarial:
         state.discriminator_optimizer.zero_grad()

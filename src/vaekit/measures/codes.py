@@ -1,0 +1,34 @@
+"""How a VQ-VAE uses its codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaekit.models.codebook import Codebook
+
+AT_ONCE = 256  # latents
+
+
+def codes_in_use(codebook: Codebook, z: Tensor) -> dict[str, float]:
+    """Which codes the latents z (N, d) of pictures take, counted over all of them and all positions.
+
+    `used` and `perplexity` (the exponential of the entropy) are those of the mean group, of `codes` that there are.
+    `nats` is an upper bound of what the codes of one picture hold: the entropies of all groups and positions added up;
+    `most` that of codes that are all used alike.
+    """
+    groups, num_codes = codebook.counts.shape
+    counts = torch.zeros(groups, num_codes, dtype=torch.float64)
+    for part in z.split(AT_ONCE):
+        which = codebook.indices(part.to(codebook.codes.device)).movedim(1, 0).flatten(1).cpu()
+        counts.scatter_add_(1, which, torch.ones_like(which, dtype=counts.dtype))
+    share = counts / counts.sum(1, keepdim=True)
+    entropy = -torch.special.xlogy(share, share).sum(1)
+    return {
+        "codes": num_codes,
+        "groups": groups,
+        "used": (counts > 0).double().sum(1).mean().item(),
+        "perplexity": entropy.exp().mean().item(),
+        "nats": codebook.positions * entropy.sum().item(),
+        "most": codebook.positions * groups * torch.tensor(float(num_codes)).log().item(),
+    }
