@@ -23,7 +23,7 @@ from common import show
 from vaekit.commands.evaluate import evaluate_run, in_precision_of
 from vaekit.commands.train import train
 from vaekit.config.presets import folder_name, model_config, preset
-from vaekit.config.variants import PRIORS
+from vaekit.config.priors import PRIORS
 from vaekit.data.loader import HeldOut
 from vaekit.measures.distances import frechet_distance
 from vaekit.measures.features import load_extractor

@@ -17,8 +17,9 @@ from vaekit.cli_use import USE_COMMANDS, UseCommand
 from vaekit.config.drawing import Drawing
 from vaekit.config.measuring import Measuring
 from vaekit.config.presets import PRESETS, check_all_is_read, preset
+from vaekit.config.priors import FittedName
 from vaekit.config.settings import Config
-from vaekit.config.variants import MODELS, FittedName, ModelNames
+from vaekit.config.variants import MODELS, ModelNames
 from vaekit.system.process import own_process, progress
 
 DONE, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit status

@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 
 import vaekit
+from small import of_objective
 from vaekit.cli import run
 from vaekit.config.presets import model_config
-from vaekit.config.variants import OBJECTIVES, PRIORS
+from vaekit.config.priors import PRIORS
+from vaekit.config.variants import OBJECTIVES
 from vaekit.export import explorer
 from vaekit.models.kept import standard_normal
 from vaekit.runs.checkpoint import all_checkpoints
@@ -29,15 +31,15 @@ def runs(tiny, photos, tmp_path_factory):
     """A finished run of each objective, without distances in features."""
     folder = tmp_path_factory.mktemp("runs")
     for name in OBJECTIVES:
-        vaekit.train(dataclasses.replace(tiny, objective=name), photos, folder / name)
+        vaekit.train(of_objective(tiny, name), photos, folder / name)
         vaekit.evaluate_run(folder / name, features="none")
     return folder
 
 
 @every_objective
 def test_an_interrupted_run_goes_on_bit_for_bit(tiny, photos, tmp_path, objective):
-    own = {"objective": objective, "micro_batch": 2, "save_every_minutes": 1e-9, "prior": "gaussian"}
-    config = dataclasses.replace(tiny, **own)
+    own = {"micro_batch": 2, "save_every_minutes": 1e-9, "prior": "gaussian"}
+    config = dataclasses.replace(of_objective(tiny, objective), **own)
     vaekit.train(config, photos, tmp_path / "whole")
 
     def stop(record):
@@ -70,8 +72,8 @@ def test_what_is_measured_is_finite_or_said_to_be_missing(runs, objective):
 @every_objective
 @pytest.mark.parametrize("prior", PRIORS)
 def test_new_pictures_come_from_every_prior(runs, tmp_path, objective, prior):
-    if PRIORS[prior].objective not in (None, objective):
-        with pytest.raises(ValueError, match="it is trained with the model, by --objective vamp"):
+    if PRIORS[prior].trained and not OBJECTIVES[objective].learned_prior:
+        with pytest.raises(ValueError, match=r"no learned prior; these train one: --objective hierarchical or"):
             vaekit.sample_run(runs / objective, prior, 2, out=tmp_path / "new")
         return
     vaekit.sample_run(runs / objective, prior, 2, out=tmp_path / "new")
@@ -105,12 +107,14 @@ def test_points_leave_as_onnx_and_archives_and_are_what_a_page_is_told(runs, tmp
 @of_points
 def test_the_latents_of_points_have_no_width_and_the_weights_of_a_vae(tiny, objective):
     """The same seed gives the same first weights, of all that the two have in common."""
+    if OBJECTIVES[objective].two_levels:
+        pytest.skip("another network")
     torch.manual_seed(0)
     vae = vaekit.build_vae(tiny)
     torch.manual_seed(0)
     points = vaekit.build_vae(dataclasses.replace(tiny, objective=objective))
     expected = {name: value for name, value in vae.state_dict().items() if not name.startswith("encoder.logvar")}
-    assert expected.keys() == points.state_dict().keys()
+    assert expected.keys() == {name for name in points.state_dict() if "decoder.front" not in name}
     assert all(torch.equal(value, points.state_dict()[name]) for name, value in expected.items())
     posterior = points.encode(torch.zeros(2, *tiny.image_shape))
     assert posterior.points

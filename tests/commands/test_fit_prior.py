@@ -12,14 +12,14 @@ from vaekit import VAE, evaluate_run, fit_prior_run, sample_run, train
 from vaekit.cli import run as command
 from vaekit.commands import fit_prior
 from vaekit.commands.sample import label_name
-from vaekit.config.variants import COPIES, PRIORS, WEIGHTS
+from vaekit.config.priors import COPIES, PRIORS, WEIGHTS
 from vaekit.measures.copying import Copying
 from vaekit.priors.base import fitted_by
 from vaekit.runs.checkpoint import all_checkpoints
 from vaekit.runs.lock import claimed
 from vaekit.system.files import read_metadata, read_tensors, write_tensors
 
-OF_ALL = [name for name, row in PRIORS.items() if row.objective is None]
+OF_ALL = [name for name, row in PRIORS.items() if not row.trained]
 
 FLOW, GAUSSIAN = "prior-flow.safetensors", "prior-gaussian.safetensors"
 

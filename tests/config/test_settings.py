@@ -5,10 +5,11 @@ import json
 
 import pytest
 
+from vaekit.config.changes import ON_CHANGE, changes, differences, refusal
 from vaekit.config.groups import Network
 from vaekit.config.plain import flatten
 from vaekit.config.presets import PRESETS, preset
-from vaekit.config.settings import ON_CHANGE, Config, changes, differences, refusal
+from vaekit.config.settings import Config
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from vaekit.config.variants import COPIES, PRIORS, WEIGHTS
+from vaekit.config.priors import COPIES, PRIORS, WEIGHTS
 from vaekit.models.kept import OF_BEFORE, weights_sha256
 from vaekit.models.vae import VAE, WEIGHTS_FILE, build_vae
 from vaekit.priors.base import Latents, fit_prior, fitted_by
 from vaekit.system.files import read_metadata, sha256
 
-OF_ALL = [name for name, row in PRIORS.items() if row.objective is None]
+OF_ALL = [name for name, row in PRIORS.items() if not row.trained]
 FITTED = [name for name, row in PRIORS.items() if row.fitted is not None]
 
 
@@ -62,7 +62,7 @@ def test_the_order_in_which_priors_are_set_does_not_matter(tiny, generator, tmp_
         vae.set_prior(name, fit_prior(name, latents(16, generator), 0))
     vae.save_pretrained(tmp_path)
     assert vae.prior_name == VAE.from_pretrained(tmp_path).prior_name == "flow"
-    with pytest.raises(ValueError, match="no prior is called 'mine'; choose one of normal, vamp, gaussian"):
+    with pytest.raises(ValueError, match="no prior is called 'mine'; choose one of normal, learned, gaussian"):
         vae.set_prior("mine", vae.prior)
 
 

@@ -6,7 +6,6 @@ import re
 import pytest
 import torch
 
-from vaekit.config.groups import Network
 from vaekit.config.plain import flatten
 from vaekit.config.presets import model_config, preset
 from vaekit.config.settings import Config
@@ -18,7 +17,7 @@ from vaekit.objectives.build import build_objective
 from vaekit.objectives.losses import vae_loss
 
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)
-ENTRIES = 5
+ENTRIES = 6
 every_model = pytest.mark.parametrize("name", COMPARED)
 
 
@@ -39,32 +38,46 @@ def shared(generator):
     return tuple(torch.randn(2, 3, ENTRIES, generator=generator, dtype=torch.float64))
 
 
+@pytest.fixture
+def measured(generator):
+    """What a pass says of the latents of four images: of a lower level, and of a flow."""
+    rows = torch.randn(4, ENTRIES // 2, generator=generator, dtype=torch.float64)
+    return {"kl_lower": rows.square(), "flow": rows.sum(1)}
+
+
+def told(objective, measured, chosen=slice(None)):
+    """What of it an objective has a term for."""
+    return {name: rows[chosen] for name, rows in measured.items() if name in objective.weights}
+
+
 def built(model):
     """The objective of a model, with what it has beside the config."""
-    config = model_config(preset("fast", network=Network(latent_dim=ENTRIES, heads="dense")), model)
+    config = model_config(preset("fast"), model)
     torch.manual_seed(0)
     row, beside = OBJECTIVES[config.objective], None
     if row.judges_latents:
         beside = LatentDiscriminator(ENTRIES).double()
-    if row.codes:
+    if row.front == "codes":
         beside = Codebook(ENTRIES, 1, 8, 1).double()
     return build_objective(config, beside)
 
 
 @every_model
-def test_every_term_has_a_weight_and_falls_into_the_total(name, step, shared):
-    losses = vae_loss(built(name), *step, shared=shared)
+def test_every_term_has_a_weight_and_falls_into_the_total(name, step, shared, measured):
+    objective = built(name)
+    losses = vae_loss(objective, *step, shared=shared, measured=told(objective, measured))
     assert losses.total.item() == pytest.approx(
         sum(losses.weights[term] * value.item() for term, value in losses.terms.items())
     )
 
 
 @every_model
-def test_latent_terms_come_first_and_image_terms_are_the_others(name, step, shared):
+def test_latent_terms_come_first_and_image_terms_are_the_others(name, step, shared, measured):
     objective = built(name)
     x, x_hat, posterior, z, realism = step
     latent = list(objective.latent_terms(posterior, z, shared))
-    image = list(objective.image_terms(x, x_hat, {"realism": realism}, objective.statistics(x, x_hat)))
+    judged = {"realism": realism} | told(objective, measured)
+    image = list(objective.image_terms(x, x_hat, judged, objective.statistics(x, x_hat)))
     assert not set(latent) & set(image)
     assert [term for term in objective.weights if term in (*latent, *image)] == [*latent, *image]
 
@@ -73,19 +86,22 @@ PAIRS = ("mmd",)  # means over pairs of *different* images, of which a copy is n
 
 
 @every_model
-def test_repeating_the_batch_leaves_every_term_as_it_is(name, step, shared):
+def test_repeating_the_batch_leaves_every_term_as_it_is(name, step, shared, measured):
     x, x_hat, posterior, z, realism = step
     twice = Posterior(posterior.mean.repeat(2, 1), posterior.logvar.repeat(2, 1))
     doubled = (t.repeat(2, *[1] * (t.ndim - 1)) for t in (z, realism))
-    once = vae_loss(built(name), *step, shared=shared).terms
-    again = vae_loss(built(name), x.repeat(2, 1, 1, 1), x_hat.repeat(2, 1, 1, 1), twice, *doubled, shared=shared).terms
+    objective = built(name)
+    once = vae_loss(objective, *step, shared=shared, measured=told(objective, measured)).terms
+    pictures = (x.repeat(2, 1, 1, 1), x_hat.repeat(2, 1, 1, 1))
+    rows = {key: torch.cat([each, each]) for key, each in told(objective, measured).items()}
+    again = vae_loss(objective, *pictures, twice, *doubled, shared=shared, measured=rows).terms
     for term, value in again.items():
         if term not in PAIRS:
             torch.testing.assert_close(value, once[term])
 
 
 @every_model
-def test_image_terms_of_chunks_add_up_with_the_statistics_of_the_whole_step(name, step):
+def test_image_terms_of_chunks_add_up_with_the_statistics_of_the_whole_step(name, step, measured):
     """The value and the gradient, for chunks of one and of three images."""
     x, x_hat, _, _, realism = step
     objective = built(name)
@@ -96,7 +112,8 @@ def test_image_terms_of_chunks_add_up_with_the_statistics_of_the_whole_step(name
         leaf = x_hat.clone().requires_grad_()
         value = 0.0 * leaf.sum()  # so that there is a gradient, of zero, of terms that do not see x_hat
         for chunk in chunks:
-            terms = objective.image_terms(x[chunk], leaf[chunk], {"realism": realism[chunk]}, statistics)
+            judged = {"realism": realism[chunk]} | told(objective, measured, chunk)
+            terms = objective.image_terms(x[chunk], leaf[chunk], judged, statistics)
             share = len(x[chunk]) / len(x)
             value = value + share * sum(objective.weights[term] * each for term, each in terms.items())
         gradients.append(torch.autograd.grad(value, leaf)[0])

@@ -54,7 +54,7 @@ def test_pictures_that_are_learned_pictures_cost_at_most_the_choice_of_one(gener
 def test_a_model_draws_from_its_learned_pictures_as_they_are_now(vamp):
     torch.manual_seed(0)
     vae = build_vae(vamp)
-    prior = vae.priors["vamp"]
+    prior = vae.priors["learned"]
     mean, logvar = vae.shared()
     z = prior.sample(4_000, torch.Generator().manual_seed(0))
     assert z.shape == (4_000, vae.latent_dim)
@@ -70,8 +70,8 @@ def test_learned_pictures_and_their_prior_travel_with_the_model(vamp, tmp_path):
     vae.save_pretrained(tmp_path)
     again = VAE.from_pretrained(tmp_path)
     assert torch.equal(again.pseudo_inputs(), vae.pseudo_inputs())
-    assert list(again.priors) == ["normal", "vamp"]
-    assert again.prior_name == "vamp"
+    assert list(again.priors) == ["normal", "learned"]
+    assert again.prior_name == "learned"
     draws = [each.draw(3, torch.Generator().manual_seed(1)) for each in (vae, again)]
     torch.testing.assert_close(*draws)
 

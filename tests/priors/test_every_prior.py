@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from vaekit.config.variants import PRIORS, code_of
+from vaekit.config.priors import PRIORS
+from vaekit.config.variants import code_of
 from vaekit.priors.base import Latents, StandardNormal, fit_prior, fitted_by
 
 

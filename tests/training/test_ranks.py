@@ -20,10 +20,9 @@ import torch.multiprocessing as multiprocessing
 from lightning_fabric import Fabric
 from torch import nn
 
-from small import tiny_resnet
+from small import of_model, tiny_resnet
 from vaekit.cli import run as run_command
 from vaekit.commands import train as commands
-from vaekit.config.presets import model_config
 from vaekit.config.variants import COMPARED, PAPER
 from vaekit.data.cache import prepare
 from vaekit.data.loader import Batches
@@ -96,7 +95,7 @@ def build(fabric, config):
 def cases(tiny):
     for config in (tiny, tiny_resnet(tiny, "none")):
         for model in (name for name in COMPARED if name != PAPER):  # which is one of the others
-            yield f"{config.network.kind} {model}", model_config(config, f"{model}+gan")
+            yield f"{config.network.kind} {model}", of_model(config, f"{model}+gan")
 
 
 def gradients(rank, world, tiny):

@@ -12,8 +12,7 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import SingleDeviceStrategy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from small import tiny_resnet
-from vaekit.config.presets import model_config
+from small import of_model, of_objective, tiny_resnet
 from vaekit.config.variants import COMPARED, OBJECTIVES
 from vaekit.models.posterior import Posterior
 from vaekit.objectives.build import build_objective
@@ -59,7 +58,7 @@ def changed(before, network):
 @pytest.mark.parametrize("norm", ["none", "frozen", "group"])
 @pytest.mark.parametrize("model", COMPARED)
 def test_micro_batches_give_the_gradient_of_the_whole_batch(fabric, tiny, generator, model, norm):
-    config = model_config(tiny_resnet(tiny, norm), f"{model}+gan")
+    config = of_model(tiny_resnet(tiny, norm), f"{model}+gan")
     state = build_state(fabric, config)
     objective = build_objective(config, state.beside)
     x, eps = batch(config, generator)
@@ -354,7 +353,7 @@ class Elsewhere(CPUAccelerator):
 @pytest.mark.parametrize("micro_batch", [None, 2])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_step_waits_for_no_device(fabric, tiny, generator, name, micro_batch):
-    config = dataclasses.replace(tiny, objective=name)
+    config = of_objective(tiny, name)
     state = build_state(fabric, config)
     objective = build_objective(config, state.beside)
     state.vae_optimizer.optimizer.defaults["fused"] = True  # as on CUDA
@@ -378,7 +377,8 @@ def test_a_step_waits_for_no_device(fabric, tiny, generator, name, micro_batch):
 def test_all_that_a_step_moves_lives_on_its_device(tiny, name, micro_batch):
     there = torch.device("meta")
     fabric = Fabric(strategy=SingleDeviceStrategy(there, accelerator=Elsewhere()))
-    config = dataclasses.replace(tiny, objective=name, moments_memory=2 if OBJECTIVES[name].batch_moments else 0)
+    memory = 2 if OBJECTIVES[name].batch_moments else 0
+    config = dataclasses.replace(of_objective(tiny, name), moments_memory=memory)
     state = build_state(fabric, config)
     state.vae_optimizer.optimizer.defaults["fused"] = True  # as on CUDA
     of_others = Mock(optimizer=Mock(defaults={"fused": True}))  # torch has no fused AdamW there

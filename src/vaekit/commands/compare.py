@@ -12,8 +12,9 @@ from vaekit.commands.evaluate import check_normal, labels_for, measure_run
 from vaekit.commands.train import train
 from vaekit.config.measuring import Features, Measuring
 from vaekit.config.presets import folder_name, model_config
+from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
-from vaekit.config.variants import COMPARED, GAN, MODELS, OBJECTIVES, PRIORS
+from vaekit.config.variants import COMPARED, GAN, MODELS, OBJECTIVES
 from vaekit.data.loader import HeldOut
 from vaekit.data.sources.base import Source
 from vaekit.data.sources.naming import Pictures, source_of

@@ -15,8 +15,8 @@ import torch
 
 from vaekit.commands.protocol import measured_before, protocol_of
 from vaekit.config.measuring import Features, Measuring
+from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
-from vaekit.config.variants import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels, find_labels
 from vaekit.data.loader import HeldOut, evenly
@@ -206,7 +206,7 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
     try:
         prepared, indices = trained_on(run, config, subject.prepared)
     except ValueError as error:
-        absent = [name for name, row in PRIORS.items() if row.objective is None and name not in subject.vae.priors]
+        absent = [name for name, row in PRIORS.items() if not row.trained and name not in subject.vae.priors]
         subject.missing[", ".join([*absent, "posteriors", "train"])] = str(error)
         return None
     subject.say(f"encoding {len(indices):,} train pictures")

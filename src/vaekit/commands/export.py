@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaekit.commands.towards import directions_of
-from vaekit.config.variants import PRIORS
+from vaekit.config.priors import PRIORS
 from vaekit.data.loader import HeldOut
 from vaekit.export.archive import export_archives
 from vaekit.export.card import model_card

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from vaekit.config.presets import folder_name
-from vaekit.config.variants import PRIORS
+from vaekit.config.priors import PRIORS
 from vaekit.data.reading import save_picture, suffix_for
 from vaekit.models.batches import decode_batches
 from vaekit.models.vae import VAE

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from vaekit.commands.prepare import check_all_read, preparing
 from vaekit.commands.summary import summary
-from vaekit.config.settings import Config, deciding
+from vaekit.config.changes import deciding
+from vaekit.config.settings import Config
 from vaekit.data.cache import Prepared, open_entry, prepare_as
 from vaekit.data.loader import HeldOut, Stream, split
 from vaekit.data.sources.base import Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vaekit.config.variants import PriorName
+from vaekit.config.priors import PriorName
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Network:
     pseudo_inputs: int = 32
     """Learned pictures whose posteriors are the prior (objective vamp)."""
     codes: int = 512
-    """Codes that each group of entries chooses from (objective vq)."""
+    """Codes that each group of entries chooses from (objectives vq and vq2)."""
     code_entries: int | None = None
     """Entries of a code; by default 4, or fewer where those do not share the entries of a position evenly."""
     norm: Literal["batch", "frozen", "group", "none"] = "none"
@@ -104,8 +104,10 @@ class Weights:
     mmd: float = 3000.0
     """On the MMD of the latents of the batch and N(0, I) (objective wae-mmd); about the paper's ratio to the L1."""
 
+    kl_lower: float = 1.0
+    """On the KL of the lower level to what the upper expects (objective hierarchical)."""
     commitment: float = 4.0
-    """On the squared distance of points from their codes (objective vq)."""
+    """On the squared distance of points from their codes (objectives vq and vq2)."""
     latent_realism: float = 100.0
     """On the cross-entropy of the latents before their own discriminator (objective wae-gan)."""
 

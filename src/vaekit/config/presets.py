@@ -95,11 +95,11 @@ def check_all_is_read(config: Config) -> None:
         if value != usual[name]:
             check_is_read(config, name, value)
     settings, usual = (flatten(dataclasses.asdict(each)) for each in (config, PRESETS[config.preset]))
-    for objective, row in OBJECTIVES.items():
-        for name in row.settings:
-            if objective != config.objective and settings[name] != usual[name]:
-                flag = f"--{name.replace('_', '-')} {settings[name]}"
-                raise ValueError(f"{flag} has no effect on --objective {config.objective}: it is of {objective}")
+    for name in {name: None for row in OBJECTIVES.values() for name in row.settings}:
+        if name not in OBJECTIVES[config.objective].settings and settings[name] != usual[name]:
+            flag = f"--{name.replace('_', '-')} {settings[name]}"
+            owners = " or ".join(other for other, row in OBJECTIVES.items() if name in row.settings)
+            raise ValueError(f"{flag} has no effect on --objective {config.objective}: it is of {owners}")
     if config.moments != PRESETS[config.preset].moments and not OBJECTIVES[config.objective].batch_moments:
         raise ValueError(f"--moments {config.moments} has no effect on --objective {config.objective}")
 

@@ -16,21 +16,20 @@ from typing import Any, Literal
 from vaekit.config.groups import SHAPES, Discriminator, Network, Optimizer, Weights
 from vaekit.config.plain import (
     FREE,
-    ON_RESUME,
     check_above_zero,
     check_at_least,
     fixed,
-    flatten,
     from_dict,
-    metadata_by_name,
     nearest_multiple,
 )
-from vaekit.config.variants import OBJECTIVES, OF_DISCRIMINATOR, FittedName, ObjectiveName
+from vaekit.config.priors import FittedName
+from vaekit.config.variants import OBJECTIVES, OF_DISCRIMINATOR, ObjectiveName
 
 OTHER_PIXELS = "its pictures would have other pixels"
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
 LATENT_DIM = 512  # about this many latent entries, where their number is not given
 CODE_ENTRIES = 4
+FINER = 4  # positions of the lower of two levels for each one of the upper
 PATCH = 8  # the discriminator halves three times
 
 
@@ -69,6 +68,8 @@ class Config:
     """Estimator of the batch variance in KL_G: the paper's, the published code's, the noise-free one."""
     moments_memory: int = field(default=0, metadata=fixed("its checkpoints do not remember that many steps"))
     """Earlier steps whose moments KL_G sees beside those of this one, for batches of very few images."""
+    encoder_steps: int = 5
+    """Steps of the encoder for each one of the decoder over the first epoch (objective lagging)."""
     prior: FittedName = field(default="flow", metadata=FREE)
     gan: bool = field(default=True, metadata=fixed("its checkpoints hold no discriminator", True))
     """Train against a PatchGAN discriminator."""
@@ -108,7 +109,7 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
 
     def __post_init__(self) -> None:
-        for name in ("channels", "images", "batch", "devices", "log_every_steps", "draws"):
+        for name in ("channels", "images", "batch", "encoder_steps", "devices", "log_every_steps", "draws"):
             check_at_least(name, getattr(self, name), 1)
         if self.threads is not None:
             check_at_least("threads", self.threads, 1)
@@ -167,6 +168,12 @@ class Config:
                 f"network.latent_dim {self.latent_dim} cannot be shared evenly by the {positions} positions of the "
                 f"grid; give {nearest_multiple(self.latent_dim, positions)}, or --network.heads dense"
             )
+        multiple = 2 * FINER * positions
+        if OBJECTIVES[self.objective].two_levels and (self.latent_dim % multiple or self.num_stages < 2):
+            raise ValueError(
+                f"network.latent_dim {self.latent_dim} cannot be shared by two levels of {positions} and "
+                f"{FINER * positions} positions; give {nearest_multiple(self.latent_dim, multiple)}, two stages or more"
+            )
         entries = self.latent_dim // self.positions
         if entries % self.code_entries:
             raise ValueError(
@@ -203,8 +210,12 @@ class Config:
 
     @property
     def latent_dim(self) -> int:
-        """Entries of the latent vector, d: those asked for, or about 512."""
-        return self.network.latent_dim or nearest_multiple(LATENT_DIM, self.positions)
+        """Entries of the latent vector, d: those asked for, or about 512, in each level where there are two."""
+        if self.network.latent_dim is not None:
+            return self.network.latent_dim
+        if OBJECTIVES[self.objective].two_levels:
+            return 2 * nearest_multiple(LATENT_DIM, FINER * math.prod(self.grid))
+        return nearest_multiple(LATENT_DIM, self.positions)
 
     @property
     def positions(self) -> int:
@@ -264,33 +275,3 @@ OF_BEFORE: Mapping[str, Any] = {
     "weights.features": 0.0,
     "optimizer.kind": "adamw",
 }
-
-
-def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Settings by dotted name whose values differ, as (old, new)."""
-    before, after = flatten(dataclasses.asdict(old)), flatten(dataclasses.asdict(new))
-    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
-
-
-def deciding(config: Config) -> dict[str, Any]:
-    """The settings by dotted name that decide what a run computes: all that are not `FREE`."""
-    return {name: value for name, value in flatten(dataclasses.asdict(config)).items() if not is_free(name)}
-
-
-def is_free(name: str) -> bool:
-    """Whether a setting, by its dotted name, does not affect what is computed."""
-    return name in ON_CHANGE and ON_CHANGE[name].free
-
-
-def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Those of the differences that change what a run computes: the others are `FREE`."""
-    return {name: values for name, values in differences(old, new).items() if not is_free(name)}
-
-
-def refusal(name: str, value: Any) -> str | None:
-    """Why a run cannot change the setting `name`, by its dotted name, to `value` on its way; None if it can."""
-    rule = ON_CHANGE.get(name)
-    return rule.reason if rule is not None and rule.refuses(value) else None
-
-
-ON_CHANGE = metadata_by_name(Config, ON_RESUME)

@@ -1,8 +1,7 @@
-"""One row a variant: what the command line, the builders, the comparison and the reports need to know of each.
+"""One row an objective: what the command line, the builders, the comparison and the reports need to know of each.
 
-A new objective is a file in `objectives`, a row in `OBJECTIVES` and a test; a new prior is a file in `priors`, a row in
-`PRIORS` and a test. Rows name the code that makes them as "module:name" and import nothing, so that `--help` stays
-free of torch.
+A new objective is a file in `objectives`, a row in `OBJECTIVES` and a test; for priors see `config.priors`. Rows name
+the code that makes them as "module:name" and import nothing, so that `--help` stays free of torch.
 """
 
 from __future__ import annotations
@@ -29,7 +28,9 @@ class ObjectiveRow:
     batch_moments: bool = False  # whether it sees moments of the batch, and so can remember those of earlier steps
     compared_by_default: bool = True
     points: bool = False  # whether latents are points, a mean without a std
-    codes: bool = False  # whether the decoder sees the nearest codes of the latents
+    front: Literal["codes", "coupling", "brenier"] | None = None  # what the decoder begins with, see `models.build`
+    two_levels: bool = False  # whether half of the latents are of a grid twice as fine
+    learned_prior: bool = False  # whether its models have a prior that was trained with them
     judges_latents: bool = False  # whether a discriminator of latents compares them with draws of N(0, I)
     judges_draws: bool = False  # whether the discriminator sees decoded draws of N(0, I) too
     needs_gan: bool = False  # whether a discriminator is part of its likelihood, from the first step on
@@ -109,7 +110,57 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
         settings=("network.codes", "network.code_entries"),
         compared_by_default=False,
         points=True,
-        codes=True,
+        front="codes",
+    ),
+    "vq2": ObjectiveRow(
+        summary="the VQ-VAE-2's, with codes of two grids",
+        builder="vq:build_vq",
+        price="--network.codes (log of their number is what one code holds)",
+        models={"vq2": {}},
+        weights=("commitment", "l1"),
+        settings=("network.codes", "network.code_entries"),
+        compared_by_default=False,
+        points=True,
+        front="codes",
+        two_levels=True,
+    ),
+    "hierarchical": ObjectiveRow(
+        summary="the paper's on the upper of two levels, the lower one expected by the upper",
+        builder="hierarchical:build_hierarchical",
+        price="--weights.kl-lower (a nat of the lower level) and --weights.kl-individual (half of one of the upper)",
+        models={"hierarchical": {}},
+        weights=("kl_global", "kl_individual", "kl_lower", "l1"),
+        compared_by_default=False,
+        two_levels=True,
+        learned_prior=True,
+    ),
+    "flow": ObjectiveRow(
+        summary="the VAE's with a flow between posterior and prior",
+        builder="flow:build_flow",
+        price="--weights.kl-standard (a nat costs this weight)",
+        models={"flow": {}},
+        weights=("kl_standard", "l1"),
+        compared_by_default=False,
+        front="coupling",
+        learned_prior=True,
+    ),
+    "identifiable": ObjectiveRow(
+        summary="the VAE's with an injective map before the decoder",
+        builder="elbo:build_standard",
+        price="--weights.kl-standard (a nat costs this weight)",
+        models={"identifiable": {}},
+        weights=("kl_standard", "l1"),
+        compared_by_default=False,
+        front="brenier",
+    ),
+    "lagging": ObjectiveRow(
+        summary="the VAE's with more steps of the encoder in the first epoch",
+        builder="elbo:build_standard",
+        price="--weights.kl-standard (a nat costs this weight)",
+        models={"lagging": {}},
+        weights=("kl_standard", "l1"),
+        settings=("encoder_steps",),
+        compared_by_default=False,
     ),
     "vamp": ObjectiveRow(
         summary="the VAE's with the posteriors of learned pictures as its prior",
@@ -119,6 +170,7 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
         weights=("kl_standard", "l1"),
         settings=("network.pseudo_inputs",),
         compared_by_default=False,
+        learned_prior=True,
     ),
     "vae-gan": ObjectiveRow(
         summary="the VAE-GAN's, pictures compared in the features of the discriminator alone",
@@ -135,84 +187,6 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
 ANY_PRICE = "the weight that prices information (kl_individual, kl_standard or beta)"
 
 
-@dataclass(frozen=True)
-class FittedBy:
-    """How a prior is fitted to latents, and kept."""
-
-    what: str  # what is fitted, in a sentence
-    fit: str  # function of vaekit.priors, (Latents, seed=...) -> a prior that can save itself
-    load: str  # class of vaekit.priors with a method `load`
-    file: str  # where a run keeps it
-    takes_minutes: bool = False  # then it is fitted at the end of a training or by `fit-prior`, and nowhere else
-
-
-@dataclass(frozen=True)
-class PriorRow:
-    """One density of the latents to sample from; in `PRIORS` each is better than those before it."""
-
-    summary: str  # for --help
-    short: str  # in the heading of a column: z ~ ...
-    title: str  # in the title of a table or figure: z ~ ...
-    fitted: FittedBy | None = None
-    objective: str | None = None  # the one whose models have it from their training, where others have none
-
-    @property
-    def takes_minutes(self) -> bool:
-        """Whether it is there only if it was asked for; others need no fit, or one of seconds."""
-        return self.fitted is not None and self.fitted.takes_minutes
-
-    @property
-    def of_every_model(self) -> bool:
-        """Whether every model has it, or can have it in seconds."""
-        return self.objective is None and not self.takes_minutes
-
-
-PRIORS: Mapping[str, PriorRow] = {
-    "normal": PriorRow(summary="N(0, I)", short="N(0, I)", title="N(0, I)"),
-    "vamp": PriorRow(
-        summary="the posteriors of the learned pictures (--objective vamp)",
-        short="learned pictures",
-        title="the posteriors of the learned pictures",
-        objective="vamp",
-    ),
-    "gaussian": PriorRow(
-        summary="one Gaussian with the mean and covariance of the latents of the train pictures",
-        short="fitted Gaussian",
-        title="the Gaussian with the moments of the latents of train pictures",
-        fitted=FittedBy(
-            what="a Gaussian",
-            fit="gaussian:fit_gaussian",
-            load="gaussian:GaussianPrior",
-            file="prior-gaussian.safetensors",
-        ),
-    ),
-    "gaussian-mixture": PriorRow(
-        summary="several Gaussians",
-        short="fitted mixture",
-        title="a mixture of Gaussians fitted to the latents of train pictures",
-        fitted=FittedBy(
-            what="a mixture of Gaussians",
-            fit="mixture:fit_mixture",
-            load="mixture:GaussianMixturePrior",
-            file="prior.safetensors",
-        ),
-    ),
-    "flow": PriorRow(
-        summary="a flow of the latents, learned by a small network",
-        short="flow",
-        title="a flow fitted to the latents of train pictures",
-        fitted=FittedBy(
-            what="a flow",
-            fit="flow_fit:fit_flow",
-            load="flow:FlowPrior",
-            file="prior-flow.safetensors",
-            takes_minutes=True,
-        ),
-    ),
-}
-WEIGHTS = "weights_sha256"  # in the metadata of a fitted prior: the weights whose latents it was fitted to
-COPIES = "copies"  # there too: whether its draws repeat training pictures
-
 OF_DISCRIMINATOR = ("realism", "features")  # the weights that objectives read where there is one
 GAN = "+gan"
 # A model of a comparison: its name -> the settings that make it, over those of all.
@@ -228,20 +202,10 @@ MODELS = tuple(
 
 if TYPE_CHECKING:
     ObjectiveName = str
-    PriorName = str
-    FittedName = str
     ModelNames = tuple[str, ...]
 else:  # the choices of the command line and their help
     ObjectiveName = Annotated[
         Literal[tuple(OBJECTIVES)], Doc("; ".join(f"{name}: {row.summary}" for name, row in OBJECTIVES.items()) + ".")
-    ]
-    PriorName = Annotated[
-        Literal[tuple(PRIORS)], Doc("; ".join(f"{name}: {row.summary}" for name, row in PRIORS.items()) + ".")
-    ]
-    FITTED = {name: row.summary for name, row in PRIORS.items() if row.fitted}
-    FittedName = Annotated[
-        Literal[tuple(FITTED)],
-        Doc(f"What new pictures are drawn from. {'; '.join(f'{name}: {what}' for name, what in FITTED.items())}."),
     ]
     *FIRST, LAST = COMPARED
     ModelNames = Annotated[

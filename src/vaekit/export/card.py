@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
-from vaekit.config.variants import OBJECTIVES, PRIORS
+from vaekit.config.variants import OBJECTIVES
 from vaekit.models.kept import WEIGHTS_FILE
 from vaekit.models.vae import VAE
 from vaekit.reports.evaluation import Evaluation

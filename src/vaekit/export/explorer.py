@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
-from vaekit.config.variants import PRIORS
 from vaekit.data.loader import HeldOut
 from vaekit.data.sources.folder import OUTPUT_MARK
 from vaekit.data.view import USUAL_CHANNELS

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.config.variants import PRIORS
+from vaekit.config.priors import PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import Labels
 from vaekit.data.loader import HeldOut, evenly

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Latents(Protocol):
@@ -31,6 +34,7 @@ class Pass(NamedTuple):
     z: Tensor  # what was decoded, (B, d)
     x_hat: Tensor  # (B, C, H, W)
     shared: tuple[Tensor, ...] = ()  # what latent terms need beside and belongs to no image, see `Model.shared`
+    measured: Mapping[str, Tensor] = NOTHING  # what image terms need of the latents, (B, ...) each
     fakes: Tensor | None = None  # (B, F, C, H, W): what the discriminator judges in place of x_hat, F for each image
 
 

@@ -23,17 +23,16 @@ class Codebook(nn.Module):
     the step, and so do all of them at first.
     """
 
-    counts: Tensor  # (G, K), how often each code was the nearest in a step
-    sums: Tensor  # (G, K, e), of the vectors that it was nearest to
     steps: Tensor  # ()
 
     def __init__(self, latent_dim: int, positions: int, num_codes: int, code_entries: int) -> None:
         super().__init__()
         self.positions, self.groups = positions, latent_dim // positions // code_entries
         shape = self.groups, num_codes, code_entries
-        self.codes = nn.Parameter(torch.randn(shape), requires_grad=False)  # so that the average of weights has them
-        self.register_buffer("counts", torch.zeros(shape[:2]))
-        self.register_buffer("sums", torch.zeros(shape))
+        # Parameters without a gradient, so that the running average of the weights has them too.
+        self.codes = nn.Parameter(torch.randn(shape), requires_grad=False)
+        self.counts = nn.Parameter(torch.zeros(shape[:2]), requires_grad=False)  # how often each was nearest in a step
+        self.sums = nn.Parameter(torch.zeros(shape), requires_grad=False)  # of the vectors that it was nearest to
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, z: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekit.config.variants import COPIES, PRIORS, WEIGHTS, code_of
+from vaekit.config.priors import COPIES, PRIORS, WEIGHTS
+from vaekit.config.variants import code_of
 from vaekit.models.base import Density
+from vaekit.models.decoding import expects_lower
+from vaekit.networks.maps import CouplingFlow
 from vaekit.system.files import read_metadata, sha256
 
 WEIGHTS_FILE = "model.safetensors"
@@ -41,6 +44,19 @@ class Kept:
 def standard_normal(latent_dim: int) -> dict[str, Kept]:
     """N(0, I) by its name: what every model has."""
     return {"normal": Kept(code_of("priors", "base:StandardNormal")(latent_dim), of="")}
+
+
+def learned_prior(
+    decoder: Any, pseudo_inputs: Any, shared: Callable[[], tuple[Tensor, ...]], latent_dim: int
+) -> Density | None:
+    """The prior that was trained with a model, as its weights are whenever it is asked; None if there is none."""
+    if pseudo_inputs is not None:
+        return code_of("priors", "learned:VampPrior")(shared, latent_dim)
+    if expects_lower(decoder):
+        return code_of("priors", "learned:TwoLevelPrior")(decoder, latent_dim)
+    if isinstance(getattr(decoder, "front", None), CouplingFlow):
+        return code_of("priors", "learned:PulledBack")(decoder.front, latent_dim)
+    return None
 
 
 def best_of(kept: Mapping[str, Kept]) -> str:

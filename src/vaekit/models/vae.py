@@ -13,17 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
-from vaekit.config.variants import OBJECTIVES, PRIORS, code_of
+from vaekit.config.variants import OBJECTIVES
 from vaekit.models.base import Density, Pass
 from vaekit.models.build import build_encoder_decoder, build_pseudo_inputs
 from vaekit.models.checks import check_latents, check_pictures, warn_of_range
 from vaekit.models.codebook import Codebook
+from vaekit.models.decoding import decoded
 from vaekit.models.kept import (
     WEIGHTS_FILE,
     Kept,
     best_of,
     drawn,
+    learned_prior,
     read_priors,
     standard_normal,
     weights_sha256,
@@ -71,8 +74,8 @@ class VAE(nn.Module):
     def own_priors(self) -> dict[str, Kept]:
         """N(0, I), and the one that was trained with it, by name: what needs no fit."""
         own = standard_normal(self.latent_dim)
-        if self.pseudo_inputs is not None:
-            own["vamp"] = Kept(code_of("priors", "vamp:VampPrior")(self.shared, self.latent_dim), of="")
+        if (learned := learned_prior(self.decoder, self.pseudo_inputs, self.shared, self.latent_dim)) is not None:
+            own["learned"] = Kept(learned, of="")
         return own
 
     @property
@@ -110,7 +113,7 @@ class VAE(nn.Module):
     @property
     def codebook(self) -> Codebook | None:
         """The codes that its decoder sees in place of z, where it has some: `codebook.indices(z)`."""
-        found = getattr(self.decoder, "codebook", None)
+        found = getattr(self.decoder, "front", None)
         return found if isinstance(found, Codebook) else None
 
     @property
@@ -164,9 +167,10 @@ class VAE(nn.Module):
         eps, draws = eps[:, : self.latent_dim], eps[:, self.latent_dim :]
         z = posterior.sample(eps)
         if not self.decodes_draws:
-            return Pass(posterior.tensors, z, self.decode(z), self.shared())
+            x_hat, measured = decoded(self.decoder, posterior, z.to(self.dtype))
+            return Pass(posterior.tensors, z, x_hat, self.shared(), measured)
         x_hat, *fakes = self.decode(torch.cat([z, z.detach(), draws.to(z.dtype)])).chunk(3)
-        return Pass(posterior.tensors, z, x_hat, self.shared(), torch.stack(fakes, 1))
+        return Pass(posterior.tensors, z, x_hat, self.shared(), fakes=torch.stack(fakes, 1))
 
     @torch.no_grad()
     def sample(

@@ -61,6 +61,7 @@ class PixelShuffleEncoder(nn.Module):
         layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * in_channels, widths[0], 3, padding=1)]
         for stage, wide in enumerate(widths):
             if stage > 0:
+                self.coarsest = len(layers)  # where the last halving begins
                 layers.append(nn.Conv2d(widths[stage - 1], wide, 2, stride=2))
             layers += [ResidualBlock(wide) for _ in range(identity_blocks)]
         # Adam moves an output by up to lr x fan-in x feature in a step. With heads over 4,096 unbounded features a
@@ -110,15 +111,17 @@ class PixelShuffleDecoder(nn.Module):
         else:
             entries = latent_dim // math.prod(grid)
             layers = [nn.Unflatten(1, (entries, *grid)), nn.Conv2d(entries, widths[-1], 1)]
-        for wide, narrow in zip(reversed(widths), [*reversed(widths[:-1]), finest], strict=True):
+        for stage, (wide, narrow) in enumerate(zip(reversed(widths), [*reversed(widths[:-1]), finest], strict=True)):
             layers += [ResidualBlock(wide) for _ in range(identity_blocks)]
             layers += [shuffled(nn.Conv2d(wide, 4 * narrow, 1)), nn.PixelShuffle(2)]
+            if stage == 0:
+                self.finer = len(layers)  # where the first doubling ends
         layers += [nn.SiLU(), nn.Conv2d(finest, out_channels, 3, padding=1)]
-        self.codebook: nn.Module = nn.Identity()  # or one of codes, for `vq`
+        self.front: nn.Module = nn.Identity()  # what an objective puts before the first layer
         self.layers = Chain(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(self.codebook(z))
+        return self.layers(self.front(z))
 
 
 def shuffled(layer: nn.Conv2d) -> nn.Conv2d:

@@ -157,9 +157,10 @@ class Encoder(nn.Module):
         for _ in range(stages):
             blocks += [IdentityBlock(channels, norm) for _ in range(identity_blocks)]
             blocks += [DownsamplingBlock(channels, norm)]
+        first = [SpatialNorm(height, width), nn.Conv2d(in_channels, channels, 3, padding=1)]
+        self.coarsest = len(first) + len(blocks) - 1  # where the last halving begins
         self.features = Chain(
-            SpatialNorm(height, width),
-            nn.Conv2d(in_channels, channels, 3, padding=1),
+            *first,
             *blocks,
             nn.Conv2d(channels, GRID_CHANNELS, 1),
             nn.Flatten(),
@@ -198,7 +199,8 @@ class Decoder(nn.Module):
             last = stage == stages - 1
             blocks += [IdentityBlock(channels, norm) for _ in range(identity_blocks)]
             blocks += [UpsamplingBlock(channels, out_channels if last else channels, norm)]
-        self.codebook: nn.Module = nn.Identity()  # or one of codes, for `vq`
+        self.finer = 3 + identity_blocks + 1  # where the first doubling ends
+        self.front: nn.Module = nn.Identity()  # what an objective puts before the first layer
         self.layers = Chain(
             nn.Linear(latent_dim, math.prod(grid)),
             nn.Unflatten(1, grid),
@@ -209,4 +211,4 @@ class Decoder(nn.Module):
         self.apply(glorot_init)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(self.codebook(z))
+        return self.layers(self.front(z))

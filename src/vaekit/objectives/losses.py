@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vaekit.models.base import NOTHING
 from vaekit.models.posterior import Posterior
 from vaekit.objectives.likelihood import cross_entropy
 
@@ -69,7 +70,9 @@ class Objective(Protocol):
     def image_terms(
         self, x: Tensor, x_hat: Tensor, judged: Mapping[str, Tensor], statistics: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Terms of images and reconstructions; `judged` holds `realism` and `features` where there is a discriminator.
+        """Terms of images and reconstructions.
+
+        `judged` holds `realism` and `features` where there is a discriminator, and what the model's pass has measured.
 
         Each is a mean over the images given, of all ranks.
         """
@@ -84,14 +87,16 @@ def vae_loss(
     realism: Tensor | None = None,
     features: Tensor | None = None,
     shared: tuple[Tensor, ...] = (),
+    measured: Mapping[str, Tensor] = NOTHING,
 ) -> Losses:
     """What the encoder and decoder minimise (eq. 23 for the proposed objective, eqs 3-4 for the standard one).
 
     x, x_hat (B, C, H, W) in [-1, 1]; z (B, d) the sample of `posterior` that was decoded; `realism` the logits of
     x_hat, or None to train without a discriminator; `features` the `feature_distance`, if it counts; `shared` what the
-    model's method of that name returns.
+    model's method of that name returns, and `measured` what its pass says of the latents.
     """
     judged = {name: term for name, term in (("realism", realism), ("features", features)) if term is not None}
+    judged |= measured
     terms = objective.latent_terms(posterior, z, shared)
     terms |= objective.image_terms(x, x_hat, judged, objective.statistics(x, x_hat.detach()))
     return Losses(terms, objective.weights)

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vaekit.config.variants import PRIORS, FittedBy, code_of
+from vaekit.config.priors import PRIORS, FittedBy
+from vaekit.config.variants import code_of
 from vaekit.system.files import read_tensors
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})

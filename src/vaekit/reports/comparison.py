@@ -13,8 +13,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
-from vaekit.config.variants import PRIORS
 from vaekit.data.loader import evenly
 from vaekit.models.vae import VAE
 from vaekit.reports.charts import Records, model_curves, power_spectra

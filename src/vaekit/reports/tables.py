@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from vaekit.config.variants import PRIORS
+from vaekit.config.priors import PRIORS
 
 ABSENT = "-"
 

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from vaekit.config.settings import Config, changes
+from vaekit.config.changes import changes
+from vaekit.config.settings import Config
 from vaekit.models.vae import CONFIG_FILE
 from vaekit.system.files import flush, read_tensors, replacing, sha256, write_json, write_tensors, write_text
 

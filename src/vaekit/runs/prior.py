@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from vaekit.config.priors import LEARNED, PRIORS
 from vaekit.config.settings import Config
-from vaekit.config.variants import PRIORS
 from vaekit.data.attributes import find_attributes
 from vaekit.data.cache import Prepared
 from vaekit.data.labels import find_labels
@@ -42,9 +42,8 @@ def prior_of(
     """
     if name in vae.priors:
         return vae.priors[name]
-    owner = PRIORS[name].objective
-    if owner is not None:
-        raise ValueError(f"{run} has no prior {name}: it is trained with the model, by --objective {owner}")
+    if PRIORS[name].trained:
+        raise ValueError(f"{run} has no learned prior; these train one: --objective {' or '.join(LEARNED)}")
     if fitted_by(name).takes_minutes:
         raise ValueError(f"{run} has no {name}; fit one, which takes minutes: vaekit fit-prior {run} --kind {name}")
     config = config_of(run, vae)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from vaekit.config.settings import Config, changes, refusal
+from vaekit.config.changes import changes, refusal
+from vaekit.config.settings import Config
 from vaekit.config.variants import OBJECTIVES
 from vaekit.data.cache import Prepared
 from vaekit.models.vae import WEIGHTS_FILE

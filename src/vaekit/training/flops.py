@@ -26,7 +26,14 @@ def step_flops(config: Config, adversarial: bool) -> float:
 
         def vae_pass() -> None:
             seen = vae(x, eps)
-            outputs = (*seen.latents, seen.z, seen.x_hat, *seen.shared, *([] if seen.fakes is None else [seen.fakes]))
+            outputs = (
+                *seen.latents,
+                seen.z,
+                seen.x_hat,
+                *seen.shared,
+                *seen.measured.values(),
+                *([] if seen.fakes is None else [seen.fakes]),
+            )
             sum(output.sum() for output in outputs).backward()
 
         flops = counted(vae_pass)

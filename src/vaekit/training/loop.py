@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -139,18 +139,29 @@ def warn_on_oserror(log: RunLog) -> Iterator[None]:
 def next_step(
     fabric: Fabric, config: Config, state: TrainState, objective: Objective, stream: Stream, adversarial: bool
 ) -> dict[str, Tensor]:
-    """The step on the batch that is next; returns its loss terms by name. The counters stay."""
-    x, eps = next_batch(fabric, config, stream, state.counters)
-    return train_step(
+    """The step on the batch that is next; returns its loss terms by name. The counters stay.
+
+    Where the objective is `lagging`, in the first epoch, the encoder first has steps of its own on the batches after.
+    """
+    step = partial(
+        train_step,
         fabric,
         state,
         objective,
-        x,
-        eps,
         adversarial=adversarial,
         micro_batch=config.micro_batch,
         clip=config.optimizer.clip,
     )
+    for ahead in range(encoder_steps_alone(config, stream, state.counters), 0, -1):
+        position = {"step": state.counters["step"], "images_seen": state.counters["images_seen"] + ahead * config.batch}
+        step(*next_batch(fabric, config, stream, position), encoder_alone=True)
+    return step(*next_batch(fabric, config, stream, state.counters))
+
+
+def encoder_steps_alone(config: Config, stream: Stream, counters: dict[str, float]) -> int:
+    """Steps of the encoder alone before the next one of all networks (He et al., ICLR 2019)."""
+    first_epoch = counters["images_seen"] < len(stream.indices)
+    return config.encoder_steps - 1 if config.objective == "lagging" and first_epoch else 0
 
 
 def settle_averaged(fabric: Fabric, config: Config, state: TrainState, stream: Stream) -> None:

@@ -43,6 +43,7 @@ def train_step(
     adversarial: bool,
     micro_batch: int | None = None,
     clip: float | None = None,
+    encoder_alone: bool = False,
 ) -> dict[str, Tensor]:
     """One step on the VAE, then one on the discriminator (Algorithm 1); returns the loss terms by name.
 
@@ -50,7 +51,7 @@ def train_step(
     `adversarial` brings in the discriminator. The author's code takes both gradients before both updates; that is the
     same step, since the discriminator sees the reconstructions made before the update either way. `clip` bounds the
     VAE's gradient, see `clip_gradient`. A step with a loss or a gradient that is not finite changes no weight;
-    `check_finite` says so. Nothing here waits for the device.
+    `check_finite` says so. With `encoder_alone` no other network moves. Nothing here waits for the device.
     """
     chunks = split_batch(len(x), micro_batch)
     features = objective.compares_features
@@ -61,6 +62,8 @@ def train_step(
     done = backward(fabric, state.vae, objective, x, eps, chunks, judge)
     losses = done.losses
     terms = {"total": losses.total, **losses.terms}
+    if encoder_alone:
+        state.vae.module.decoder.zero_grad()
     terms[GRAD_NORM] = gradient_norm(state, state.vae, state.vae_optimizer)
     if clip is not None:
         clip_gradient(state, terms[GRAD_NORM], clip)
@@ -69,7 +72,7 @@ def train_step(
     if state.vae.module.codebook is not None:
         state.vae.module.codebook.learn(images_of_ranks(done.z), sound)
 
-    if adversarial:
+    if adversarial and not encoder_alone:
         state.discriminator_optimizer.zero_grad()
         judged = backward_discriminator(fabric, state.discriminator, x, done.fakes, chunks)
         norm = gradient_norm(state, state.discriminator, state.discriminator_optimizer)
@@ -124,9 +127,10 @@ def backward_whole(
     judge: Judge | None,
 ) -> Done:
     """Gradients of the loss of a batch that fits in memory."""
-    latents, z, x_hat, shared, fakes = vae(x, eps)
+    latents, z, x_hat, shared, measured, fakes = vae(x, eps)
     judged = judge(x, x_hat, fakes) if judge else {}
-    losses = vae_loss(objective, x, x_hat, vae.module.latents_of(latents), z, **judged, shared=shared)
+    posterior = vae.module.latents_of(latents)
+    losses = vae_loss(objective, x, x_hat, posterior, z, **judged, shared=shared, measured=measured)
     fabric.backward(losses.total)
     return Done(losses, z.detach(), (x_hat if fakes is None else fakes).detach())
 
@@ -168,8 +172,8 @@ def backward_in_chunks(
     judged_ones = []
     for chunk in chunks:
         with fabric.no_backward_sync(vae, enabled=chunk is not chunks[-1]):
-            tensors, _, x_hat, shared, fakes = vae(x[chunk], eps[chunk])
-            judged = judge(x[chunk], x_hat, fakes) if judge else {}
+            tensors, _, x_hat, shared, measured, fakes = vae(x[chunk], eps[chunk])
+            judged = {**measured, **(judge(x[chunk], x_hat, fakes) if judge else {})}
             image = Losses(objective.image_terms(x[chunk], x_hat, judged, statistics), objective.weights)
             share = len(x_hat) / len(x)
             own = [gradient[chunk] for gradient in gradients[: len(tensors)]]

@@ -1,0 +1,35 @@
+"""What a decoder knows of the latents beside the picture: of a lower level, or of a flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaekit.models.posterior import Posterior, at_least_float32, kl_gaussians
+from vaekit.networks.maps import CouplingFlow
+from vaekit.networks.two_levels import TwoLevelDecoder
+
+
+def expects_lower(decoder: Any) -> bool:
+    """Whether a decoder has p(lower | upper)."""
+    return isinstance(decoder, TwoLevelDecoder) and decoder.prior is not None
+
+
+def decoded(decoder: Any, posterior: Posterior, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """x_hat (B, C, H, W) of z (B, d), drawn from `posterior`, and what image terms need to know of the latents.
+
+    Of two levels `kl_lower` (B, d / 2): KL(q(z_1|x) || p(z_1|z_2)) of each entry of the lower one, nats. Of a flow f
+    `flow` (B,): log N(z; 0, I) - log N(f(z); 0, I) - log |det df/dz|, nats, which the standard KL lacks.
+    """
+    if expects_lower(decoder):
+        x_hat, *expected = decoder.with_prior(z)
+        mean, logvar = (at_least_float32(part) for part in expected)
+        own_mean, own_logvar = (part.chunk(2, 1)[1] for part in posterior.tensors)
+        return x_hat, {"kl_lower": kl_gaussians(own_mean, torch.exp(own_logvar), mean, torch.exp(logvar))}
+    if isinstance(decoder.front, CouplingFlow):
+        moved, log_det = (at_least_float32(part) for part in decoder.front.with_log_det(z))
+        further = 0.5 * (moved.square() - at_least_float32(z).square()).sum(1)
+        return decoder.layers(moved.to(z.dtype)), {"flow": further - log_det}
+    return decoder(z), {}

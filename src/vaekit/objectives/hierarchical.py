@@ -1,0 +1,75 @@
+"""The hierarchical VAE of two levels: the upper one as in the proposed method, the lower one expected by the upper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vaekit.config.settings import Config
+from vaekit.models.posterior import Posterior
+from vaekit.objectives.likelihood import LikelihoodTerms
+from vaekit.objectives.moments import kl_global
+from vaekit.system.ranks import mean_over_images
+
+FREE_NATS = 0.05  # an entry of a picture that costs nothing, or the lower level is never begun to be used
+
+
+@dataclass(frozen=True)
+class Hierarchical(LikelihoodTerms):
+    """KL_G and KL_I of the upper level z_2, KL(q(z_1|x) || p(z_1|z_2)) of the lower one, and the likelihood of eq. 22.
+
+    Of two levels, as LVAE, BIVA and NVAE have several (Havtorn et al., ICML 2021, eq. 4); q(z_1|x) does not depend on
+    z_2. Free nats (Kingma et al., NeurIPS 2016, app. C.8) are those of each picture and entry, so that micro-batches
+    add up; in Havtorn's work they end after 400 epochs, here they stay.
+    """
+
+    kl_global: float = 1.0
+    kl_individual: float = 0.5
+    kl_lower: float = 1.0
+    l1: float = 5000.0
+    realism: float = 100.0
+    features: float = 0.0
+    moments: str = "total"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {
+            "kl_global": self.kl_global,
+            "kl_individual": self.kl_individual,
+            "kl_lower": self.kl_lower,
+            "l1": self.l1,
+            "realism": self.realism,
+            "features": self.features,
+        }
+
+    def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
+        """KL_G (eq. 20) and the batch mean of KL_I (eq. 21) of the upper level, nats."""
+        upper = Posterior(*(part.chunk(2, 1)[0] for part in posterior.tensors))
+        return {
+            "kl_global": kl_global(upper, z.chunk(2, 1)[0], self.moments),
+            "kl_individual": mean_over_images(upper.kl_individual()),
+        }
+
+    def image_terms(
+        self, x: Tensor, x_hat: Tensor, judged: Mapping[str, Tensor], statistics: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The batch mean of the KL of the lower level, nats, and those of eq. 22."""
+        others = {name: term for name, term in judged.items() if name != "kl_lower"}
+        nats = judged["kl_lower"].clamp(min=FREE_NATS).sum(1)
+        return {"kl_lower": mean_over_images(nats)} | super().image_terms(x, x_hat, others, statistics)
+
+
+def build_hierarchical(config: Config, beside: None) -> Hierarchical:
+    """The objective with the weights of a config."""
+    weights = config.weights
+    return Hierarchical(
+        weights.kl_global,
+        weights.kl_individual,
+        weights.kl_lower,
+        weights.l1,
+        weights.realism,
+        weights.features,
+        config.moments,
+    )

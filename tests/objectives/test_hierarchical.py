@@ -1,0 +1,128 @@
+"""The KLs of two levels, and of a flow, against Monte Carlo; the priors that come of them."""
+
+import dataclasses
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from small import of_objective
+from vaekit.commands.train import train
+from vaekit.models.posterior import Posterior
+from vaekit.models.vae import VAE, build_vae
+from vaekit.objectives.build import build_objective
+from vaekit.objectives.hierarchical import FREE_NATS, Hierarchical
+from vaekit.objectives.losses import vae_loss
+from vaekit.training import loop
+from vaekit.training.state import build_state
+from vaekit.training.step import train_step
+
+MANY = 20_000
+
+
+def trained_a_little(config, generator):
+    """A model whose every weight has moved."""
+    torch.manual_seed(0)
+    vae = build_vae(config.resolved())
+    with torch.no_grad():
+        for weight in vae.parameters():
+            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+    return vae
+
+
+@pytest.mark.parametrize("objective", ["hierarchical", "flow"])
+def test_the_kl_is_that_of_monte_carlo(tiny, generator, objective):
+    """The mean over many z of log q(z|x) - log p(z), with p the prior that the model learns."""
+    vae = trained_a_little(of_objective(tiny, objective), generator)
+    x = torch.rand(1, *vae.image_shape, generator=generator) * 2 - 1
+    with torch.no_grad():
+        one = vae.encode(x)
+        many = Posterior(*(part.expand(MANY, -1) for part in one.tensors))
+        z = many.sample(generator=generator)
+        q = torch.distributions.Normal(many.mean, many.std)
+        sampled = q.log_prob(z).sum(1) - vae.priors["learned"].log_prob(z)
+        seen = vae(x.expand(200, -1, -1, -1), torch.randn(200, vae.latent_dim, generator=generator))
+        if objective == "hierarchical":
+            half = vae.latent_dim // 2
+            upper = Posterior(*(part[:, :half] for part in one.tensors))
+            found = upper.kl_standard() + seen.measured["kl_lower"].sum(1)
+        else:
+            found = one.kl_standard() + seen.measured["flow"]
+    error = sampled.std() / MANY**0.5 + found.std() / len(found) ** 0.5
+    assert abs(found.mean() - sampled.mean()) < 4 * error
+    assert found.mean() > 1
+
+
+def test_an_entry_costs_no_less_than_its_free_nats():
+    kl = torch.tensor([[0.0, 0.02, 1.0], [0.0, 3.0, 0.5]])
+    terms = Hierarchical().image_terms(torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8), {"kl_lower": kl}, {})
+    assert terms["kl_lower"].item() == pytest.approx((2 * FREE_NATS + 1 + FREE_NATS + 3.5) / 2)
+
+
+@pytest.mark.parametrize("objective", ["hierarchical", "flow"])
+def test_draws_of_the_learned_prior_have_its_density(tiny, generator, objective):
+    """Its entropy by its own log p is that of a Gaussian of its draws, where it is one: untrained, N(0, I)."""
+    torch.manual_seed(0)
+    vae = build_vae(of_objective(tiny, objective).resolved())
+    prior = vae.priors["learned"]
+    z = prior.sample(500, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(prior.log_prob(z), vae.priors["normal"].log_prob(z))
+    moved = trained_a_little(of_objective(tiny, objective), generator).priors["learned"]
+    z = moved.sample(4_000, torch.Generator().manual_seed(0))
+    other = moved.sample(4_000, torch.Generator().manual_seed(1)) + 0.5
+    assert moved.log_prob(z).mean() > moved.log_prob(other).mean()
+
+
+def test_an_untrained_flow_gives_the_losses_of_the_standard_vae_to_the_bit_and_its_gradients(tiny, generator):
+    x = torch.rand(6, *tiny.image_shape, generator=generator) * 2 - 1
+    eps = torch.randn(6, tiny.resolved().latent_dim, generator=generator)
+    found = []
+    for objective in ("standard", "flow"):
+        config = dataclasses.replace(tiny, objective=objective, gan=False).resolved()
+        torch.manual_seed(0)
+        vae = build_vae(config)
+        seen = vae(x, eps)
+        losses = vae_loss(
+            build_objective(config), x, seen.x_hat, vae.latents_of(seen.latents), seen.z, measured=seen.measured
+        )
+        losses.total.backward()
+        found.append((losses.items(), {name: p.grad for name, p in vae.named_parameters()}))
+    (standard, ours), (flow, theirs) = found
+    assert flow.pop("flow") == 0
+    assert flow == standard
+    for name, gradient in ours.items():  # through the flow and back, so not to the bit
+        torch.testing.assert_close(theirs[name], gradient, rtol=1e-4, atol=1e-3)
+    assert len(theirs) > len(ours)
+
+
+def test_a_step_of_the_encoder_alone_moves_nothing_else(tiny, generator):
+    config = dataclasses.replace(tiny, objective="lagging")
+    fabric = Fabric(accelerator="cpu")
+    state = build_state(fabric, config)
+    before = {name: {k: v.clone() for k, v in network.state_dict().items()} for name, network in state.networks.items()}
+    x = torch.rand(6, *config.image_shape, generator=generator) * 2 - 1
+    eps = torch.randn(6, config.noise_dim, generator=generator)
+    train_step(fabric, state, build_objective(config), x, eps, adversarial=True, clip=3.0, encoder_alone=True)
+    moved = {
+        f"{name}.{key}"
+        for name, network in state.networks.items()
+        for key, value in network.state_dict().items()
+        if not torch.equal(value, before[name][key])
+    }
+    assert moved
+    assert all(name.startswith(("vae.encoder.", "usual_norm")) for name in moved)
+
+
+def test_the_encoder_has_more_steps_in_the_first_epoch_alone(tiny, photos, tmp_path, monkeypatch):
+    """Sixteen pictures to train on, batches of four: four steps, and two after them."""
+    config = dataclasses.replace(tiny, objective="lagging", encoder_steps=3, prior="gaussian")
+    kinds = []
+
+    def watched(*arguments, encoder_alone=False, **settings):
+        kinds.append(encoder_alone)
+        return train_step(*arguments, encoder_alone=encoder_alone, **settings)
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    train(config, photos, tmp_path / "run")
+    assert kinds == [True, True, False] * 4 + [False] * 2
+    assert VAE.from_pretrained(tmp_path / "run").latent_dim == 16
