@@ -19,7 +19,7 @@ from vaekit.runs.checkpoint import all_checkpoints
 from vaekit.runs.lock import claimed
 from vaekit.system.files import read_metadata, read_tensors, write_tensors
 
-OF_ALL = [name for name, row in PRIORS.items() if not row.trained]
+OF_ALL = [name for name, row in PRIORS.items() if not (row.trained or row.of_codes)]
 
 FLOW, GAUSSIAN = "prior-flow.safetensors", "prior-gaussian.safetensors"
 

@@ -91,7 +91,8 @@ def test_every_network_is_exported_as_it_is(network, tmp_path):
 
 def test_a_flow_with_labels_takes_what_is_told(tmp_path):
     from vaekit.priors.base import Latents
-    from vaekit.priors.flow_fit import Length, fit_flow
+    from vaekit.priors.fitting import Length
+    from vaekit.priors.flow_fit import fit_flow
 
     vae = build_vae(Config(size=16, network=Network(latent_dim=16, channels=8, max_channels=16)).resolved())
     means = torch.randn(60, 16, generator=torch.Generator().manual_seed(0))

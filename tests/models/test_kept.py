@@ -9,8 +9,8 @@ from vaekit.models.vae import VAE, WEIGHTS_FILE, build_vae
 from vaekit.priors.base import Latents, fit_prior, fitted_by
 from vaekit.system.files import read_metadata, sha256
 
-OF_ALL = [name for name, row in PRIORS.items() if not row.trained]
-FITTED = [name for name, row in PRIORS.items() if row.fitted is not None]
+OF_ALL = [name for name, row in PRIORS.items() if not (row.trained or row.of_codes)]
+FITTED = [name for name in OF_ALL if PRIORS[name].fitted is not None]
 
 
 def latents(d, generator):

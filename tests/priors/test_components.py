@@ -10,8 +10,9 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from vaekit.networks.velocity import MixtureVelocity, Velocity
 from vaekit.priors.base import Latents
 from vaekit.priors.components import fit_components, num_components
+from vaekit.priors.fitting import Length, held_out
 from vaekit.priors.flow import FlowPrior
-from vaekit.priors.flow_fit import Length, fit_flow, held_out
+from vaekit.priors.flow_fit import fit_flow
 from vaekit.priors.gaussian import fit_gaussian
 
 D, K = 6, 3

@@ -11,8 +11,9 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import Latents
 from vaekit.priors.conditions import Attributes, Classes, conditions_of
+from vaekit.priors.fitting import BATCH, Length, held_out
 from vaekit.priors.flow import FlowPrior, on_arc, probe_directions, with_divergence
-from vaekit.priors.flow_fit import BATCH, Draws, Length, fit_flow, held_out
+from vaekit.priors.flow_fit import Draws, fit_flow
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
 
 CENTRES, STD = torch.tensor([[-0.9, 0.2], [0.9, -0.2], [0.0, 0.8]]), 0.3

@@ -14,7 +14,8 @@ from vaekit.data.loader import Stream
 from vaekit.networks.average import update_ema
 from vaekit.objectives.build import build_objective
 from vaekit.priors.base import Latents
-from vaekit.priors.flow_fit import BATCH, Length, fit_flow
+from vaekit.priors.fitting import BATCH, Length
+from vaekit.priors.flow_fit import fit_flow
 from vaekit.runs.checkpoint import latest, load_checkpoint
 from vaekit.runs.log import read_records
 from vaekit.system.devices import float32_products, launch

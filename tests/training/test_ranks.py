@@ -32,7 +32,8 @@ from vaekit.models.vae import build_vae
 from vaekit.networks.norms import synchronise_batch_norm
 from vaekit.objectives.build import build_objective
 from vaekit.priors.base import Latents
-from vaekit.priors.flow_fit import BATCH, Length, fit_flow
+from vaekit.priors.fitting import BATCH, Length
+from vaekit.priors.flow_fit import fit_flow
 from vaekit.runs.log import read_records
 from vaekit.runs.prior import encoded
 from vaekit.system.devices import launch

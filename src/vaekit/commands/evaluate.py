@@ -206,7 +206,9 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
     try:
         prepared, indices = trained_on(run, config, subject.prepared)
     except ValueError as error:
-        absent = [name for name, row in PRIORS.items() if not row.trained and name not in subject.vae.priors]
+        absent = [
+            name for name, row in PRIORS.items() if name not in subject.vae.priors and not (row.trained or row.of_codes)
+        ]
         subject.missing[", ".join([*absent, "posteriors", "train"])] = str(error)
         return None
     subject.say(f"encoding {len(indices):,} train pictures")
@@ -219,7 +221,7 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
     priors: dict[str, Density] = {}
     for name, row in PRIORS.items():
         if name not in subject.vae.priors:
-            if train is None or row.fitted is None:
+            if train is None or row.fitted is None or (row.of_codes and subject.vae.codebook is None):
                 continue
             if not row.takes_minutes:
                 subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")

@@ -23,7 +23,7 @@ from vaekit.models.batches import ENCODED_AT_ONCE, decode_batches, encode_batche
 from vaekit.models.kept import remove_stale, weights_sha256
 from vaekit.models.vae import VAE
 from vaekit.priors.base import Latents, fit_prior, fitted_by
-from vaekit.priors.flow_fit import FlowFit, Length
+from vaekit.priors.fitting import Fit, Length
 from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint
 from vaekit.runs.folder import config_of, held_out_of, trained_on
 from vaekit.runs.lock import claimed
@@ -56,9 +56,10 @@ def fit_prior_run(
 ) -> Path:
     """Fit the prior `kind` to the latents of the pictures that a finished run trained on; returns its file.
 
-    A flow is fitted for so many `minutes`, by default for about a tenth of the time that the training took; the others
-    need no length. It takes the place of one that the run has. After a kill, the same command goes on. Raises
-    `ValueError` for an unknown kind, a folder without a model, and train pictures that are gone or have changed.
+    A flow, or a transformer of codes, is fitted for so many `minutes`, by default for about a tenth of the time that
+    the training took; the others need no length. It takes the place of one that the run has. After a kill, the same
+    command goes on. Raises `ValueError` for an unknown kind, a folder without a model, and train pictures that are gone
+    or have changed.
     """
     check_one_process("fit-prior")
     takes_minutes = fitted_by(kind).takes_minutes
@@ -90,7 +91,7 @@ def fit_after_training(subject: Subject, images_seen: float, elapsed_sec: float,
     most, draws = length_of_fit(images_seen)
     length = Length(draws, max(LEAST_MINUTES, elapsed_sec / 60 / 5))
     try:
-        fit_and_keep(subject, subject.config.prior, most, length, say)
+        fit_and_keep(subject, subject.config.fitted_prior, most, length, say)
     except (ValueError, OSError) as error:
         say(f"WARNING: no prior for new pictures: {error}; vaekit fit-prior {subject.run} tries again")
 
@@ -114,11 +115,12 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
         copies = False
         if fitted_by(name).takes_minutes:
             took = duration(time.monotonic() - started_at)
-            say(f"a flow fitted in {took}: held-out loss {prior.held_out_loss:.4f}, where the Gaussian's is 1")
+            row = fitted_by(name)
+            say(f"{row.what} fitted in {took}: held-out loss {prior.held_out_loss:.4f}, where {row.start} is 1")
             if prior.held_out_loss >= 1:
-                longer = f"vaekit fit-prior {subject.run} --minutes 5"
+                longer = f"vaekit fit-prior {subject.run} --kind {name} --minutes 5"
                 labels = ", also by label" if latents.labels is not None else ""
-                say(f"it is the Gaussian still{labels}; a longer fit: {longer}")
+                say(f"it has learned nothing more{labels}; a longer fit: {longer}")
             copies = repeats(subject, name, prior, say)
         vae.set_prior(name, prior, copies)
         try:
@@ -144,17 +146,18 @@ def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: S
     """The prior `name` of the latents; a flow goes on from what an interrupted fit has left, and leaves some."""
     if not fitted_by(name).takes_minutes:
         return fit_prior(name, latents, subject.config.seed)
+    row = fitted_by(name)
     alone = rank_and_world() == (0, 1)  # ranks of other machines may not see the folder
-    place = subject.run / UNFINISHED / identity(subject, latents, length) if alone else None
+    place = subject.run / UNFINISHED / identity(subject, name, latents, length) if alone else None
     kept_at = said_at = time.monotonic()
 
-    def begin(fit: FlowFit) -> None:
+    def begin(fit: Fit) -> None:
         newest = latest(place) if place is not None else None
         if newest is not None:
             load_checkpoint(fit, newest)
             say(f"going on with a fit that was interrupted at step {fit.counters['step']:,.0f}")
 
-    def watch(fit: FlowFit, done: float) -> None:
+    def watch(fit: Fit, done: float) -> None:
         nonlocal kept_at, said_at
         now = time.monotonic()
         if place is not None and now - kept_at >= KEPT_EVERY_SEC:
@@ -166,7 +169,7 @@ def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: S
         if now - said_at >= PLAIN_LINE_EVERY_SEC:
             said_at = now
             left = fit.counters["elapsed_sec"] * (1 - done) / done
-            say(f"{done:4.0%}  fitting a flow  {duration(left)} left  {loss_line(fit.counters)}")
+            say(f"{done:4.0%}  fitting {row.what}  {duration(left)} left  {loss_line(fit.counters, row.start)}")
 
     options: dict[str, Any] = {"device": subject.vae.device, "begin": begin, "watch": watch}
     prior = fit_prior(name, latents, subject.config.seed, length=length, **options)
@@ -175,11 +178,12 @@ def fitted(subject: Subject, name: str, latents: Latents, length: Length, say: S
     return prior
 
 
-def identity(subject: Subject, latents: Latents, length: Length) -> str:
+def identity(subject: Subject, name: str, latents: Latents, length: Length) -> str:
     """Sixteen digits of all that a fit depends on: one that was interrupted goes on where nothing else has changed."""
     labels = None if latents.labels is None else latents.labels.tolist()
     about = (
         RECIPE,
+        name,
         length,
         latents.classes,
         latents.attributes,
@@ -192,9 +196,9 @@ def identity(subject: Subject, latents: Latents, length: Length) -> str:
     return hashlib.sha256(f"{weights} {about}".encode()).hexdigest()[:16]
 
 
-def loss_line(counters: Mapping[str, float]) -> str:
-    """The held-out loss of a flow for people."""
-    return f"held-out loss {counters['held_out_loss']:.4f}, 1 is the Gaussian's" if "held_out_loss" in counters else ""
+def loss_line(counters: Mapping[str, float], start: str) -> str:
+    """The held-out loss of a fit for people."""
+    return f"held-out loss {counters['held_out_loss']:.4f}, 1 is {start}" if "held_out_loss" in counters else ""
 
 
 def check_copies(subject: Subject, prior: Density) -> Copying | None:

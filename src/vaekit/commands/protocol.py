@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
 from vaekit.data.attributes import find_attributes
 from vaekit.data.labels import Labels
@@ -59,7 +60,7 @@ def protocol_of(
             "preparation": preparation_of(config),
             "crc32": subject.prepared.crc32,
         },
-        "flow": flow_sha256(run),
+        "priors": networks_sha256(run),
         "features": None if subject.extractor is None else subject.extractor.protocol() | {"neighbours_of": AT_MOST},
         "ms_ssim_scales": ms_ssim_scales(*config.image_size),
         "attributes": attributes_crc32(subject),
@@ -71,10 +72,10 @@ def protocol_of(
     }
 
 
-def flow_sha256(run: Path) -> str | None:
-    """Which flow a run has, if any, by its tensors; the other priors are fitted anew where they are missing."""
-    path = run / fitted_by("flow").file
-    return weights_sha256(read_tensors(path)[0]) if read_metadata(path) is not None else None
+def networks_sha256(run: Path) -> dict[str, str]:
+    """Which priors a run has whose fit takes minutes, by their tensors; others are fitted anew where they are absent."""
+    paths = {name: run / fitted_by(name).file for name, row in PRIORS.items() if row.takes_minutes}
+    return {name: weights_sha256(read_tensors(path)[0]) for name, path in paths.items() if read_metadata(path)}
 
 
 def attributes_crc32(subject: Subject) -> int | None:

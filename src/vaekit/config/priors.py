@@ -23,6 +23,7 @@ class FittedBy:
     load: str  # class of vaekit.priors with a method `load`
     file: str  # where a run keeps it
     takes_minutes: bool = False  # then it is fitted at the end of a training or by `fit-prior`, and nowhere else
+    start: str = ""  # whose held-out loss is 1, where it has one
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class PriorRow:
     short: str  # in the heading of a column: z ~ ...
     title: str  # in the title of a table or figure: z ~ ...
     fitted: FittedBy | None = None
+    of_codes: bool = False  # whether only codes have it
     trained: bool = False  # whether it comes with the model from its training: `ObjectiveRow.learned_prior`
 
     @property
@@ -43,7 +45,7 @@ class PriorRow:
     @property
     def of_every_model(self) -> bool:
         """Whether every model has it, or can have it in seconds."""
-        return not (self.trained or self.takes_minutes)
+        return not (self.trained or self.of_codes or self.takes_minutes)
 
 
 LEARNED = tuple(name for name, row in OBJECTIVES.items() if row.learned_prior)
@@ -87,6 +89,21 @@ PRIORS: Mapping[str, PriorRow] = {
             load="flow:FlowPrior",
             file="prior-flow.safetensors",
             takes_minutes=True,
+            start="the Gaussian's",
+        ),
+    ),
+    "codes": PriorRow(
+        summary="a transformer that draws one code after another (of vq and vq2)",
+        short="transformer of codes",
+        title="a transformer fitted to the codes of train pictures",
+        of_codes=True,
+        fitted=FittedBy(
+            what="a transformer of codes",
+            fit="codes:fit_codes",
+            load="codes:CodePrior",
+            file="prior-codes.safetensors",
+            takes_minutes=True,
+            start="that of codes that know nothing of each other",
         ),
     ),
 }

@@ -70,7 +70,8 @@ class Config:
     """Earlier steps whose moments KL_G sees beside those of this one, for batches of very few images."""
     encoder_steps: int = 5
     """Steps of the encoder for each one of the decoder over the first epoch (objective lagging)."""
-    prior: FittedName = field(default="flow", metadata=FREE)
+    prior: FittedName | None = field(default=None, metadata=FREE)
+    """What new pictures are drawn from; by default codes where latents become codes, else flow."""
     gan: bool = field(default=True, metadata=fixed("its checkpoints hold no discriminator", True))
     """Train against a PatchGAN discriminator."""
     device: Literal["auto", "cuda", "mps", "cpu"] = field(default="auto", metadata=FREE)
@@ -236,6 +237,11 @@ class Config:
     def discriminator_start(self) -> float:
         """Fraction of the run after which the discriminator enters: none of it where it is part of the likelihood."""
         return 0.0 if OBJECTIVES[self.objective].needs_gan else self.discriminator.start
+
+    @property
+    def fitted_prior(self) -> str:
+        """The prior that is fitted at the end of a training."""
+        return self.prior or ("codes" if OBJECTIVES[self.objective].front == "codes" else "flow")
 
     @property
     def weights_read(self) -> tuple[str, ...]:

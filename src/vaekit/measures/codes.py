@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from vaekit.models.codebook import Codebook
+from vaekit.networks.codes import entropies
 
 AT_ONCE = 256  # latents
 
@@ -18,17 +21,14 @@ def codes_in_use(codebook: Codebook, z: Tensor) -> dict[str, float]:
     `most` that of codes that are all used alike.
     """
     groups, num_codes = codebook.counts.shape
-    counts = torch.zeros(groups, num_codes, dtype=torch.float64)
-    for part in z.split(AT_ONCE):
-        which = codebook.indices(part.to(codebook.codes.device)).movedim(1, 0).flatten(1).cpu()
-        counts.scatter_add_(1, which, torch.ones_like(which, dtype=counts.dtype))
-    share = counts / counts.sum(1, keepdim=True)
-    entropy = -torch.special.xlogy(share, share).sum(1)
+    indices = torch.cat([codebook.indices(part.to(codebook.codes.device)).cpu() for part in z.split(AT_ONCE)])
+    used = torch.stack([of_group.unique().numel() * torch.ones(()) for of_group in indices.unbind(1)])
+    entropy = entropies(indices, num_codes)
     return {
         "codes": num_codes,
         "groups": groups,
-        "used": (counts > 0).double().sum(1).mean().item(),
+        "used": used.mean().item(),
         "perplexity": entropy.exp().mean().item(),
         "nats": codebook.positions * entropy.sum().item(),
-        "most": codebook.positions * groups * torch.tensor(float(num_codes)).log().item(),
+        "most": codebook.positions * groups * math.log(num_codes),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vaekit.networks.codes import latents_of_codes, nearest_indices, nearest_places, vectors_of
 from vaekit.system.autocast import without_autocast
 
 DECAY = 0.99  # of the moving averages, a step
@@ -27,8 +28,8 @@ class Codebook(nn.Module):
 
     def __init__(self, latent_dim: int, positions: int, num_codes: int, code_entries: int) -> None:
         super().__init__()
-        self.positions, self.groups = positions, latent_dim // positions // code_entries
-        shape = self.groups, num_codes, code_entries
+        self.positions = positions
+        shape = latent_dim // positions // code_entries, num_codes, code_entries
         # Parameters without a gradient, so that the running average of the weights has them too.
         self.codes = nn.Parameter(torch.randn(shape), requires_grad=False)
         self.counts = nn.Parameter(torch.zeros(shape[:2]), requires_grad=False)  # how often each was nearest in a step
@@ -41,26 +42,13 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
         """z (B, d) with the code of each group, without gradient."""
-        vectors = self.vectors(z)
-        codes = self.codes.gather(1, self.places(vectors)[..., None].expand_as(vectors))
-        rows = codes.unflatten(1, (len(z), self.positions))  # (G, B, P, e)
-        return rows.permute(1, 0, 3, 2).reshape(z.shape).to(z.dtype)
+        return latents_of_codes(self.indices(z), self.codes).to(z.dtype)
 
     @torch.no_grad()
     def indices(self, z: Tensor) -> Tensor:
-        """z (B, d) -> which code each is, (B, G, P)."""
-        return self.places(self.vectors(z)).unflatten(1, (len(z), self.positions)).movedim(0, 1)
-
-    def vectors(self, z: Tensor) -> Tensor:
-        """z (B, d) -> (G, B P, e), what each group has to describe."""
-        by_group = z.to(self.codes.dtype).unflatten(1, (self.groups, self.codes.shape[2], self.positions))
-        return by_group.permute(1, 0, 3, 2).flatten(1, 2)
-
-    def places(self, vectors: Tensor) -> Tensor:
-        """(G, M, e) -> (G, M), the nearest code of each; in full precision, whatever autocast says."""
-        with without_autocast(vectors.device):
-            products = vectors @ self.codes.mT
-            return (self.codes.square().sum(2)[:, None] - 2 * products).argmin(2)
+        """z (B, d) -> which code each is, (B, G, P); in full precision, whatever autocast says."""
+        with without_autocast(z.device):
+            return nearest_indices(z, self.codes, self.positions)
 
     @torch.no_grad()
     def learn(self, z: Tensor, sound: Tensor) -> None:
@@ -68,8 +56,9 @@ class Codebook(nn.Module):
 
         Where `sound` () is false, nothing changes.
         """
-        vectors = self.vectors(z)
-        which = self.places(vectors)
+        with without_autocast(z.device):
+            vectors = vectors_of(z, self.codes, self.positions)
+            which = nearest_places(vectors, self.codes)
         used = torch.zeros_like(self.counts).scatter_add_(1, which, torch.ones_like(which, dtype=self.counts.dtype))
         added = torch.zeros_like(self.sums).scatter_add_(1, which[..., None].expand_as(vectors), vectors)
         counts, sums = self.counts.lerp(used, 1 - DECAY), self.sums.lerp(added, 1 - DECAY)

@@ -47,9 +47,9 @@ class Latents:
     """The posteriors of N training pictures, to which a prior is fitted: `mean` and `std` (N, d).
 
     `positions`: the places P of the grid that the entries belong to, (d / P, P) flattened; 1 where all see all.
-    `labels`, where the pictures have any, are places (N,) in `classes`, or which of K `attributes` they have, 0 or 1,
-    (N, K). With `views` above 1 the rows are that many times the same pictures in the same order, as they are and then
-    mirrored.
+    `codes` (G, K, e) are those that latents become, where they do. `labels`, where the pictures have any, are places
+    (N,) in `classes`, or which of K `attributes` they have, 0 or 1, (N, K). With `views` above 1 the rows are that many
+    times the same pictures in the same order, as they are and then mirrored.
     """
 
     mean: Tensor
@@ -59,6 +59,7 @@ class Latents:
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     labels: Tensor | None = None
+    codes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 2 or self.mean.shape != self.std.shape or len(self.mean) < 2:

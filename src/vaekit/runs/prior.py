@@ -85,7 +85,8 @@ def latents_of(
     known = object_from_rank_zero(labels_of(prepared, chosen, say))
     if "labels" in known:
         known["labels"] = torch.cat([known["labels"]] * views)
-    return dataclasses.replace(latents_from(posterior, config, views), **known)
+    codes = None if vae.codebook is None else vae.codebook.codes.detach().cpu()
+    return dataclasses.replace(latents_from(posterior, config, views), codes=codes, **known)
 
 
 def latents_from(posterior: Posterior, config: Config, views: int = 1) -> Latents:

@@ -1,0 +1,147 @@
+"""The transformer over codes: it sees what came before, learns what belongs together, and is a probability."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import vaekit
+from small import of_objective
+from vaekit.models.codebook import Codebook
+from vaekit.networks.code_transformer import CodeTransformer
+from vaekit.networks.codes import latents_of_codes
+from vaekit.priors.base import Latents
+from vaekit.priors.codes import CodePrior, fit_codes, grouped, in_rows
+from vaekit.priors.fitting import BATCH, Length
+from vaekit.runs.checkpoint import load_checkpoint, save_checkpoint
+
+SMALL = {"width": 32, "depth": 2}
+
+
+@pytest.fixture
+def network(generator):
+    torch.manual_seed(0)
+    network = CodeTransformer(3, 2, 5, **SMALL)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += 0.2 * torch.randn(weight.shape, generator=generator)
+    return network.eval()
+
+
+def paired(generator, num=600):
+    """Latents of two positions with two groups of three codes, where both positions always have the same codes."""
+    codes = torch.tensor([[[0.0], [5.0], [9.0]], [[-1.0], [-5.0], [-9.0]]])  # (G, K, e)
+    one = torch.randint(3, (num, 2, 1), generator=generator)
+    z = latents_of_codes(one.expand(-1, -1, 2), codes)
+    return Latents(z + 0.1 * torch.randn(z.shape, generator=generator), torch.zeros_like(z), positions=2, codes=codes)
+
+
+def test_a_code_is_told_by_those_before_it_alone(network, generator):
+    codes = torch.randint(5, (2, 6), generator=generator)
+    before = network(codes)
+    changed = codes.clone()
+    changed[:, 3] = (changed[:, 3] + 1) % 5
+    after = network(changed)
+    assert torch.equal(before[:, :4], after[:, :4])
+    assert not torch.allclose(before[:, 4:], after[:, 4:])
+
+
+def test_one_code_after_another_has_the_logits_of_the_whole_row(network, generator):
+    codes = torch.randint(5, (2, 6), generator=generator)
+    past, found = [None] * len(network.blocks), []
+    for place in range(6):
+        found.append(network.next_logits(None if place == 0 else codes[:, place - 1], place, past, 2))
+    torch.testing.assert_close(torch.stack(found, 1), network(codes), rtol=1e-4, atol=1e-5)
+
+
+def test_all_rows_together_have_a_probability_of_one(generator):
+    torch.manual_seed(0)
+    codes = torch.randn(2, 3, 1, generator=generator)
+    network = CodeTransformer(2, 2, 3, **SMALL)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += 0.3 * torch.randn(weight.shape, generator=generator)
+    prior = CodePrior(codes, network, SMALL, 1.0)
+    rows = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    log_prob = prior.log_prob(latents_of_codes(grouped(rows, 2), codes))
+    assert log_prob.exp().sum().item() == pytest.approx(1, rel=1e-4)
+    drawn = in_rows(prior_indices(prior, prior.sample(5_000, torch.Generator().manual_seed(0))))
+    frequent = rows[log_prob.argmax()]
+    share = (drawn == frequent).all(1).float().mean().item()
+    assert share == pytest.approx(log_prob.max().exp().item(), abs=0.03)
+
+
+def prior_indices(prior, z):
+    codebook = Codebook(prior.latent_dim, prior.positions, prior.codes.shape[1], prior.codes.shape[2])
+    codebook.codes.data.copy_(prior.codes)
+    return codebook.indices(z)
+
+
+def test_an_untrained_one_knows_how_frequent_codes_are(generator):
+    latents = paired(generator)
+    prior = fit_codes(latents, length=Length(0), **SMALL)
+    assert prior.held_out_loss == 1
+    assert prior.log_prob(latents.mean).mean().item() == pytest.approx(-4 * math.log(3), abs=0.05)
+
+
+def test_it_learns_what_belongs_together(generator):
+    latents = paired(generator)
+    prior = fit_codes(latents, length=Length(150 * BATCH), **SMALL)
+    assert prior.held_out_loss == pytest.approx(0.5, abs=0.03)  # the second position follows from the first
+    drawn = prior_indices(prior, prior.sample(200, torch.Generator().manual_seed(0)))
+    assert (drawn[..., 0] == drawn[..., 1]).float().mean() > 0.97
+    assert prior.log_prob(latents.mean).mean().item() == pytest.approx(-2 * math.log(3), abs=0.1)
+
+
+def test_a_low_temperature_prefers_frequent_codes(generator):
+    latents = paired(generator)
+    often = Latents(latents.mean[:2].repeat(20, 1), torch.zeros(40, 4), positions=2, codes=latents.codes)
+    prior = fit_codes(often, length=Length(0), **SMALL)
+    draws = [
+        prior.log_prob(prior.sample(300, torch.Generator().manual_seed(0), temperature=t)).mean() for t in (1, 0.3)
+    ]
+    assert draws[1] > draws[0]
+
+
+def test_what_is_kept_in_a_file_is_the_same_prior(generator, tmp_path):
+    prior = fit_codes(paired(generator), length=Length(5 * BATCH), **SMALL)
+    prior.save(tmp_path / "prior")
+    again = CodePrior.load(tmp_path / "prior")
+    draws = [each.sample(5, torch.Generator().manual_seed(1)) for each in (prior, again)]
+    assert torch.equal(*draws)
+    assert (again.latent_dim, again.held_out_loss) == (4, prior.held_out_loss)
+    (tmp_path / "half").write_bytes((tmp_path / "prior").read_bytes()[:-4])
+    with pytest.raises(ValueError, match="fit the prior again"):
+        CodePrior.load(tmp_path / "half")
+
+
+def test_a_fit_that_was_interrupted_goes_on_bit_for_bit(generator, tiny, tmp_path):
+    latents, options = paired(generator), {"length": Length(8 * BATCH), **SMALL}
+
+    def watch(fit, done):
+        if fit.counters["step"] == 4:
+            save_checkpoint(fit, tmp_path, tiny)
+
+    whole = fit_codes(latents, watch=watch, **options)
+    (kept,) = (tmp_path / "checkpoints").iterdir()
+    again = fit_codes(latents, begin=lambda fit: load_checkpoint(fit, kept), **options)
+    z = latents.mean
+    assert torch.equal(whole.log_prob(z), again.log_prob(z))
+
+
+def test_latents_that_are_no_codes_are_refused(generator):
+    with pytest.raises(ValueError, match="these latents are no codes; take --kind flow"):
+        fit_codes(Latents(torch.randn(60, 4, generator=generator), torch.ones(60, 4)))
+
+
+def test_a_run_of_codes_ends_with_it_and_others_are_not_told_of_it(tiny, photos, tmp_path):
+    vaekit.train(of_objective(tiny, "vq"), photos, tmp_path / "vq")
+    model = vaekit.VAE.from_pretrained(tmp_path / "vq")
+    assert list(model.priors) == ["normal", "gaussian", "codes"]
+    z = model.draw(4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(z, model.codebook.nearest(z), atol=1e-3, rtol=0)  # some codes are nearly the same
+    vaekit.train(tiny, photos, tmp_path / "global")
+    result = vaekit.evaluate_run(tmp_path / "global", features="none")
+    assert "codes" not in result.markdown()
+    assert "codes" not in result.generation
