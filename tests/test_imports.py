@@ -12,7 +12,7 @@ import vaekit
 
 SOURCE = Path(vaekit.__file__).parent
 FLOORS = (  # a package imports only from packages on lower floors
-    {"", "__main__", "cli", "cli_use"},
+    {"", "__main__", "cli", "cli_data", "cli_use"},
     {"commands"},
     {"training", "export"},
     {"measures", "objectives", "reports", "runs"},

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vaekit.commands.latents import LatentTable
     from vaekit.commands.nearest import nearest_run
     from vaekit.commands.sample import sample_run
+    from vaekit.commands.shapes import make_shapes
     from vaekit.commands.towards import towards_run
     from vaekit.commands.train import train
     from vaekit.commands.using import read_picture
@@ -80,6 +81,7 @@ HOMES = {
     "product_of_gaussians": "models.posterior",
     "read_picture": "commands.using",
     "reconstruct_run": "commands.encode",
+    "make_shapes": "commands.shapes",
     "sample_run": "commands.sample",
     "save_picture": "data.reading",
     "towards_run": "commands.towards",
@@ -118,6 +120,7 @@ __all__ = [
     "interpolate_run",
     "kl_gaussians",
     "kl_global",
+    "make_shapes",
     "nearest_run",
     "preset",
     "product_of_gaussians",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union, cast
 import tyro
 
 from vaekit import __version__
+from vaekit.cli_data import DATA_COMMANDS, DataCommand
 from vaekit.cli_use import USE_COMMANDS, UseCommand
 from vaekit.config.drawing import Drawing
 from vaekit.config.measuring import Measuring
@@ -238,7 +239,7 @@ def run(arguments: list[str]) -> int:
     return DONE
 
 
-Command = Train | Bench | Evaluate | Sample | FitPrior | Compare | Figures | UseCommand
+Command = Train | Bench | Evaluate | Sample | FitPrior | Compare | Figures | DataCommand | UseCommand
 
 
 def parse(arguments: list[str]) -> Command:
@@ -263,7 +264,9 @@ def parse_over(default: Train, arguments: list[str]) -> Command:
     compare = Annotated[Compare, tyro.conf.subcommand("compare", default=Compare(tyro.MISSING, config=default.config))]
     bench = Annotated[Bench, tyro.conf.subcommand("bench", default=Bench(config=default.config))]
     kinds = {"evaluate": Evaluate, "sample": Sample, "fit-prior": FitPrior, "figures": Figures}
-    others = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in (kinds | USE_COMMANDS).items()]
+    others = [
+        Annotated[kind, tyro.conf.subcommand(name)] for name, kind in (kinds | DATA_COMMANDS | USE_COMMANDS).items()
+    ]
     return tyro.cli(Union[train, others[0], compare, *others[1:], bench], prog="vaekit", args=arguments)  # type: ignore
 
 

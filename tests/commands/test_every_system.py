@@ -16,6 +16,7 @@ from small import of_objective
 from vaekit.cli import run
 from vaekit.config.presets import model_config
 from vaekit.config.priors import PRIORS
+from vaekit.config.settings import Config
 from vaekit.config.variants import OBJECTIVES
 from vaekit.export import explorer
 from vaekit.models.kept import standard_normal
@@ -23,6 +24,7 @@ from vaekit.runs.checkpoint import all_checkpoints
 from vaekit.system.files import read_tensors
 
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
+ANY = OBJECTIVES["global"]
 of_points = pytest.mark.parametrize("objective", [name for name, row in OBJECTIVES.items() if row.points])
 
 
@@ -76,6 +78,11 @@ def test_new_pictures_come_from_every_prior(runs, tmp_path, objective, prior):
         with pytest.raises(ValueError, match=r"no learned prior; these train one: --objective hierarchical or"):
             vaekit.sample_run(runs / objective, prior, 2, out=tmp_path / "new")
         return
+    if PRIORS[prior].takes_minutes and prior != of_objective(Config(size=16), objective).fitted_prior:
+        said = "its latents become none" if prior == "codes" else "fit one, which takes minutes"
+        with pytest.raises(ValueError, match=said):
+            vaekit.sample_run(runs / objective, prior, 2, out=tmp_path / "new")
+        return
     vaekit.sample_run(runs / objective, prior, 2, out=tmp_path / "new")
     assert len(list((tmp_path / "new").glob("*.png"))) == 2
     model = vaekit.VAE.from_pretrained(runs / objective)
@@ -121,10 +128,10 @@ def test_the_latents_of_points_have_no_width_and_the_weights_of_a_vae(tiny, obje
     assert torch.equal(posterior.sample(), posterior.mean)
 
 
-@of_points
-def test_points_do_not_become_gaussians_on_the_way(runs, photos, tiny, objective):
+@pytest.mark.parametrize("objective", [name for name, row in OBJECTIVES.items() if row.network != ANY.network])
+def test_a_run_does_not_change_to_other_networks_on_the_way(runs, photos, tiny, objective):
     for name, other in ((objective, "global"), ("global", objective)):
-        longer = dataclasses.replace(tiny, images=48, objective=other)
+        longer = dataclasses.replace(of_objective(tiny, other), images=48)
         with pytest.raises(ValueError, match=r"cannot change objective .* begin another run with --init-from"):
             vaekit.train(longer, photos, runs / name, resume=True, change_settings=True)
 

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from vaekit.measures.anomalies import Known, anomaly_scores, error_map, joined
+from small import of_objective
+from vaekit.measures.anomalies import Expected, Known, anomaly_scores, error_map, joined, known_of
 from vaekit.models.posterior import Posterior
+from vaekit.models.vae import build_vae
 from vaekit.priors.gaussian import GaussianPrior
 from vaekit.reports.tables import ANOMALIES
 
@@ -15,7 +17,8 @@ from vaekit.reports.tables import ANOMALIES
 def known(generator):
     x = torch.rand(3, 2, 16, 16, generator=generator) * 2 - 1
     posterior = Posterior(torch.randn(3, 4, generator=generator), torch.randn(3, 4, generator=generator))
-    return Known(x, x + 0.1, posterior, GaussianPrior(torch.zeros(4), 2 * torch.eye(4), 0.5 * torch.eye(4)))
+    gaussian = GaussianPrior(torch.zeros(4), 2 * torch.eye(4), 0.5 * torch.eye(4))
+    return Known(x, x + 0.1, posterior, gaussian, Expected(x + 0.3, torch.tensor([1.0, 2.0, 3.0]), 100.0))
 
 
 def test_every_score_has_a_title(known):
@@ -24,7 +27,14 @@ def test_every_score_has_a_title(known):
 
 def test_scores_of_batches_are_those_of_all_pictures(known):
     parts = [
-        Known(known.x[i : i + 1], known.x_hat[i : i + 1], known.posterior[i : i + 1], known.gaussian) for i in range(3)
+        Known(
+            known.x[i : i + 1],
+            known.x_hat[i : i + 1],
+            known.posterior[i : i + 1],
+            known.gaussian,
+            Expected(known.expected.x_hat[i : i + 1], known.expected.kl[i : i + 1], known.expected.nats_l1),
+        )
+        for i in range(3)
     ]
     together = anomaly_scores(known)
     for name, scores in joined([anomaly_scores(part) for part in parts]).items():
@@ -54,9 +64,34 @@ def test_the_log_density_is_that_of_the_gaussian(known):
 def test_points_have_no_kl_and_a_model_without_a_gaussian_no_density(known):
     points = Posterior(known.posterior.mean, torch.full((3, 4), -math.inf))
     found = anomaly_scores(Known(known.x, known.x_hat, points))
-    assert set(ANOMALIES) - set(found) == {"kl", "kl_individual", "log_prob"}
+    assert set(ANOMALIES) - set(found) == {"kl", "kl_individual", "log_prob", "likelihood_ratio"}
     assert all(scores.isfinite().all() for scores in found.values())
 
 
 def test_the_error_map_is_the_mean_over_the_channels(known):
     torch.testing.assert_close(error_map(known.x, known.x_hat), torch.full((3, 16, 16), 0.1))
+
+
+def test_the_likelihood_ratio_is_what_the_lower_level_gains_less_what_it_costs(known):
+    expected = 100 * (0.3 - 0.1) - known.expected.kl.double()
+    torch.testing.assert_close(anomaly_scores(known)["likelihood_ratio"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_likelihood_ratio_of_a_model_is_the_difference_of_its_two_bounds(tiny, generator):
+    """The bound with z_1 from the picture, less that with z_1 as z_2 expects it; the KL of z_2 is in both."""
+    torch.manual_seed(0)
+    vae = build_vae(of_objective(tiny, "hierarchical").resolved())
+    with torch.no_grad():
+        for weight in vae.parameters():
+            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+        x = torch.rand(3, *vae.image_shape, generator=generator) * 2 - 1
+        posterior = vae.encode(x)
+        upper, lower = posterior.mean.chunk(2, 1)
+        x_hat = vae.decode(posterior.mean)
+        mean, logvar = vae.decoder.prior_of(upper)
+        ahead = vae.decode(torch.cat([upper, mean], 1))
+        q = torch.distributions.Normal(lower, posterior.std.chunk(2, 1)[1])
+        kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(mean, torch.exp(0.5 * logvar))).sum(1)
+        bounds = [-5000 * (x - each).abs().flatten(1).mean(1) for each in (x_hat, ahead)]
+        found = anomaly_scores(known_of(vae, x, x_hat, posterior))["likelihood_ratio"]
+    torch.testing.assert_close(found, (bounds[0] - kl - bounds[1]).double(), rtol=1e-4, atol=1e-2)

@@ -14,7 +14,7 @@ from torch import Tensor
 from vaekit.commands.encode import OwnNames
 from vaekit.commands.sample import check_empty
 from vaekit.commands.using import batches_of, load, passed
-from vaekit.measures.anomalies import Known, anomaly_scores, error_map, joined
+from vaekit.measures.anomalies import Known, anomaly_scores, error_map, joined, known_of
 from vaekit.reports.mosaic import Pixels, grid, labelled, save_png, to_rgb
 from vaekit.reports.tables import ANOMALIES
 from vaekit.runs.folder import mark_as_output
@@ -53,7 +53,7 @@ def anomalies_run(
     with float32_products(), batches_of(vae, pictures, say, "scoring") as batches:
         for batch in batches:
             posterior, x_hat = passed(vae, batch.x)
-            known = Known(batch.x, x_hat, posterior, vae.priors.get("gaussian"))
+            known = known_of(vae, batch.x, x_hat, posterior)
             scores = anomaly_scores(known)
             if by not in scores:
                 raise ValueError(f"this model gives no {by}; choose one of {', '.join(scores)}")

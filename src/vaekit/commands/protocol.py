@@ -73,7 +73,7 @@ def protocol_of(
 
 
 def networks_sha256(run: Path) -> dict[str, str]:
-    """Which priors a run has whose fit takes minutes, by their tensors; others are fitted anew where they are absent."""
+    """Which priors a run has whose fit takes minutes, by their tensors; others are fitted when needed."""
     paths = {name: run / fitted_by(name).file for name, row in PRIORS.items() if row.takes_minutes}
     return {name: weights_sha256(read_tensors(path)[0]) for name, path in paths.items() if read_metadata(path)}
 

@@ -36,6 +36,12 @@ class ObjectiveRow:
     needs_gan: bool = False  # whether a discriminator is part of its likelihood, from the first step on
 
     @property
+    def network(self) -> tuple[object, ...]:
+        """What of the networks of a run follows from the objective: a run cannot change to another with another one."""
+        learned = [name for name in self.settings if name.startswith("network.")]
+        return self.points, self.front, self.two_levels, self.judges_latents, *learned
+
+    @property
     def draws(self) -> bool:
         """Whether a step takes draws of N(0, I), one for each image."""
         return self.judges_latents or self.judges_draws

@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from vaekit.config.groups import Weights
+from vaekit.config.settings import Config
 from vaekit.measures.pictures import l1, laplacian_energy
 from vaekit.models.base import Density
+from vaekit.models.batches import evaluating
+from vaekit.models.decoding import expects_lower, from_above
 from vaekit.models.posterior import Posterior
+from vaekit.models.vae import VAE
 
 WINDOWS = 8  # to a side: the size of what is looked for by `local_error`
 LEAST_TEXTURE = 1e-6
@@ -28,6 +33,38 @@ class Known:
     x_hat: Tensor
     posterior: Posterior
     gaussian: Density | None = None
+    expected: Expected | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Of a model of two levels: the picture with the details that the upper level expects, and what the lower adds.
+
+    `kl` (B,) is that of the lower level, nats; `nats_l1` those of an l1 of one, the weight of the L1.
+    """
+
+    x_hat: Tensor
+    kl: Tensor
+    nats_l1: float
+
+
+def known_of(vae: VAE, x: Tensor, x_hat: Tensor, posterior: Posterior) -> Known:
+    """Pictures x and what `vae` makes of them, x_hat from the mean of the `posterior`, on its device."""
+    expected = None
+    if expects_lower(vae.decoder):
+        with evaluating(vae):
+            ahead, kl = from_above(vae.decoder, posterior)
+        weights = Config.from_json(vae.config_json).weights if vae.config_json else Weights()
+        expected = Expected(ahead.to(x.device, x.dtype), kl.to(x.device), weights.l1)
+    return Known(x, x_hat, posterior, vae.priors.get("gaussian"), expected)
+
+
+def likelihood_ratio(known: Known, expected: Expected) -> Tensor:
+    """LLR>1, nats (Havtorn et al., ICML 2021, eq. 8): the bound with the lower level from the picture, less that with
+    the lower level as the upper expects it. Details that do not follow from the rest of a picture make it large.
+    """
+    gained = expected.nats_l1 * (l1(known.x, expected.x_hat) - l1(known.x, known.x_hat))
+    return gained - expected.kl
 
 
 def error_map(x: Tensor, x_hat: Tensor) -> Tensor:
@@ -51,7 +88,8 @@ def anomaly_scores(known: Known) -> dict[str, Tensor]:
 
     `error`, mean |x - x_hat|; `local_error`; `error_by_texture`; `kl`, KL(q(z|x) || N(0, I)), and `kl_individual`,
     nats (eqs 11 and 21): how much the model has to say of the picture; `log_prob`, -log p(mean) under the Gaussian of
-    the train latents, nats. `darkness` asks no model: what a score has to be better than.
+    the train latents, nats; `likelihood_ratio`, of two levels. `darkness` asks no model: what a score has to be better
+    than.
     """
     scores = {
         "error": l1(known.x, known.x_hat),
@@ -62,6 +100,8 @@ def anomaly_scores(known: Known) -> dict[str, Tensor]:
         scores |= {"kl": known.posterior.kl_standard(), "kl_individual": known.posterior.kl_individual()}
     if known.gaussian is not None:
         scores["log_prob"] = -known.gaussian.log_prob(known.posterior.mean.cpu())
+    if known.expected is not None:
+        scores["likelihood_ratio"] = likelihood_ratio(known, known.expected)
     scores["darkness"] = -known.x.flatten(1).mean(1)
     return {name: score.detach().cpu().double() for name, score in scores.items()}
 

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from vaekit.config.priors import PRIORS
 from vaekit.data.cache import Prepared
+from vaekit.data.factors import find_factors
 from vaekit.data.labels import Labels
 from vaekit.data.loader import HeldOut, evenly
 from vaekit.data.view import USUAL_CHANNELS
-from vaekit.measures.anomalies import Known, anomaly_scores, joined
+from vaekit.measures.anomalies import anomaly_scores, joined, known_of
 from vaekit.measures.copying import TRAIN_COMPARED, judged, nearest, small_of
+from vaekit.measures.disentanglement import disentanglement
 from vaekit.measures.extractor import Extractor
 from vaekit.measures.features import LPIPS_SMALLEST, load_lpips
 from vaekit.measures.pictures import l1, ms_ssim, ms_ssim_scales, psnr, ssim
@@ -98,7 +100,7 @@ def measure_reconstructions(
     posteriors, scores = [], []
     for x, posterior, *x_hats in reconstruct(subject.vae, subject.on_device(subject.test.batches(BATCH)), subject.seed):
         posteriors.append(posterior)
-        scores.append(anomaly_scores(Known(x, x_hats[-1], posterior, subject.vae.priors.get("gaussian"))))
+        scores.append(anomaly_scores(known_of(subject.vae, x, x_hats[-1], posterior)))
         for kind, x_hat in zip(RECONSTRUCTIONS, x_hats, strict=True):
             collectors[kind].add(x_hat)
             for name, measure in pairwise.items():
@@ -231,6 +233,19 @@ def usefulness_of(
     except ValueError as error:
         subject.missing["usefulness"] = str(error)
         return None
+
+
+def disentangled(subject: Subject, posterior: Posterior) -> dict[str, float]:
+    """The scores of the means where factors.csv says what the pictures were made of; none without."""
+    try:
+        factors = find_factors(subject.prepared.folder, subject.prepared.names)
+        if factors is None:
+            return {}
+        subject.say(f"scoring the latents by {len(factors.names)} factors")
+        return disentanglement(posterior.mean.numpy(), factors.values[subject.test.indices], subject.seed)
+    except ValueError as error:
+        subject.missing["disentanglement"] = str(error)
+        return {}
 
 
 def few_images(num_images: int) -> list[str]:

@@ -17,6 +17,18 @@ def expects_lower(decoder: Any) -> bool:
     return isinstance(decoder, TwoLevelDecoder) and decoder.prior is not None
 
 
+def from_above(decoder: Any, posterior: Posterior) -> tuple[Tensor, Tensor]:
+    """x_hat (B, C, H, W) of the mean of the upper level with the lower one that it expects, and the KL of the lower
+    level of each image to that, (B,), nats; where the decoder is.
+    """
+    weight = next(decoder.parameters())
+    mean, logvar = (part.to(weight.device) for part in posterior.tensors)
+    upper, lower_mean = mean.chunk(2, 1)
+    expected, expected_logvar = (at_least_float32(part) for part in decoder.prior_of(upper.to(weight.dtype)))
+    kl = kl_gaussians(lower_mean, torch.exp(logvar.chunk(2, 1)[1]), expected, torch.exp(expected_logvar))
+    return decoder(torch.cat([upper, expected], 1).to(weight.dtype)), kl.sum(1)
+
+
 def decoded(decoder: Any, posterior: Posterior, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """x_hat (B, C, H, W) of z (B, d), drawn from `posterior`, and what image terms need to know of the latents.
 

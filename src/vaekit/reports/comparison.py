@@ -40,6 +40,7 @@ LATENTS = (
     "aggregate_variance",
     "bimodal",
 )
+FACTORS = ("mig", "sap", "factorvae", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 USEFULNESS = ("linear_accuracy", "linear_auroc", "knn_accuracy", "knn_auroc", "anomaly_auroc")
 BUDGET = ("images_seen", "train_sec")
 CURVES = {"psnr": "PSNR, dB", "laplacian_ratio": "Laplacian ratio", "kl_standard": "KL (eq. 11), nats"}
@@ -185,6 +186,9 @@ def comparison_tables(entries: EntriesByModel) -> list[Table]:
     tables.append(by_model("Latents of test pictures", rows(entries, latents), LATENTS))
     if any(m.usefulness for m in measurements(entries)):
         tables.append(by_model("Usefulness of the means", rows(entries, useful), USEFULNESS))
+    if any(m.disentanglement for m in measurements(entries)):
+        followed = rows(entries, lambda measured: measured.disentanglement)
+        tables.append(by_model("How the means follow the factors", followed, FACTORS))
     return tables
 
 

@@ -22,7 +22,7 @@ class Evaluation(dict[str, Any]):
     `generation`: the same by prior, and of `train` pictures, which says how near pictures of the same kind come.
     `latents`: see `diagnostics.diagnose`. `usefulness`: probes and anomaly score, None without labels. `spectra`: power
     spectra by set of pictures. `warnings`; `not_measured`: the reasons by name. `measuring_sec`. `by_label`: see
-    `measure_by_label`, empty without labels.
+    `measure_by_label`, empty without labels. `disentanglement`: see the measures of that name, empty without factors.
     """
 
     protocol: dict[str, Any]
@@ -35,6 +35,7 @@ class Evaluation(dict[str, Any]):
     not_measured: dict[str, str]
     measuring_sec: float
     by_label: dict[str, dict[str, float]] = field(default_factory=dict)
+    disentanglement: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.update(vars(self))
@@ -122,6 +123,8 @@ def evaluation_tables(result: Evaluation) -> list[Table]:
     generation = {GENERATIONS[kind]: values for kind, values in result.generation.items()}
     useful = [usefulness_table(result.usefulness)] if result.usefulness else []
     useful += [by_label_table(result.by_label)] if result.by_label else []
+    if result.disentanglement:
+        useful.append(by_measure("How the means follow the factors", {"test pictures": result.disentanglement}))
     title = f"Reconstruction of {result['protocol']['pictures']['num_images']:,} pictures"
     return [by_measure(title, reconstruction), by_measure("Generation, as many", generation), *useful]
 

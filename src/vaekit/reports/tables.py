@@ -72,6 +72,12 @@ MEASURES = {
     "knn_accuracy": Measure("k-NN, accuracy", ".3f", UP),
     "knn_auroc": Measure("k-NN, AUROC", ".3f", UP),
     "anomaly_auroc": Measure("error as anomaly score, AUROC", ".3f", UP),
+    "mig": Measure("MIG", ".3f", UP),
+    "sap": Measure("SAP", ".3f", UP),
+    "factorvae": Measure("FactorVAE score", ".3f", UP),
+    "dci_disentanglement": Measure("DCI, disentanglement", ".3f", UP),
+    "dci_completeness": Measure("DCI, completeness", ".3f", UP),
+    "dci_informativeness": Measure("DCI, informativeness", ".3f", UP),
     "train_sec": Measure("seconds of training", ",.0f"),
 }
 
@@ -84,6 +90,7 @@ ANOMALIES: Mapping[str, str] = {
     "kl": "KL (eq. 11)",
     "kl_individual": "KL_I (eq. 21)",
     "log_prob": "-log p(mean), Gaussian",
+    "likelihood_ratio": "likelihood ratio of two levels, LLR>1",
     "darkness": "darkness of the picture, without a model",
 }
 

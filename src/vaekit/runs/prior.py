@@ -44,6 +44,8 @@ def prior_of(
         return vae.priors[name]
     if PRIORS[name].trained:
         raise ValueError(f"{run} has no learned prior; these train one: --objective {' or '.join(LEARNED)}")
+    if PRIORS[name].of_codes and vae.codebook is None:
+        raise ValueError(f"{run} has no prior of codes: its latents become none; choose another, or --objective vq")
     if fitted_by(name).takes_minutes:
         raise ValueError(f"{run} has no {name}; fit one, which takes minutes: vaekit fit-prior {run} --kind {name}")
     config = config_of(run, vae)

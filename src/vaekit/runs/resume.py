@@ -71,10 +71,10 @@ def check_settings(run: Path, saved: Config, config: Config, change_settings: bo
     if changed and not change_settings:
         listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
         raise ValueError(f"{run} began with other settings: {listed}; leave these out to go on as it began, or {cure}")
-    if OBJECTIVES[saved.objective].points != OBJECTIVES[config.objective].points:
+    if OBJECTIVES[saved.objective].network != OBJECTIVES[config.objective].network:
         raise ValueError(
-            f"{run} cannot change objective from {saved.objective!r} to {config.objective!r}: the latents of one are "
-            f"points, those of the other have a width; begin another run with --init-from {run}"
+            f"{run} cannot change objective from {saved.objective!r} to {config.objective!r}: they have other networks, "
+            f"or other latents; begin another run with --init-from {run}"
         )
     for name, (old, new) in changed.items():
         reason = refusal(name, new)
