@@ -33,7 +33,7 @@ def test_a_model_may_have_settings_of_its_own(config):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vqvae", "unknown model 'vqvae'; choose from samples, means, total, standard, beta"),
+        ("vqvae", "unknown model 'vqvae'; choose from paper, samples, means, total, standard, beta"),
         ("means:speed=3", "unknown setting 'speed=3'"),
         ("means:lr", "unknown setting 'lr'"),
         ("means:weights=3", "unknown setting 'weights=3'"),

@@ -73,7 +73,7 @@ def check_settings(run: Path, saved: Config, config: Config, change_settings: bo
         raise ValueError(f"{run} began with other settings: {listed}; leave these out to go on as it began, or {cure}")
     if OBJECTIVES[saved.objective].network != OBJECTIVES[config.objective].network:
         raise ValueError(
-            f"{run} cannot change objective from {saved.objective!r} to {config.objective!r}: they have other networks, "
+            f"{run} cannot change objective from {saved.objective!r} to {config.objective!r}: other networks, "
             f"or other latents; begin another run with --init-from {run}"
         )
     for name, (old, new) in changed.items():
