@@ -97,6 +97,7 @@ def test_every_command_stands_in_the_guide_and_the_main_ones_in_the_readme():
         "vary",
         "nearest",
         "anomalies",
+        "shapes",
     }
 
 
