@@ -150,9 +150,10 @@ class FitPrior:
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run."""
-    kind: FittedName = "flow"
+    kind: FittedName | None = None
+    """What to fit; by default what the run ended with: codes for vq and vq2, else flow."""
     minutes: float | None = None
-    """How long to fit a flow; by default about a tenth of the time that the training took."""
+    """How long to fit a flow or a transformer; by default about a tenth of the time that the training took."""
 
     def run(self) -> None:
         own_process("auto")

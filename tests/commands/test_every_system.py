@@ -23,19 +23,37 @@ from vaekit.models.kept import standard_normal
 from vaekit.runs.checkpoint import all_checkpoints
 from vaekit.system.files import read_tensors
 
-every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 ANY = OBJECTIVES["global"]
-of_points = pytest.mark.parametrize("objective", [name for name, row in OBJECTIVES.items() if row.points])
+OF_OTHER_NETWORKS = {row.network: name for name, row in OBJECTIVES.items() if row.network != ANY.network}.values()
+
+
+def each(names):
+    """A test for each of some objectives; all of one in one process, so that its run is trained once."""
+    marked = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+    return pytest.mark.parametrize("objective", marked)
+
+
+every_objective = each(OBJECTIVES)
+of_points = each([name for name, row in OBJECTIVES.items() if row.points])
+
+
+class Runs:
+    """A finished run of each objective by its name, trained when it is first asked for."""
+
+    def __init__(self, tiny, photos, folder):
+        self.tiny, self.photos, self.folder = tiny, photos, folder
+
+    def __truediv__(self, name):
+        run = self.folder / name
+        if not run.is_dir():
+            vaekit.train(of_objective(self.tiny, name), self.photos, run)
+            vaekit.evaluate_run(run, features="none")
+        return run
 
 
 @pytest.fixture(scope="module")
 def runs(tiny, photos, tmp_path_factory):
-    """A finished run of each objective, without distances in features."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name in OBJECTIVES:
-        vaekit.train(of_objective(tiny, name), photos, folder / name)
-        vaekit.evaluate_run(folder / name, features="none")
-    return folder
+    return Runs(tiny, photos, tmp_path_factory.mktemp("runs"))
 
 
 @every_objective
@@ -101,12 +119,16 @@ def test_latents_of_pictures_decode_to_their_reconstructions(runs, photos, tmp_p
         assert np.abs(np.asarray(Image.open(path), int) - again).max() <= 1
 
 
-@of_points
-def test_points_leave_as_onnx_and_archives_and_are_what_a_page_is_told(runs, tmp_path, objective):
+@each(OF_OTHER_NETWORKS)
+def test_other_networks_leave_as_onnx_and_archives_and_are_what_a_page_is_told(runs, tmp_path, objective):
     pytest.importorskip("onnxscript")
     vaekit.export_run(runs / objective, onnx=tmp_path / "onnx")  # refuses above a difference of 0.001
     vaekit.export_run(runs / objective, pt2=tmp_path / "pt2")  # so does this
     vae = vaekit.VAE.from_pretrained(runs / objective)
+    if (explorer.PAGE / explorer.RUNTIME / explorer.LAST_OF_RUNTIME).is_file():
+        vaekit.export_run(runs / objective, web=tmp_path / "page")
+        page = json.loads((tmp_path / "page" / explorer.MODEL / explorer.ABOUT).read_text())
+        assert page["prior"] in [prior["name"] for prior in page["priors"]]
     about = json.loads(json.dumps(explorer.about_model(runs / objective, vae, ()), allow_nan=False))
     assert sorted(about["entries"]["order"]) == list(range(vae.latent_dim))
 
@@ -128,11 +150,11 @@ def test_the_latents_of_points_have_no_width_and_the_weights_of_a_vae(tiny, obje
     assert torch.equal(posterior.sample(), posterior.mean)
 
 
-@pytest.mark.parametrize("objective", [name for name, row in OBJECTIVES.items() if row.network != ANY.network])
+@each(OF_OTHER_NETWORKS)
 def test_a_run_does_not_change_to_other_networks_on_the_way(runs, photos, tiny, objective):
     for name, other in ((objective, "global"), ("global", objective)):
         longer = dataclasses.replace(of_objective(tiny, other), images=48)
-        with pytest.raises(ValueError, match=r"cannot change objective .* begin another run with --init-from"):
+        with pytest.raises(ValueError, match=r"cannot change objective .* begin another run"):
             vaekit.train(longer, photos, runs / name, resume=True, change_settings=True)
 
 
@@ -163,6 +185,7 @@ def test_a_weight_named_for_a_model_of_a_comparison_is_one_that_it_reads():
     assert model_config(vaekit.preset("fast"), "wae-mmd:weights.mmd=7").weights.mmd == 7
 
 
+@pytest.mark.xdist_group("ae")
 def test_an_entry_that_never_varies_is_said_and_stops_no_report(runs, tmp_path):
     """As in a latent that an autoencoder has no use for."""
     vae = vaekit.VAE.from_pretrained(runs / "ae")

@@ -74,7 +74,9 @@ def test_the_correlation_ratio_is_r_squared_of_two_values():
     ("codes", "factors", "message"),
     [
         (np.zeros((9, 2)), np.zeros((9, 1), int), "9 pictures with factors; the scores need 200 or more"),
-        (np.zeros((300, 2)), np.zeros((300, 1), int), "no factor varies"),
+        (np.eye(300), np.zeros((300, 1), int), "no factor of these pictures has between 2 and 50 values"),
+        (np.eye(300), np.arange(300)[:, None], "no factor of these pictures has between 2 and 50 values"),
+        (np.zeros((300, 2)), np.arange(300)[:, None] % 3, "no entry of the latents varies"),
         (np.zeros((300, 2)), np.zeros((299, 1), int), r"give \(N, d\) and \(N, K\)"),
     ],
 )

@@ -73,6 +73,14 @@ def test_a_pass_names_what_it_gives_and_is_the_encoder_the_noise_and_the_decoder
     assert torch.equal(vae.latents_of(seen.latents).std, posterior.std)
 
 
+def test_a_pass_of_training_asks_nothing_of_networks_of_your_own(generator):
+    vae = own_vae()
+    x, eps = torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 3, generator=generator)
+    seen = vae(x, eps)
+    assert torch.equal(seen.x_hat, vae.decode(seen.z))
+    assert (vae.codebook, seen.shared, dict(seen.measured), seen.fakes) == (None, (), {}, None)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("given", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_model_of_any_type_takes_pictures_and_latents_of_any_type(tiny, generator, dtype, given):

@@ -8,6 +8,7 @@ import torch
 
 import vaekit
 from small import of_objective
+from vaekit.cli import run
 from vaekit.models.codebook import Codebook
 from vaekit.networks.code_transformer import CodeTransformer
 from vaekit.networks.codes import latents_of_codes
@@ -133,6 +134,11 @@ def test_a_fit_that_was_interrupted_goes_on_bit_for_bit(generator, tiny, tmp_pat
 def test_latents_that_are_no_codes_are_refused(generator):
     with pytest.raises(ValueError, match="these latents are no codes; take --kind flow"):
         fit_codes(Latents(torch.randn(60, 4, generator=generator), torch.ones(60, 4)))
+
+
+def test_it_is_refused_where_latents_become_no_codes(photos, capsys):
+    assert run(["train", str(photos), "--prior", "codes", "--dry-run"]) == 2
+    assert "prior codes needs latents that become codes; give --objective vq or vq2" in capsys.readouterr().err
 
 
 def test_a_run_of_codes_ends_with_it_and_others_are_not_told_of_it(tiny, photos, tmp_path):

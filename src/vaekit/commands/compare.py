@@ -76,7 +76,6 @@ def compare(
         raise ValueError("compare trains on one device; leave out --devices, or train the models one by one")
     if seeds < 1:
         raise ValueError(f"{seeds} seeds; ask for one or more")
-    config = config.resolved()
     source = source_of(images)
     folder = Path(out) if out is not None else default_run(config, source, prefix="compare-")
     check_apart(folder, source.folder)
@@ -99,7 +98,7 @@ def compare(
     say("drawing")
     with float32_products():
         figures = draw_comparison(folder / FIGURES_FOLDER, entries, subjects_of(entries))
-    return write_report(folder, config, entries, figures)
+    return write_report(folder, config.resolved(), entries, figures)
 
 
 def with_and_without(models: Sequence[str]) -> list[str]:

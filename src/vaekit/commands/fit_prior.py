@@ -52,9 +52,9 @@ class Subject:
 
 
 def fit_prior_run(
-    run: str | Path, kind: str = "flow", minutes: float | None = None, say: Say = lambda line: None
+    run: str | Path, kind: str | None = None, minutes: float | None = None, say: Say = lambda line: None
 ) -> Path:
-    """Fit the prior `kind` to the latents of the pictures that a finished run trained on; returns its file.
+    """Fit a prior, by default of the kind that a finished run ended with, to its train pictures; returns its file.
 
     A flow, or a transformer of codes, is fitted for so many `minutes`, by default for about a tenth of the time that
     the training took; the others need no length. It takes the place of one that the run has. After a kill, the same
@@ -62,14 +62,16 @@ def fit_prior_run(
     or have changed.
     """
     check_one_process("fit-prior")
-    takes_minutes = fitted_by(kind).takes_minutes
+    if kind is not None:
+        fitted_by(kind)  # which there has to be
     if minutes is not None and not minutes > 0:
         raise ValueError(f"{minutes:g} minutes; a fit takes more than 0")
-    if minutes is not None and not takes_minutes:
-        raise ValueError(f"{fitted_by(kind).what} is fitted without a length; leave out --minutes")
     run = Path(run)
     vae = VAE.from_pretrained(run, available("auto"))
     config = config_of(run, vae)
+    kind = kind or config.fitted_prior
+    if minutes is not None and not fitted_by(kind).takes_minutes:
+        raise ValueError(f"{fitted_by(kind).what} is fitted without a length; leave out --minutes")
     prepared, test = held_out_of(run, config)
     _, train = trained_on(run, config, prepared)
     subject = Subject(run, vae, config, prepared, train, test)

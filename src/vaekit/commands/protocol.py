@@ -12,6 +12,7 @@ from typing import Any
 from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
 from vaekit.data.attributes import find_attributes
+from vaekit.data.factors import find_factors
 from vaekit.data.labels import Labels
 from vaekit.measures.distances import AT_MOST
 from vaekit.measures.full import Subject
@@ -64,6 +65,7 @@ def protocol_of(
         "features": None if subject.extractor is None else subject.extractor.protocol() | {"neighbours_of": AT_MOST},
         "ms_ssim_scales": ms_ssim_scales(*config.image_size),
         "attributes": attributes_crc32(subject),
+        "factors": factors_crc32(subject),
         "labels": None if labels is None else {"source": labels.source, "crc32": labels.crc32, "normal": normal},
         "seed": subject.seed,
         "precision": precision_here(config.precision),
@@ -83,6 +85,15 @@ def attributes_crc32(subject: Subject) -> int | None:
     try:
         found = find_attributes(subject.prepared.folder, subject.prepared.names)
     except ValueError:  # a table with gaps: nothing is measured by it
+        return None
+    return None if found is None else zlib.crc32(found.values.tobytes(), zlib.crc32("\n".join(found.names).encode()))
+
+
+def factors_crc32(subject: Subject) -> int | None:
+    """A checksum of the factors of all pictures, where there is a table of them."""
+    try:
+        found = find_factors(subject.prepared.folder, subject.prepared.names)
+    except ValueError:  # nothing is measured by it
         return None
     return None if found is None else zlib.crc32(found.values.tobytes(), zlib.crc32("\n".join(found.names).encode()))
 

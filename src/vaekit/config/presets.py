@@ -100,7 +100,7 @@ def check_all_is_read(config: Config) -> None:
             flag = f"--{name.replace('_', '-')} {settings[name]}"
             owners = " or ".join(other for other, row in OBJECTIVES.items() if name in row.settings)
             raise ValueError(f"{flag} has no effect on --objective {config.objective}: it is of {owners}")
-    if config.moments != PRESETS[config.preset].moments and not OBJECTIVES[config.objective].batch_moments:
+    if config.moments != PRESETS[config.preset].moments and "kl_global" not in config.weights_read:
         raise ValueError(f"--moments {config.moments} has no effect on --objective {config.objective}")
 
 

@@ -125,6 +125,13 @@ class Config:
             raise ValueError(f"levels {self.levels[0]:g} {self.levels[1]:g}; give that of black, then that of white")
         if OBJECTIVES[self.objective].needs_gan and not self.gan:
             raise ValueError(f"objective {self.objective} has no likelihood without its discriminator; leave --gan on")
+        if OBJECTIVES[self.objective].needs_gan and self.weights.features == 0:
+            raise ValueError(
+                f"objective {self.objective} compares pictures in features alone; give --weights.features, say 8000"
+            )
+        if self.prior == "codes" and OBJECTIVES[self.objective].front != "codes":
+            coded = " or ".join(name for name, row in OBJECTIVES.items() if row.front == "codes")
+            raise ValueError(f"prior codes needs latents that become codes; give --objective {coded}")
         check_at_least("moments_memory", self.moments_memory, 0)
         if self.moments_memory and not OBJECTIVES[self.objective].batch_moments:
             needed = " or ".join(name for name, row in OBJECTIVES.items() if row.batch_moments)
@@ -170,10 +177,12 @@ class Config:
                 f"grid; give {nearest_multiple(self.latent_dim, positions)}, or --network.heads dense"
             )
         multiple = 2 * FINER * positions
-        if OBJECTIVES[self.objective].two_levels and (self.latent_dim % multiple or self.num_stages < 2):
+        if OBJECTIVES[self.objective].two_levels and self.num_stages < 2:
+            raise ValueError(f"objective {self.objective} has two grids; give --network.stages 2, or larger pictures")
+        if OBJECTIVES[self.objective].two_levels and self.latent_dim % multiple:
             raise ValueError(
                 f"network.latent_dim {self.latent_dim} cannot be shared by two levels of {positions} and "
-                f"{FINER * positions} positions; give {nearest_multiple(self.latent_dim, multiple)}, two stages or more"
+                f"{FINER * positions} positions; give {nearest_multiple(self.latent_dim, multiple)}"
             )
         entries = self.latent_dim // self.positions
         if entries % self.code_entries:

@@ -19,7 +19,7 @@ class ObjectiveRow:
     """One objective, as `Config.objective` names it."""
 
     summary: str  # whose it is, for --help
-    builder: str  # function of vaekit.objectives, (Config, MomentsMemory | None) -> Objective
+    builder: str  # function of vaekit.objectives, (Config, what it has of the state of a run) -> Objective
     price: str  # the weight that sets the cost of a nat, named in the advice of a verdict
     models: Mapping[str, Mapping[str, Any]]  # names in a comparison -> the settings that make them
     weights: tuple[str, ...]  # those of `Weights` that it reads, beside those of the discriminator
@@ -110,7 +110,7 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
     "vq": ObjectiveRow(
         summary="the VQ-VAE's, whose decoder sees the nearest of learned codes",
         builder="vq:build_vq",
-        price="--network.codes (log of their number is what one code holds)",
+        price="--weights.commitment (the pull of points to their codes)",
         models={"vq": {}},
         weights=("commitment", "l1"),
         settings=("network.codes", "network.code_entries"),
@@ -121,7 +121,7 @@ OBJECTIVES: Mapping[str, ObjectiveRow] = {
     "vq2": ObjectiveRow(
         summary="the VQ-VAE-2's, with codes of two grids",
         builder="vq:build_vq",
-        price="--network.codes (log of their number is what one code holds)",
+        price="--weights.commitment (the pull of points to their codes)",
         models={"vq2": {}},
         weights=("commitment", "l1"),
         settings=("network.codes", "network.code_entries"),

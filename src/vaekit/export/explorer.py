@@ -23,7 +23,7 @@ from vaekit.data.view import USUAL_CHANNELS
 from vaekit.export.card import EVALUATION_FILE, evaluation_of
 from vaekit.export.onnx import GAUSSIAN, MANIFEST, STEP, check_packages, export_onnx
 from vaekit.models.batches import encode_batches
-from vaekit.models.kept import WEIGHTS_FILE, Kept, weights_sha256
+from vaekit.models.kept import WEIGHTS_FILE, Kept, best_of, weights_sha256
 from vaekit.models.vae import VAE
 from vaekit.priors.base import StandardNormal
 from vaekit.priors.conditions import Classes
@@ -43,6 +43,8 @@ LAST_OF_RUNTIME = "VERSION"  # the file that is written last
 ABOUT = "page.json"  # there; written last, so that a page that has it is whole
 LATENTS, DIRECTIONS = "latents.npy", "directions.npy"
 MOST_DIRECTIONS = 36
+# The priors that the page can draw from, and how it does.
+KINDS = {"normal": "normal", "gaussian": "gaussian", "gaussian-mixture": "mixture", "flow": "flow"}
 ABOUT_KIND = {
     "directions": "one of the directions that latents vary most in, in standard deviations",
     "labels": "from the mean of pictures without this label to that of those with it",
@@ -73,7 +75,7 @@ def export_page(
     model = folder / UNFINISHED
     shutil.rmtree(model, ignore_errors=True)  # of an export that was interrupted
     export_onnx(vae, model, say)
-    offered = {name: kept for name, kept in vae.kept.items() if show_pictures or not kept.copies}
+    offered = {name: kept for name, kept in of_page(vae).items() if show_pictures or not kept.copies}
     for name in (GAUSSIAN, MANIFEST, *(() if FLOW in offered else (STEP,))):  # which the page does not read
         (model / name).unlink(missing_ok=True)
     for name, kept in offered.items():
@@ -146,11 +148,15 @@ def tensors_of(prior: Any) -> dict[str, Tensor]:
     return {}
 
 
+def of_page(vae: VAE) -> dict[str, Kept]:
+    """The priors of a model that the page can draw from; not those that only its weights are, nor codes."""
+    return {name: kept for name, kept in vae.kept.items() if name in KINDS}
+
+
 def about_prior(name: str, kept: Kept) -> dict[str, Any]:
     """What the page is told of a prior."""
-    kinds = {"normal": "normal", "gaussian": "gaussian", "gaussian-mixture": "mixture", "flow": "flow"}
     short = PRIORS[name].short + (" (repeats train pictures)" if kept.copies else "")
-    about: dict[str, Any] = {"name": name, "kind": kinds[name], "short": short}
+    about: dict[str, Any] = {"name": name, "kind": KINDS[name], "short": short}
     prior = kept.prior
     if isinstance(prior, FlowPrior):
         known = prior.conditions
@@ -211,7 +217,7 @@ def about_model(run: str | Path, vae: VAE, directions: Sequence[tuple[str, str]]
         "why_no_files": why_no_files(config),
         "entries": about_entries(vae, measured.latents["entries"]["kl"] if measured else None),
         "directions": [{"kind": kind, "title": title, "about": ABOUT_KIND[kind]} for kind, title in directions],
-        "prior": vae.prior_name,
+        "prior": best_of(of_page(vae)),
         "words": words,
     }
 

@@ -6,6 +6,7 @@ each factor has an entry of its own, and near 0 where entries tell nothing. They
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,23 +15,29 @@ BINS = 20  # of an entry, of equal width, as usual since Locatello et al. (ICML 
 TREES, DEPTH = 30, 12
 VOTES, GROUP = 800, 32  # of the FactorVAE score: votes, and pictures that share a factor in each
 LEAST_VARIANCE = 1e-2  # of an entry, in shares of the largest: below, FactorVAE's score leaves it out
-FEWEST = 200  # pictures
+FEWEST, MOST = 200, 5000  # pictures; of more, some at even distances
+MOST_VALUES = 50  # of a factor: more are no steps, and each would be a class of a few pictures
 TINY = 1e-12
 
 
 def disentanglement(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> dict[str, float]:
     """All scores by name: `mig`, `sap`, `factorvae`, `dci_disentanglement`, `dci_completeness`, `dci_informativeness`.
 
-    Raises `ValueError` for fewer than `FEWEST` pictures, shapes that do not fit together, or no factor that varies.
+    Entries that never vary, and factors with one value or more than `MOST_VALUES`, are left out. Raises `ValueError`
+    for fewer than `FEWEST` pictures, shapes that do not fit together, and where nothing is left.
     """
     if codes.ndim != 2 or factors.shape[:1] != codes.shape[:1]:
         raise ValueError(f"codes {codes.shape} and factors {factors.shape}; give (N, d) and (N, K)")
     if len(codes) < FEWEST:
         raise ValueError(f"{len(codes)} pictures with factors; the scores need {FEWEST} or more")
-    varying = [k for k in range(factors.shape[1]) if len(np.unique(factors[:, k])) > 1]
-    if not varying:
-        raise ValueError("no factor varies among these pictures")
-    codes, factors = codes.astype(np.float64), factors[:, varying]
+    some = np.linspace(0, len(codes) - 1, min(len(codes), MOST)).round().astype(int)
+    codes, factors = codes[some].astype(np.float64), factors[some]
+    factors = factors[:, [1 < len(np.unique(column)) <= MOST_VALUES for column in factors.T]]
+    codes = codes[:, codes.std(0) > 0]
+    if not factors.size:
+        raise ValueError(f"no factor of these pictures has between 2 and {MOST_VALUES} values")
+    if not codes.size:
+        raise ValueError("no entry of the latents varies among these pictures")
     return {
         "mig": mutual_information_gap(codes, factors),
         "sap": separated_attribute_predictability(codes, factors),
@@ -125,7 +132,8 @@ def dci(codes: np.ndarray, factors: np.ndarray, seed: int) -> Mapping[str, float
         forest.fit(codes[train], factor[train])
         importances.append(forest.feature_importances_)
         chance = np.unique(factor[test], return_counts=True)[1].max() / len(test)
-        accuracies.append((forest.score(codes[test], factor[test]) - chance) / (1 - chance))
+        if chance < 1:
+            accuracies.append((forest.score(codes[test], factor[test]) - chance) / (1 - chance))
     matrix = np.array(importances).T  # (d, K)
     by_entry, by_factor = matrix.sum(1), matrix.sum(0)
     focused = 1 - spread_of(matrix)  # of each entry over the factors
@@ -133,7 +141,7 @@ def dci(codes: np.ndarray, factors: np.ndarray, seed: int) -> Mapping[str, float
     return {
         "dci_disentanglement": float((focused * by_entry).sum() / by_entry.sum()),
         "dci_completeness": float((complete * by_factor).sum() / by_factor.sum()),
-        "dci_informativeness": float(np.mean(accuracies)),
+        "dci_informativeness": float(np.mean(accuracies)) if accuracies else math.nan,
     }
 
 

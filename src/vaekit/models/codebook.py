@@ -59,9 +59,11 @@ class Codebook(nn.Module):
         with without_autocast(z.device):
             vectors = vectors_of(z, self.codes, self.positions)
             which = nearest_places(vectors, self.codes)
-        used = torch.zeros_like(self.counts).scatter_add_(1, which, torch.ones_like(which, dtype=self.counts.dtype))
-        added = torch.zeros_like(self.sums).scatter_add_(1, which[..., None].expand_as(vectors), vectors)
-        counts, sums = self.counts.lerp(used, 1 - DECAY), self.sums.lerp(added, 1 - DECAY)
+            chosen = which[..., None] == torch.arange(self.codes.shape[1], device=which.device)  # (G, N P, K)
+            # A product, and no scattered sum: that adds in another order on each GPU, and codes of ranks would part.
+            added = chosen.mT.to(vectors.dtype) @ vectors
+        counts = self.counts.lerp(chosen.sum(1).to(self.counts.dtype), 1 - DECAY)
+        sums = self.sums.lerp(added, 1 - DECAY)
 
         usual = vectors.shape[1] / counts.shape[1]
         unused = counts < LEAST_USE * usual
@@ -73,3 +75,9 @@ class Codebook(nn.Module):
         self.steps += sound.to(self.steps.dtype)
         for kept, moved in ((self.counts, counts), (self.sums, sums), (self.codes, sums / counts[..., None])):
             kept.copy_(torch.where(sound, moved, kept))
+
+
+def codebook_of(decoder: nn.Module) -> Codebook | None:
+    """The codes that a decoder begins with, if it has some."""
+    found = getattr(decoder, "front", None)
+    return found if isinstance(found, Codebook) else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vaekit.models.posterior import Posterior, at_least_float32, kl_gaussians
+from vaekit.models.posterior import Posterior, at_least_float32, kl_of_logvars
 from vaekit.networks.maps import CouplingFlow
 from vaekit.networks.two_levels import TwoLevelDecoder
 
@@ -15,6 +15,13 @@ from vaekit.networks.two_levels import TwoLevelDecoder
 def expects_lower(decoder: Any) -> bool:
     """Whether a decoder has p(lower | upper)."""
     return isinstance(decoder, TwoLevelDecoder) and decoder.prior is not None
+
+
+def called_in_training(decoder: Any) -> list[nn.Module]:
+    """The modules of a decoder that `decoded` calls: what there is to compile."""
+    if expects_lower(decoder):
+        return [decoder.coarse, decoder.layers]
+    return [decoder.layers if isinstance(decoder.front, CouplingFlow) else decoder]
 
 
 def from_above(decoder: Any, posterior: Posterior) -> tuple[Tensor, Tensor]:
@@ -25,7 +32,7 @@ def from_above(decoder: Any, posterior: Posterior) -> tuple[Tensor, Tensor]:
     mean, logvar = (part.to(weight.device) for part in posterior.tensors)
     upper, lower_mean = mean.chunk(2, 1)
     expected, expected_logvar = (at_least_float32(part) for part in decoder.prior_of(upper.to(weight.dtype)))
-    kl = kl_gaussians(lower_mean, torch.exp(logvar.chunk(2, 1)[1]), expected, torch.exp(expected_logvar))
+    kl = kl_of_logvars(lower_mean, logvar.chunk(2, 1)[1], expected, expected_logvar)
     return decoder(torch.cat([upper, expected], 1).to(weight.dtype)), kl.sum(1)
 
 
@@ -39,8 +46,8 @@ def decoded(decoder: Any, posterior: Posterior, z: Tensor) -> tuple[Tensor, dict
         x_hat, *expected = decoder.with_prior(z)
         mean, logvar = (at_least_float32(part) for part in expected)
         own_mean, own_logvar = (part.chunk(2, 1)[1] for part in posterior.tensors)
-        return x_hat, {"kl_lower": kl_gaussians(own_mean, torch.exp(own_logvar), mean, torch.exp(logvar))}
-    if isinstance(decoder.front, CouplingFlow):
+        return x_hat, {"kl_lower": kl_of_logvars(own_mean, own_logvar, mean, logvar)}
+    if isinstance(getattr(decoder, "front", None), CouplingFlow):
         moved, log_det = (at_least_float32(part) for part in decoder.front.with_log_det(z))
         further = 0.5 * (moved.square() - at_least_float32(z).square()).sum(1)
         return decoder.layers(moved.to(z.dtype)), {"flow": further - log_det}

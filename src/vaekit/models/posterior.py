@@ -107,6 +107,12 @@ def kl_gaussians(mean1: Tensor, var1: Tensor, mean2: Tensor, var2: Tensor) -> Te
     return 0.5 * (ratio + (mean1 - mean2).square() / var2 - 1 - ratio.log())  # eq. 10, corrected
 
 
+def kl_of_logvars(mean1: Tensor, logvar1: Tensor, mean2: Tensor, logvar2: Tensor) -> Tensor:
+    """The same of logarithms of variances, which may be too small or too large to be taken out of them (eq. 10)."""
+    difference = logvar1 - logvar2
+    return 0.5 * (torch.exp(difference) + (mean1 - mean2).square() * torch.exp(-logvar2) - 1 - difference)
+
+
 def product_of_gaussians(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (d,) of the normalised product of the Gaussians N(mean_i, var_i), (N, d) (eqs 12-14).
 

@@ -19,7 +19,7 @@ from vaekit.config.variants import OBJECTIVES
 from vaekit.models.base import Density, Pass
 from vaekit.models.build import build_encoder_decoder, build_pseudo_inputs
 from vaekit.models.checks import check_latents, check_pictures, warn_of_range
-from vaekit.models.codebook import Codebook
+from vaekit.models.codebook import Codebook, codebook_of
 from vaekit.models.decoding import decoded
 from vaekit.models.kept import (
     WEIGHTS_FILE,
@@ -33,6 +33,7 @@ from vaekit.models.kept import (
     write_priors,
 )
 from vaekit.models.posterior import Posterior
+from vaekit.networks.chain import running_statistics_kept
 from vaekit.system.files import read_tensors, write_tensors, write_text
 from vaekit.system.hub import fetched, names_repository, uploaded
 
@@ -74,9 +75,8 @@ class VAE(nn.Module):
     def own_priors(self) -> dict[str, Kept]:
         """N(0, I), and the one that was trained with it, by name: what needs no fit."""
         own = standard_normal(self.latent_dim)
-        if (learned := learned_prior(self.decoder, self.pseudo_inputs, self.shared, self.latent_dim)) is not None:
-            own["learned"] = Kept(learned, of="")
-        return own
+        learned = learned_prior(self.decoder, self.pseudo_inputs, self.shared, self.latent_dim)
+        return own if learned is None else own | {"learned": Kept(learned, of="")}
 
     @property
     def priors(self) -> dict[str, Density]:
@@ -113,8 +113,7 @@ class VAE(nn.Module):
     @property
     def codebook(self) -> Codebook | None:
         """The codes that its decoder sees in place of z, where it has some: `codebook.indices(z)`."""
-        found = getattr(self.decoder, "front", None)
-        return found if isinstance(found, Codebook) else None
+        return codebook_of(self.decoder)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -147,7 +146,10 @@ class VAE(nn.Module):
 
     def shared(self) -> tuple[Tensor, ...]:
         """Mean and logvar of the learned pictures, (K, d) each, where there are some."""
-        return () if self.pseudo_inputs is None else self.encode_unchecked(self.pseudo_inputs()).tensors
+        if self.pseudo_inputs is None:
+            return ()
+        with running_statistics_kept(self.encoder):  # which are those of pictures
+            return self.encode_unchecked(self.pseudo_inputs()).tensors
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, d) of any floating type -> x_hat (B, C, H, W), about [-1, 1] but not clamped.

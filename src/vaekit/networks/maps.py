@@ -1,4 +1,4 @@
-"""Invertible maps of latents that an objective puts before the first layer of the decoder, both the identity at first.
+"""Invertible maps of latents that an objective puts before the first layer of the decoder, about the identity at first.
 
 Letters: z (B, d).
 """
@@ -29,7 +29,7 @@ class CouplingFlow(nn.Module):
 
     def with_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """f(z), and log |det df/dz| of each row, (B,)."""
-        log_det = z.new_zeros(len(z))
+        log_det = z.new_zeros(z.shape[0])  # a length would be a constant for torch.export
         halves = [z[:, : self.kept], z[:, self.kept :]]
         for i, network in enumerate(self.networks):
             log_scale, shift = parts(network, halves[i % 2])

@@ -42,8 +42,6 @@ class VAEGAN(LikelihoodTerms):
 
 
 def build_vae_gan(config: Config, beside: None) -> VAEGAN:
-    """The objective with the weights of a config. Raises `ValueError` for a weight of zero on the features."""
+    """The objective with the weights of a config."""
     weights = config.weights
-    if weights.features == 0:
-        raise ValueError("--objective vae-gan compares pictures in features alone; give --weights.features, say 8000")
     return VAEGAN(weights.kl_standard, weights.realism, weights.features)

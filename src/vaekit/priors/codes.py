@@ -179,7 +179,8 @@ def fit_codes(
     if latents.codes is None:
         raise ValueError("these latents are no codes; take --kind flow")
     codes = latents.codes.detach().cpu().float()
-    rows = in_rows(nearest_indices(latents.mean, codes, latents.positions))
+    parts = latents.mean.split(AT_ONCE)  # of all at once, the distances would take gigabytes
+    rows = torch.cat([in_rows(nearest_indices(part, codes, latents.positions)) for part in parts])
     train, test = held_out(latents, seed)
     settings = {"width": width, "depth": depth}
     with own_generators():

@@ -35,12 +35,13 @@ def begin_with(source: Path, networks: Mapping[str, nn.Module]) -> str:
             f"the model in {source} is another network than this one: {first_difference(networks['vae'], weights)}"
         )
     checkpoint = latest(source)
-    kept = None if checkpoint is None else checkpoint / "discriminator.safetensors"
-    judge = ""
-    if "discriminator" in networks:
-        known = filled(networks["discriminator"], read_tensors(kept)[0]) if kept is not None and kept.is_file() else 0.0
-        judge = f", and {known:.0%} of the discriminator's"
-    return f"begins with {share:.0%} of the weights from {source}{judge}"
+    judges = ""
+    for name, owner in (("discriminator", "the discriminator's"), ("latent_discriminator", "that of the latents")):
+        if name in networks:
+            kept = None if checkpoint is None else checkpoint / f"{name}.safetensors"
+            known = filled(networks[name], read_tensors(kept)[0]) if kept is not None and kept.is_file() else 0.0
+            judges += f", and {known:.0%} of {owner}"
+    return f"begins with {share:.0%} of the weights from {source}{judges}"
 
 
 def filled(network: nn.Module, weights: Mapping[str, Tensor]) -> float:

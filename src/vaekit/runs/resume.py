@@ -71,10 +71,12 @@ def check_settings(run: Path, saved: Config, config: Config, change_settings: bo
     if changed and not change_settings:
         listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
         raise ValueError(f"{run} began with other settings: {listed}; leave these out to go on as it began, or {cure}")
-    if OBJECTIVES[saved.objective].network != OBJECTIVES[config.objective].network:
+    before, after = OBJECTIVES[saved.objective], OBJECTIVES[config.objective]
+    if before.network != after.network:
+        begin = f" with --init-from {run}" if before.two_levels == after.two_levels else ""
         raise ValueError(
             f"{run} cannot change objective from {saved.objective!r} to {config.objective!r}: other networks, "
-            f"or other latents; begin another run with --init-from {run}"
+            f"or other latents; begin another run{begin}"
         )
     for name, (old, new) in changed.items():
         reason = refusal(name, new)

@@ -39,9 +39,12 @@ def step_flops(config: Config, adversarial: bool) -> float:
         flops = counted(vae_pass)
         if adversarial:
             discriminator = build_discriminator(config)
-            flops += counted(lambda: discriminator(torch.cat([x, x])).sum().backward())
+            judged = x.expand(2 if vae.decodes_draws else 1, *x.shape[1:])  # pictures in place of each image
+            flops += counted(lambda: discriminator(torch.cat([x, judged])).sum().backward())
             discriminator.requires_grad_(False)
             flops += counted(lambda: discriminator(x_hat).sum().backward())
+            if vae.decodes_draws:
+                flops += counted(lambda: discriminator(torch.cat([x_hat, x_hat])).sum().backward())
     return flops
 
 

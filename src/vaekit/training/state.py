@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vaekit.config.settings import Config
 from vaekit.config.variants import OBJECTIVES
 from vaekit.models.build import build_discriminator
+from vaekit.models.decoding import called_in_training
 from vaekit.models.vae import VAE, build_vae
 from vaekit.networks.latent_discriminator import LatentDiscriminator
 from vaekit.networks.norms import BATCHNORM_MOMENTUM, synchronise_batch_norm
@@ -123,7 +124,8 @@ def build_state(fabric: Fabric, config: Config) -> TrainState:
         synchronise_batch_norm(vae)
     if config.compile != "no":
         vae.encoder.compile(mode=config.compile)
-        vae.decoder.compile(mode=config.compile)
+        for part in called_in_training(vae.decoder):
+            part.compile(mode=config.compile)
     wrapped, wrapped_optimizer = fabric.setup(vae, optimizer)
     state = TrainState(wrapped, wrapped_optimizer, ema, UsualNorm().to(fabric.device))
     state.scaler = getattr(fabric.strategy.precision, "scaler", None)
