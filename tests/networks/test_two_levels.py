@@ -72,5 +72,5 @@ def test_entries_that_two_levels_cannot_share_are_refused_with_a_number_that_wor
     told = capsys.readouterr().err
     assert "network.latent_dim 592 cannot be shared by two levels of 16 and 64 positions; give 640" in told
     assert run([*arguments, "640"]) == 0
-    with pytest.raises(ValueError, match="has two grids; give --network.stages 2"):
+    with pytest.raises(ValueError, match=r"has two grids; give --network\.stages 2"):
         preset("fast", size=16, objective="vq2", network=dataclasses.replace(preset("fast").network, stages=1))

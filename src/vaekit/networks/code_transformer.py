@@ -13,25 +13,33 @@ Past = tuple[Tensor, Tensor]  # keys and values (N, heads, S, W / heads) of the 
 
 
 class CodeTransformer(nn.Module):
-    """log p(code s | codes before s) of rows of codes: causal attention over the row (GPT-2: Radford et al., 2019).
+    """log p(code s | codes before s) of rows of codes, by causal attention (GPT-2: Radford et al., 2019).
 
-    Its last layers are zero at first, and `usual` (S, K) is added to what it gives: the untrained network says how
-    frequent each code is at its place, whatever came before.
+    `vectors` (G, K, e) are what codes stand for, each entry with a std of about 1. A code is told by its vector, and
+    its logit is a quadratic function of its vector beside one of its own: neighbours are alike, and the next vector
+    may be about a Gaussian given those before. The last layers are zero at first, and `usual` (S, K) is added to what
+    they give: the untrained network says how frequent each code is at its place, whatever came before.
     """
 
     usual: Tensor
+    vectors: Tensor
+    features: Tensor  # (G, K, f), the entries of the vectors and their products
 
-    def __init__(self, positions: int, groups: int, num_codes: int, *, width: int = 128, depth: int = 4) -> None:
+    def __init__(self, positions: int, vectors: Tensor, *, width: int = 128, depth: int = 4) -> None:
         super().__init__()
-        self.groups, self.num_codes = groups, num_codes
-        length = positions * groups
-        self.codes = nn.Embedding(groups * num_codes, width)
+        self.groups, self.num_codes, entries = vectors.shape
+        length = positions * self.groups
+        self.register_buffer("vectors", vectors.clone())
+        self.register_buffer("features", quadratic(vectors))
+        self.codes = nn.Embedding(self.groups * self.num_codes, width)
+        self.told = nn.Parameter(torch.randn(self.groups, entries, width) / entries**0.5)
         self.start = nn.Parameter(0.02 * torch.randn(width))
         self.place = nn.Parameter(0.02 * torch.randn(length, width))
         self.blocks = nn.ModuleList(CausalBlock(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Parameter(torch.zeros(groups, width, num_codes))
-        self.register_buffer("usual", torch.zeros(length, num_codes))
+        self.out = nn.Parameter(torch.zeros(self.groups, width, self.num_codes))
+        self.bent = nn.Parameter(torch.zeros(self.groups, width, self.features.shape[2]))
+        self.register_buffer("usual", torch.zeros(length, self.num_codes))
         nn.init.normal_(self.codes.weight, std=0.02)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -41,7 +49,7 @@ class CodeTransformer(nn.Module):
         for block in self.blocks:
             tokens, _ = block(tokens, None)
         by_group = self.norm(tokens).unflatten(1, (-1, self.groups))  # (N, P, G, W)
-        return torch.einsum("npgw,gwk->npgk", by_group, self.out).flatten(1, 2) + self.usual
+        return torch.einsum("npgw,gwk->npgk", by_group, self.heads()).flatten(1, 2) + self.usual
 
     def next_logits(self, last: Tensor | None, place: int, past: list[Past | None], rows: int) -> Tensor:
         """Logits (N, K) of the code at one place of N `rows`, of which `last` (N,) is the code before; moves `past`."""
@@ -49,12 +57,17 @@ class CodeTransformer(nn.Module):
         token = token + self.place[place]
         for i, block in enumerate(self.blocks):
             token, past[i] = block(token, past[i])
-        return self.norm(token[:, 0]) @ self.out[place % self.groups] + self.usual[place]
+        return self.norm(token[:, 0]) @ self.heads()[place % self.groups] + self.usual[place]
+
+    def heads(self) -> Tensor:
+        """What gives the logits of each group, (G, W, K)."""
+        return self.out + self.bent @ self.features.mT
 
     def embedded(self, codes: Tensor, first: int) -> Tensor:
         """Codes (N, s) at the places from `first` on, as tokens: each group has codes of its own."""
-        places = torch.arange(first, first + codes.shape[1], device=codes.device)
-        return self.codes(codes + places % self.groups * self.num_codes)
+        groups = torch.arange(first, first + codes.shape[1], device=codes.device) % self.groups
+        vectors = self.vectors[groups, codes]  # (N, s, e)
+        return self.codes(codes + groups * self.num_codes) + torch.einsum("nse,sew->nsw", vectors, self.told[groups])
 
 
 class CausalBlock(nn.Module):
@@ -78,3 +91,9 @@ class CausalBlock(nn.Module):
         seen = scaled_dot_product_attention(q, k, v, is_causal=tokens.shape[1] > 1)
         tokens = tokens + self.mix(seen.transpose(1, 2).flatten(2))
         return tokens + self.feed(self.norms[1](tokens)), (k, v)
+
+
+def quadratic(vectors: Tensor) -> Tensor:
+    """The entries of vectors (..., e) and the products of every two of them, (..., e + e (e + 1) / 2)."""
+    first, second = torch.triu_indices(vectors.shape[-1], vectors.shape[-1], device=vectors.device)
+    return torch.cat([vectors, vectors[..., first] * vectors[..., second]], -1)

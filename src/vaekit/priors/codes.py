@@ -31,6 +31,7 @@ NAME = "codes"  # in the files
 CODES, NETWORK = "codes", "network."  # in the file: the vectors of the codes, and before the names of its weights
 ABOUT = ("settings", "held_out_loss")
 AT_ONCE = 256  # rows of codes
+LEAST_STD = 1e-6  # of the codes of a group, which may be all the same
 SMOOTHING = 0.5  # uses that each code has beside those counted
 
 
@@ -113,11 +114,16 @@ class CodePrior:
         codes = tensors.pop(CODES)
         settings, held_out_loss = (json.loads(metadata[name]) for name in ABOUT)
         try:
-            network = CodeTransformer(int(metadata["positions"]), len(codes), codes.shape[1], **settings)
+            network = CodeTransformer(int(metadata["positions"]), scaled(codes), **settings)
             network.load_state_dict({name.removeprefix(NETWORK): tensor for name, tensor in tensors.items()})
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
         return cls(codes, network, settings, held_out_loss)
+
+
+def scaled(codes: Tensor) -> Tensor:
+    """Codes (G, K, e) with a mean of 0 and a std of 1 in each entry of each group."""
+    return (codes - codes.mean(1, keepdim=True)) / codes.std(1, keepdim=True).clamp(min=LEAST_STD)
 
 
 def in_rows(indices: Tensor) -> Tensor:
@@ -185,7 +191,7 @@ def fit_codes(
     settings = {"width": width, "depth": depth}
     with own_generators():
         torch.manual_seed(seed)
-        network = CodeTransformer(latents.positions, len(codes), codes.shape[1], **settings)
+        network = CodeTransformer(latents.positions, scaled(codes), **settings)
     network.usual.copy_(log_frequencies(rows[train], codes.shape[1]))
     fit = begun(network.to(device))
     if length is not None and length.by_clock:
