@@ -259,8 +259,8 @@ def test_every_objective_has_its_weight_and_others_are_refused(posterior):
     for name, row in OBJECTIVES.items():
         assert row.price in judge(collapsed, name).sentence
         assert ("--weights.l1" in judge(collapsed, name).sentence) == (row.reconstruction == "--weights.l1")
-    with pytest.raises(ValueError, match="unknown objective 'vq'; choose one of global, standard, beta"):
-        judge(posterior, "vq")
+    with pytest.raises(ValueError, match="unknown objective 'vqvae'; choose one of global, standard, beta"):
+        judge(posterior, "vqvae")
 
 
 def test_the_diagnosis_is_plain_json_and_repeats_itself(posterior):

@@ -67,10 +67,11 @@ def test_an_untrained_flow_with_components_is_their_mixture(generator):
     assert start.means.shape == (2, 4)
     covariances = start.directions @ torch.diag_embed(start.variances) @ start.directions.mT
     density = MixtureSameFamily(Categorical(logits=start.log_shares), MultivariateNormal(start.means, covariances))
-    expected = density.log_prob(gaussian.whiten(latents.mean)) + gaussian.log_determinant
-    torch.testing.assert_close(flow.log_prob(latents.mean, probes=None, steps=200), expected, atol=0.05, rtol=0.01)
+    z = latents.mean[::10]
+    expected = density.log_prob(gaussian.whiten(z)) + gaussian.log_determinant
+    torch.testing.assert_close(flow.log_prob(z, probes=None, steps=200), expected, atol=0.05, rtol=0.01)
     assert flow.held_out_loss < 0.96
-    assert (expected - gaussian.log_prob(latents.mean)).mean() > 0.3
+    assert (expected - gaussian.log_prob(z)).mean() > 0.3
 
 
 def test_a_mixture_that_is_no_better_than_the_gaussian_is_no_start(generator):

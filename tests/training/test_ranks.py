@@ -42,6 +42,8 @@ from vaekit.training import loop as training
 from vaekit.training.state import build_state
 from vaekit.training.step import NonFiniteLoss, check_finite, train_step
 
+pytestmark = pytest.mark.xdist_group("ranks")  # in one process, which makes its runs once
+
 NUM_IMAGES = 12
 SHARES = {1: [12], 2: [5, 7], 3: [2, 4, 6]}  # images of each rank, uneven on purpose
 HANG_SEC = 300  # far more than ranks wait for each other, and less than the half hour of torch
