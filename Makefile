@@ -33,7 +33,7 @@ docs: $(VENV)/.docs  ## the site, from docs/ and docstrings, into site/; warning
 
 test: lint  ## lint, types and tests; those of the page where there are npm and chromium
 	@$(PYTHON) scripts/page_runtime.py || true
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

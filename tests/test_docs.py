@@ -25,7 +25,12 @@ SMALL = (
     "--size 16 --images 16 --batch 4 --device cpu --draws 1 --network.latent-dim 16 "
     "--network.channels 8 --network.max-channels 8 --discriminator.channels 8 8 8 8 8"
 ).split()
-SLOW = {"--compile": "no", "--micro-batch": "2", "--minutes": "0.02"}  # options with a value that is quicker
+SLOW = {
+    "--compile": "no",
+    "--seeds": "1",
+    "--micro-batch": "2",
+    "--minutes": "0.02",
+}  # options with a value that is quicker
 
 
 def blocks(page, language=r"\w*"):

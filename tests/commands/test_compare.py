@@ -17,8 +17,6 @@ from vaekit.config.settings import Config
 from vaekit.runs.checkpoint import all_checkpoints
 from vaekit.training.state import build_state, fabric_of
 
-pytestmark = pytest.mark.xdist_group("compare")  # in one process, which makes its runs once
-
 MODELS = ("samples", "means+gan:weights.kl_individual=0.1", "beta")
 
 

@@ -25,18 +25,13 @@ from vaekit.system.files import read_tensors
 
 ANY = OBJECTIVES["global"]
 OF_OTHER_NETWORKS = {row.network: name for name, row in OBJECTIVES.items() if row.network != ANY.network}.values()
-EXPORTED = (
-    "ae",
-    "vq2",
-    "hierarchical",
-    "flow",
-)  # points, codes of two levels, Gaussians of two, a map before the decoder
+# Points and codes of two levels, Gaussians of two, a map before the decoder.
+EXPORTED = ("vq2", "hierarchical", "flow")
 
 
 def each(names):
-    """A test for each of some objectives; all of one in one process, so that its run is trained once."""
-    marked = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-    return pytest.mark.parametrize("objective", marked)
+    """A test for each of some objectives."""
+    return pytest.mark.parametrize("objective", names)
 
 
 every_objective = each(OBJECTIVES)
@@ -62,7 +57,7 @@ def runs(tiny, photos, tmp_path_factory):
     return Runs(tiny, photos, tmp_path_factory.mktemp("runs"))
 
 
-@every_objective
+@each(["global", "sigma", "lagging", "vae-gan", *OF_OTHER_NETWORKS])
 def test_an_interrupted_run_goes_on_bit_for_bit(tiny, photos, tmp_path, objective):
     own = {"micro_batch": 2, "save_every_minutes": 1e-9, "prior": "gaussian"}
     config = dataclasses.replace(of_objective(tiny, objective), **own)
@@ -192,7 +187,6 @@ def test_a_weight_named_for_a_model_of_a_comparison_is_one_that_it_reads():
     assert model_config(vaekit.preset("fast"), "wae-mmd:weights.mmd=7").weights.mmd == 7
 
 
-@pytest.mark.xdist_group("ae")
 def test_an_entry_that_never_varies_is_said_and_stops_no_report(runs, tmp_path):
     """As in a latent that an autoencoder has no use for."""
     vae = vaekit.VAE.from_pretrained(runs / "ae")

@@ -19,8 +19,6 @@ from vaekit.runs.checkpoint import all_checkpoints
 from vaekit.runs.lock import claimed
 from vaekit.system.files import read_metadata, read_tensors, write_tensors
 
-pytestmark = pytest.mark.xdist_group("fit-prior")  # in one process, which makes its runs once
-
 OF_ALL = [name for name, row in PRIORS.items() if not (row.trained or row.of_codes)]
 
 FLOW, GAUSSIAN = "prior-flow.safetensors", "prior-gaussian.safetensors"
@@ -82,7 +80,7 @@ def fitted_long(trained, tmp_path_factory):
     """The same run with a flow that had the time to tell the classes apart."""
     run = shutil.copytree(trained, tmp_path_factory.mktemp("runs") / "fitted")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_prior, "length_of_fit", lambda seen: (2048, 40_000))
+        patch.setattr(fit_prior, "length_of_fit", lambda seen: (2048, 28_000))
         fit_prior_run(run)
     return run
 
@@ -270,7 +268,7 @@ def test_attributes_of_a_table_can_be_asked_for_one_by_one_and_together(tiny, tm
     (photos / "labels.csv").write_text("\n".join(lines))
     run = tmp_path / "run"
     train(dataclasses.replace(tiny, images=1600, lr=3e-3), photos, run)
-    monkeypatch.setattr(fit_prior, "length_of_fit", lambda seen: (2048, 40_000))
+    monkeypatch.setattr(fit_prior, "length_of_fit", lambda seen: (2048, 28_000))
     fit_prior_run(run)
     assert "2 attributes in labels.csv: light, red" in " ".join(capsys.readouterr().err.split())
 

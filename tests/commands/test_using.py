@@ -17,8 +17,6 @@ from vaekit.models.kept import weights_sha256
 from vaekit.runs.folder import config_of
 from vaekit.runs.prior import latents_of_run
 
-pytestmark = pytest.mark.xdist_group("using")  # in one process, which makes its runs once
-
 
 @pytest.fixture(scope="module")
 def trained(tiny, photos, tmp_path_factory):

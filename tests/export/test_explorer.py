@@ -25,8 +25,6 @@ from vaekit.models.kept import weights_sha256
 from vaekit.models.vae import build_vae
 from vaekit.system.server import server_of
 
-pytestmark = pytest.mark.xdist_group("explorer")  # in one process, which makes its runs once
-
 
 @pytest.fixture
 def built(tmp_path, monkeypatch):

@@ -18,8 +18,6 @@ from vaekit.export import onnx
 from vaekit.models.kept import weights_sha256
 from vaekit.models.vae import build_vae
 
-pytestmark = pytest.mark.xdist_group("onnx")  # in one process, which makes its runs once
-
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_numpy.py"

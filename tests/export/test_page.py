@@ -24,8 +24,6 @@ from vaekit.data.view import View
 from vaekit.priors.flow import QUARTER
 from vaekit.reports.figures import through_noise
 
-pytestmark = pytest.mark.xdist_group("page")  # in one process, which makes its runs once
-
 PNG, JPEG = "PNG", "JPEG"
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from small import of_model, tiny_resnet
 from vaekit.cli import run as run_command
 from vaekit.commands import train as commands
-from vaekit.config.variants import COMPARED, PAPER
+from vaekit.config.variants import COMPARED, OBJECTIVES, PAPER
 from vaekit.data.cache import prepare
 from vaekit.data.loader import Batches
 from vaekit.measures.quick import measure
@@ -41,8 +41,6 @@ from vaekit.system.ranks import agree, object_from_rank_zero, which_ranks
 from vaekit.training import loop as training
 from vaekit.training.state import build_state
 from vaekit.training.step import NonFiniteLoss, check_finite, train_step
-
-pytestmark = pytest.mark.xdist_group("ranks")  # in one process, which makes its runs once
 
 NUM_IMAGES = 12
 SHARES = {1: [12], 2: [5, 7], 3: [2, 4, 6]}  # images of each rank, uneven on purpose
@@ -96,8 +94,9 @@ def build(fabric, config):
 
 
 def cases(tiny):
-    for config in (tiny, tiny_resnet(tiny, "none")):
-        for model in (name for name in COMPARED if name != PAPER):  # which is one of the others
+    others = {OBJECTIVES[settings["objective"]].network: name for name, settings in COMPARED.items()}.values()
+    for config, models in ((tiny, COMPARED.keys() - {PAPER}), (tiny_resnet(tiny, "none"), others)):
+        for model in sorted(models):  # in one order on all ranks
             yield f"{config.network.kind} {model}", of_model(config, f"{model}+gan")
 
 
