@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
-from vaekit.data.attributes import find_attributes
-from vaekit.data.factors import find_factors
+from vaekit.data.attributes import Attributes, find_attributes
+from vaekit.data.factors import Factors, find_factors
 from vaekit.data.labels import Labels
 from vaekit.measures.distances import AT_MOST
 from vaekit.measures.full import Subject
@@ -64,8 +64,8 @@ def protocol_of(
         "priors": networks_sha256(run),
         "features": None if subject.extractor is None else subject.extractor.protocol() | {"neighbours_of": AT_MOST},
         "ms_ssim_scales": ms_ssim_scales(*config.image_size),
-        "attributes": attributes_crc32(subject),
-        "factors": factors_crc32(subject),
+        "attributes": table_crc32(find_attributes, subject),
+        "factors": table_crc32(find_factors, subject),
         "labels": None if labels is None else {"source": labels.source, "crc32": labels.crc32, "normal": normal},
         "seed": subject.seed,
         "precision": precision_here(config.precision),
@@ -80,20 +80,11 @@ def networks_sha256(run: Path) -> dict[str, str]:
     return {name: weights_sha256(read_tensors(path)[0]) for name, path in paths.items() if read_metadata(path)}
 
 
-def attributes_crc32(subject: Subject) -> int | None:
-    """A checksum of the attributes of all pictures, where their table has some."""
+def table_crc32(find: Callable[[Path, Sequence[str]], Attributes | Factors | None], subject: Subject) -> int | None:
+    """A checksum of what a table says of all pictures, where there is one."""
     try:
-        found = find_attributes(subject.prepared.folder, subject.prepared.names)
+        found = find(subject.prepared.folder, subject.prepared.names)
     except ValueError:  # a table with gaps: nothing is measured by it
-        return None
-    return None if found is None else zlib.crc32(found.values.tobytes(), zlib.crc32("\n".join(found.names).encode()))
-
-
-def factors_crc32(subject: Subject) -> int | None:
-    """A checksum of the factors of all pictures, where there is a table of them."""
-    try:
-        found = find_factors(subject.prepared.folder, subject.prepared.names)
-    except ValueError:  # nothing is measured by it
         return None
     return None if found is None else zlib.crc32(found.values.tobytes(), zlib.crc32("\n".join(found.names).encode()))
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from vaekit.models.codebook import Codebook
-from vaekit.networks.codes import entropies
 
 AT_ONCE = 256  # latents
 
@@ -22,12 +21,13 @@ def codes_in_use(codebook: Codebook, z: Tensor) -> dict[str, float]:
     """
     groups, num_codes = codebook.counts.shape
     indices = torch.cat([codebook.indices(part.to(codebook.codes.device)).cpu() for part in z.split(AT_ONCE)])
-    used = torch.stack([of_group.unique().numel() * torch.ones(()) for of_group in indices.unbind(1)])
-    entropy = entropies(indices, num_codes)
+    counts = torch.stack([torch.bincount(of_group.flatten(), minlength=num_codes) for of_group in indices.unbind(1)])
+    share = counts.double() / counts.sum(1, keepdim=True)
+    entropy = -torch.special.xlogy(share, share).sum(1)
     return {
         "codes": num_codes,
         "groups": groups,
-        "used": used.mean().item(),
+        "used": (counts > 0).double().sum(1).mean().item(),
         "perplexity": entropy.exp().mean().item(),
         "nats": codebook.positions * entropy.sum().item(),
         "most": codebook.positions * groups * math.log(num_codes),

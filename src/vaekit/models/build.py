@@ -64,7 +64,7 @@ def finer_channels(config: Config) -> int:
 
 def build_pseudo_inputs(config: Config) -> PseudoInputs | None:
     """Untrained learned pictures, where the objective has some."""
-    if config.objective != "vamp":
+    if "network.pseudo_inputs" not in OBJECTIVES[config.objective].settings:
         return None
     return PseudoInputs(config.network.pseudo_inputs, config.image_shape)
 

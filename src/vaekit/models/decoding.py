@@ -17,11 +17,17 @@ def expects_lower(decoder: Any) -> bool:
     return isinstance(decoder, TwoLevelDecoder) and decoder.prior is not None
 
 
+def flow_of(decoder: Any) -> CouplingFlow | None:
+    """The flow that a decoder begins with, if it has one."""
+    found = getattr(decoder, "front", None)
+    return found if isinstance(found, CouplingFlow) else None
+
+
 def called_in_training(decoder: Any) -> list[nn.Module]:
     """The modules of a decoder that `decoded` calls: what there is to compile."""
     if expects_lower(decoder):
         return [decoder.coarse, decoder.layers]
-    return [decoder.layers if isinstance(decoder.front, CouplingFlow) else decoder]
+    return [decoder if flow_of(decoder) is None else decoder.layers]
 
 
 def from_above(decoder: Any, posterior: Posterior) -> tuple[Tensor, Tensor]:
@@ -47,8 +53,8 @@ def decoded(decoder: Any, posterior: Posterior, z: Tensor) -> tuple[Tensor, dict
         mean, logvar = (at_least_float32(part) for part in expected)
         own_mean, own_logvar = (part.chunk(2, 1)[1] for part in posterior.tensors)
         return x_hat, {"kl_lower": kl_of_logvars(own_mean, own_logvar, mean, logvar)}
-    if isinstance(getattr(decoder, "front", None), CouplingFlow):
-        moved, log_det = (at_least_float32(part) for part in decoder.front.with_log_det(z))
+    if (flow := flow_of(decoder)) is not None:
+        moved, log_det = (at_least_float32(part) for part in flow.with_log_det(z))
         further = 0.5 * (moved.square() - at_least_float32(z).square()).sum(1)
         return decoder.layers(moved.to(z.dtype)), {"flow": further - log_det}
     return decoder(z), {}

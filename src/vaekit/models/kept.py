@@ -19,8 +19,7 @@ from torch import Tensor
 from vaekit.config.priors import COPIES, PRIORS, WEIGHTS
 from vaekit.config.variants import code_of
 from vaekit.models.base import Density
-from vaekit.models.decoding import expects_lower
-from vaekit.networks.maps import CouplingFlow
+from vaekit.models.decoding import expects_lower, flow_of
 from vaekit.system.files import read_metadata, sha256
 
 WEIGHTS_FILE = "model.safetensors"
@@ -54,8 +53,8 @@ def learned_prior(
         return code_of("priors", "learned:VampPrior")(shared, latent_dim)
     if expects_lower(decoder):
         return code_of("priors", "learned:TwoLevelPrior")(decoder, latent_dim)
-    if isinstance(getattr(decoder, "front", None), CouplingFlow):
-        return code_of("priors", "learned:PulledBack")(decoder.front, latent_dim)
+    if (flow := flow_of(decoder)) is not None:
+        return code_of("priors", "learned:PulledBack")(flow, latent_dim)
     return None
 
 

@@ -57,11 +57,11 @@ class CodeTransformer(nn.Module):
         token = token + self.place[place]
         for i, block in enumerate(self.blocks):
             token, past[i] = block(token, past[i])
-        return self.norm(token[:, 0]) @ self.heads()[place % self.groups] + self.usual[place]
+        return self.norm(token[:, 0]) @ self.heads(place % self.groups) + self.usual[place]
 
-    def heads(self) -> Tensor:
-        """What gives the logits of each group, (G, W, K)."""
-        return self.out + self.bent @ self.features.mT
+    def heads(self, groups: int | slice = slice(None)) -> Tensor:
+        """What gives the logits of each group, (G, W, K), or of one, (W, K)."""
+        return self.out[groups] + self.bent[groups] @ self.features[groups].mT
 
     def embedded(self, codes: Tensor, first: int) -> Tensor:
         """Codes (N, s) at the places from `first` on, as tokens: each group has codes of its own."""

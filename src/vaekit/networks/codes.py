@@ -6,7 +6,6 @@ codes of their own, `codes` (G, K, e).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -30,18 +29,7 @@ def latents_of_codes(indices: Tensor, codes: Tensor) -> Tensor:
     return found.unflatten(1, (batch, positions)).permute(1, 0, 3, 2).flatten(1)
 
 
-def indices_of(places: Tensor, positions: int) -> Tensor:
-    """(G, B P) -> (B, G, P)."""
-    return places.unflatten(1, (-1, positions)).movedim(0, 1)
-
-
 def nearest_indices(z: Tensor, codes: Tensor, positions: int) -> Tensor:
     """z (B, d) -> which codes are the nearest, (B, G, P)."""
-    return indices_of(nearest_places(vectors_of(z, codes, positions), codes), positions)
-
-
-def entropies(indices: Tensor, num_codes: int) -> Tensor:
-    """The entropy of each group's codes over pictures and positions, nats: (N, G, P) -> (G,)."""
-    share = torch.stack([torch.bincount(of_group.flatten(), minlength=num_codes) for of_group in indices.unbind(1)])
-    share = share.double() / share.sum(1, keepdim=True)
-    return -torch.special.xlogy(share, share).sum(1)
+    places = nearest_places(vectors_of(z, codes, positions), codes)
+    return places.unflatten(1, (-1, positions)).movedim(0, 1)

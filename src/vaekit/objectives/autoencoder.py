@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior
-from vaekit.objectives.likelihood import LikelihoodTerms
+from vaekit.objectives.likelihood import LikelihoodTerms, likelihood_weights
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Autoencoder(LikelihoodTerms):
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"l1": self.l1, "realism": self.realism, "features": self.features}
+        return self.likelihood_weights
 
     def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """None."""
@@ -30,4 +30,4 @@ class Autoencoder(LikelihoodTerms):
 
 def build_autoencoder(config: Config, beside: None) -> Autoencoder:
     """The objective with the weights of a config."""
-    return Autoencoder(config.weights.l1, config.weights.realism, config.weights.features)
+    return Autoencoder(**likelihood_weights(config))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior
-from vaekit.objectives.likelihood import LikelihoodTerms
+from vaekit.objectives.likelihood import LikelihoodTerms, likelihood_weights
 from vaekit.objectives.moments import MOMENTS, MomentsMemory, kl_global
 from vaekit.system.ranks import mean_over_images
 
@@ -38,13 +38,7 @@ class GlobalELBO(LikelihoodTerms):
 
     @property
     def weights(self) -> dict[str, float]:
-        return {
-            "kl_global": self.kl_global,
-            "kl_individual": self.kl_individual,
-            "l1": self.l1,
-            "realism": self.realism,
-            "features": self.features,
-        }
+        return {"kl_global": self.kl_global, "kl_individual": self.kl_individual} | self.likelihood_weights
 
     def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """KL_G (eq. 20) and the batch mean of KL_I (eq. 21), nats."""
@@ -68,7 +62,7 @@ class StandardELBO(LikelihoodTerms):
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"kl_standard": self.kl, "l1": self.l1, "realism": self.realism, "features": self.features}
+        return {"kl_standard": self.kl} | self.likelihood_weights
 
     def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """The batch mean of the standard KL (eq. 11), nats."""
@@ -81,9 +75,7 @@ def build_global(config: Config, memory: MomentsMemory | None) -> GlobalELBO:
     return GlobalELBO(
         weights.kl_global,
         weights.kl_individual,
-        weights.l1,
-        weights.realism,
-        weights.features,
+        **likelihood_weights(config),
         moments=config.moments,
         memory=memory,
     )
@@ -91,8 +83,7 @@ def build_global(config: Config, memory: MomentsMemory | None) -> GlobalELBO:
 
 def build_standard(config: Config, memory: MomentsMemory | None) -> StandardELBO:
     """The standard objective with the weights of a config."""
-    weights = config.weights
-    return StandardELBO(weights.kl_standard, weights.l1, weights.realism, weights.features)
+    return StandardELBO(config.weights.kl_standard, **likelihood_weights(config))
 
 
 def build_beta(config: Config, memory: MomentsMemory | None) -> StandardELBO:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vaekit.config.settings import Config
 from vaekit.objectives.elbo import StandardELBO
+from vaekit.objectives.likelihood import likelihood_weights
 from vaekit.system.ranks import mean_over_images
 
 
@@ -24,8 +25,7 @@ class FlowELBO(StandardELBO):
 
     @property
     def weights(self) -> dict[str, float]:
-        standard = super().weights
-        return {"kl_standard": self.kl, "flow": self.kl} | {name: standard[name] for name in standard}
+        return {"kl_standard": self.kl, "flow": self.kl} | self.likelihood_weights
 
     def image_terms(
         self, x: Tensor, x_hat: Tensor, judged: Mapping[str, Tensor], statistics: Mapping[str, Tensor]
@@ -37,5 +37,4 @@ class FlowELBO(StandardELBO):
 
 def build_flow(config: Config, beside: None) -> FlowELBO:
     """The objective with the weights of a config."""
-    weights = config.weights
-    return FlowELBO(weights.kl_standard, weights.l1, weights.realism, weights.features)
+    return FlowELBO(config.weights.kl_standard, **likelihood_weights(config))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior
-from vaekit.objectives.likelihood import LikelihoodTerms
+from vaekit.objectives.likelihood import LikelihoodTerms, likelihood_weights
 from vaekit.objectives.moments import kl_global
 from vaekit.system.ranks import mean_over_images
 
@@ -35,14 +35,8 @@ class Hierarchical(LikelihoodTerms):
 
     @property
     def weights(self) -> dict[str, float]:
-        return {
-            "kl_global": self.kl_global,
-            "kl_individual": self.kl_individual,
-            "kl_lower": self.kl_lower,
-            "l1": self.l1,
-            "realism": self.realism,
-            "features": self.features,
-        }
+        own = {"kl_global": self.kl_global, "kl_individual": self.kl_individual, "kl_lower": self.kl_lower}
+        return own | self.likelihood_weights
 
     def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """KL_G (eq. 20) and the batch mean of KL_I (eq. 21) of the upper level, nats."""
@@ -68,8 +62,6 @@ def build_hierarchical(config: Config, beside: None) -> Hierarchical:
         weights.kl_global,
         weights.kl_individual,
         weights.kl_lower,
-        weights.l1,
-        weights.realism,
-        weights.features,
-        config.moments,
+        **likelihood_weights(config),
+        moments=config.moments,
     )

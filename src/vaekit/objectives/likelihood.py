@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from vaekit.config.settings import Config
 from vaekit.models.posterior import at_least_float32
 from vaekit.system.ranks import mean_over_images
 
@@ -19,8 +20,15 @@ from vaekit.system.ranks import mean_over_images
 class LikelihoodTerms:
     """The image terms of every objective whose likelihood is that of eq. 22; for its weights see `weights`."""
 
-    features: float  # the weight of the distance in the features of the discriminator
+    l1: float  # of those that compare pixels by it
+    realism: float
+    features: float
     needs_statistics = False
+
+    @property
+    def likelihood_weights(self) -> dict[str, float]:
+        """The weight of each image term by name."""
+        return {"l1": self.l1, "realism": self.realism, "features": self.features}
 
     @property
     def compares_features(self) -> bool:
@@ -36,6 +44,12 @@ class LikelihoodTerms:
     ) -> dict[str, Tensor]:
         """See `likelihood_terms`."""
         return likelihood_terms(x, x_hat, **judged)
+
+
+def likelihood_weights(config: Config) -> dict[str, float]:
+    """The weights of the image terms in a config, as those objectives take them."""
+    weights = config.weights
+    return {"l1": weights.l1, "realism": weights.realism, "features": weights.features}
 
 
 def likelihood_terms(

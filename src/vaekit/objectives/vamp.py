@@ -13,26 +13,22 @@ from torch import Tensor
 
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior, at_least_float32
-from vaekit.objectives.likelihood import LikelihoodTerms
+from vaekit.objectives.elbo import StandardELBO
+from vaekit.objectives.likelihood import likelihood_weights
 from vaekit.system.ranks import mean_over_images
 
 
 @dataclass(frozen=True)
-class VampELBO(LikelihoodTerms):
+class VampELBO(StandardELBO):
     """KL to (1/K) sum_k q(z|u_k), the VampPrior (Tomczak and Welling, AISTATS 2018, eq. 9); likelihood of eq. 22.
 
     As KL_G it lets the aggregate posterior be what the data make of it: a mixture is pulled to a mixture, and no image
     to one Gaussian. The KL has no closed form; it is log q(z|x) - log p(z) at the z that is decoded.
     """
 
-    kl: float = 1.0
-    l1: float = 5000.0
-    realism: float = 100.0
-    features: float = 0.0
-
     @property
     def weights(self) -> dict[str, float]:
-        return {"kl_vamp": self.kl, "l1": self.l1, "realism": self.realism, "features": self.features}
+        return {"kl_vamp": self.kl} | self.likelihood_weights
 
     def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """The batch mean of the KL by one sample, nats; it may be below zero."""
@@ -50,5 +46,4 @@ def log_gaussian(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
 
 def build_vamp(config: Config, beside: None) -> VampELBO:
     """The objective with the weights of a config."""
-    weights = config.weights
-    return VampELBO(weights.kl_standard, weights.l1, weights.realism, weights.features)
+    return VampELBO(config.weights.kl_standard, **likelihood_weights(config))

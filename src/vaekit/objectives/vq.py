@@ -9,7 +9,7 @@ from torch import Tensor
 from vaekit.config.settings import Config
 from vaekit.models.codebook import Codebook
 from vaekit.models.posterior import Posterior, at_least_float32
-from vaekit.objectives.likelihood import LikelihoodTerms
+from vaekit.objectives.likelihood import LikelihoodTerms, likelihood_weights
 from vaekit.system.ranks import mean_over_images
 
 
@@ -30,7 +30,7 @@ class VectorQuantised(LikelihoodTerms):
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"commitment": self.commitment, "l1": self.l1, "realism": self.realism, "features": self.features}
+        return {"commitment": self.commitment} | self.likelihood_weights
 
     def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """The squared distance of z from its codes, summed over the entries, mean over the images; codes stay."""
@@ -40,5 +40,4 @@ class VectorQuantised(LikelihoodTerms):
 
 def build_vq(config: Config, codebook: Codebook) -> VectorQuantised:
     """The objective with the weights of a config, and the codebook of the model."""
-    weights = config.weights
-    return VectorQuantised(codebook, weights.commitment, weights.l1, weights.realism, weights.features)
+    return VectorQuantised(codebook, config.weights.commitment, **likelihood_weights(config))

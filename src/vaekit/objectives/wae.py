@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior, at_least_float32
-from vaekit.objectives.likelihood import LikelihoodTerms
+from vaekit.objectives.likelihood import LikelihoodTerms, likelihood_weights
 from vaekit.system.autocast import without_autocast
 from vaekit.system.ranks import images_of_ranks
 
@@ -40,7 +40,7 @@ class WassersteinMMD(LikelihoodTerms):
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"mmd": self.mmd, "l1": self.l1, "realism": self.realism, "features": self.features}
+        return {"mmd": self.mmd} | self.likelihood_weights
 
     def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """The squared MMD of the latents of all ranks, no unit."""
@@ -110,5 +110,4 @@ def quadrature_on(d: int, dtype: torch.dtype, device: torch.device) -> tuple[Ten
 
 def build_wae_mmd(config: Config, beside: None) -> WassersteinMMD:
     """The objective with the weights of a config."""
-    weights = config.weights
-    return WassersteinMMD(weights.mmd, weights.l1, weights.realism, weights.features)
+    return WassersteinMMD(config.weights.mmd, **likelihood_weights(config))

@@ -9,7 +9,7 @@ from torch import Tensor
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior
 from vaekit.networks.latent_discriminator import LatentDiscriminator
-from vaekit.objectives.likelihood import LikelihoodTerms, cross_entropy
+from vaekit.objectives.likelihood import LikelihoodTerms, cross_entropy, likelihood_weights
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,7 @@ class WassersteinGAN(LikelihoodTerms):
 
     @property
     def weights(self) -> dict[str, float]:
-        return {
-            "latent_realism": self.latent_realism,
-            "l1": self.l1,
-            "realism": self.realism,
-            "features": self.features,
-        }
+        return {"latent_realism": self.latent_realism} | self.likelihood_weights
 
     def latent_terms(self, posterior: Posterior, z: Tensor, shared: tuple[Tensor, ...] = ()) -> dict[str, Tensor]:
         """The mean cross-entropy of the logits of the latents against 1, nats; D_z itself gets no gradient."""
@@ -46,5 +41,4 @@ class WassersteinGAN(LikelihoodTerms):
 
 def build_wae_gan(config: Config, judge: LatentDiscriminator) -> WassersteinGAN:
     """The objective with the weights of a config, and the discriminator of latents of the run."""
-    weights = config.weights
-    return WassersteinGAN(judge, weights.latent_realism, weights.l1, weights.realism, weights.features)
+    return WassersteinGAN(judge, config.weights.latent_realism, **likelihood_weights(config))

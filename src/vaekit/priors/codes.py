@@ -25,7 +25,6 @@ from vaekit.priors.fitting import BATCH, Fit, Length, Watch, begun, held_out, ru
 from vaekit.system.autocast import without_autocast
 from vaekit.system.devices import own_generators
 from vaekit.system.files import write_tensors
-from vaekit.system.ranks import agree
 
 NAME = "codes"  # in the files
 CODES, NETWORK = "codes", "network."  # in the file: the vectors of the codes, and before the names of its weights
@@ -194,8 +193,6 @@ def fit_codes(
         network = CodeTransformer(latents.positions, scaled(codes), **settings)
     network.usual.copy_(log_frequencies(rows[train], codes.shape[1]))
     fit = begun(network.to(device))
-    if length is not None and length.by_clock:
-        fit.counters["elapsed_sec"], _ = agree(0.0, 0)
     begin(fit)
     if len(test):
         task = NextCode(rows, train, test, seed, device)

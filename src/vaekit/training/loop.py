@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vaekit.config.settings import Config
+from vaekit.config.variants import OBJECTIVES
 from vaekit.data.loader import Stream
 from vaekit.data.pixels import to_float
 from vaekit.networks.average import update_ema
@@ -161,7 +162,8 @@ def next_step(
 def encoder_steps_alone(config: Config, stream: Stream, counters: dict[str, float]) -> int:
     """Steps of the encoder alone before the next one of all networks (He et al., ICLR 2019)."""
     first_epoch = counters["images_seen"] < len(stream.indices)
-    return config.encoder_steps - 1 if config.objective == "lagging" and first_epoch else 0
+    read = "encoder_steps" in OBJECTIVES[config.objective].settings
+    return config.encoder_steps - 1 if read and first_epoch else 0
 
 
 def settle_averaged(fabric: Fabric, config: Config, state: TrainState, stream: Stream) -> None:
