@@ -103,8 +103,6 @@ class Evaluate:
     pictures: tyro.conf.Positional[str | None] = None
     """Folder of pictures to measure with instead of the run's own test pictures."""
     measuring: Annotated[Measuring, tyro.conf.arg(name="")] = field(default_factory=Measuring)
-    limit: int | None = None
-    """Measure with this many of the pictures, at even distances."""
     seed: int = 0
     """Seeds noise, samples and projections."""
     out: Path | None = None
@@ -116,7 +114,7 @@ class Evaluate:
         from vaekit.reports.evaluation import readable_evaluation
 
         measuring = dataclasses.asdict(self.measuring)
-        options: dict[str, Any] = {"limit": self.limit, "seed": self.seed, "out": self.out}
+        options: dict[str, Any] = {"seed": self.seed, "out": self.out}
         result = evaluate_run(self.run_folder, self.pictures, say=progress, **options, **measuring)
         print(readable_evaluation(result))  # noqa: T201
 

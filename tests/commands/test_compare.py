@@ -35,10 +35,10 @@ def test_the_report_has_every_model_with_its_spread_and_its_figures(report):
         assert f"- beta, seed-{seed}: " in markdown
     assert "biased upwards" not in markdown  # no distance was measured
     figures = re.findall(r"!\[.*?\]\((figures/.*?\.png)\)", markdown)
-    assert len(figures) == 9
+    assert len(figures) == 10
     assert all((folder / figure).is_file() for figure in figures)
     page = report.read_text()
-    assert page.count("data:image/png;base64,") == 9
+    assert page.count("data:image/png;base64,") == 10
     assert "http" not in page
     numbers = json.loads((folder / "report.json").read_text())
     assert {model: len(runs) for model, runs in numbers.items()} == dict.fromkeys(MODELS, 2)
@@ -126,6 +126,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_trained(tiny, pho
     (tmp_path / "few.csv").write_text("00.png,a\n01.png,b\n")
     for settings, message in (
         ({"seeds": 0}, "0 seeds"),
+        ({"limit": 1}, "--limit 1: two or more pictures"),
         ({"labels": tmp_path / "few.csv"}, "has no label for 18 of 20 pictures"),
         ({"features": "efficientnet-lite0", "weights": tmp_path / "none.pth"}, "none.pth"),
     ):

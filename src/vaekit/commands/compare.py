@@ -54,6 +54,7 @@ def compare(
     labels: Path | None = None,
     label_column: str | None = None,
     normal: Iterable[str] = (),
+    limit: int | None = None,
     say: Say = lambda line: None,
 ) -> Path:
     """Train and measure each of `models` on the pictures `images`, everything but the model alike, and report.
@@ -82,7 +83,7 @@ def compare(
     if is_run(folder):
         raise ValueError(f"{folder} holds a run; give the comparison another --out")
     plan = planned(config, folder, with_and_without(models) if both else models, seeds)
-    measuring = Measuring(features, weights, labels, label_column, tuple(normal))
+    measuring = Measuring(features, weights, labels, label_column, tuple(normal), limit)
     check_measurable(config, source, plan, measuring)
     mark_as_output(folder)
     for i, one in enumerate(plan, start=1):
@@ -134,6 +135,8 @@ def planned(config: Config, folder: Path, models: Sequence[str], seeds: int) -> 
 
 def check_measurable(config: Config, source: Source, plan: Sequence[Planned], measuring: Measuring) -> None:
     """Raise `ValueError` for what would stop the comparison after its training: features, labels, other pictures."""
+    if measuring.limit is not None and measuring.limit < 2:
+        raise ValueError(f"--limit {measuring.limit}: two or more pictures are needed to measure a model")
     if measuring.features != "none":
         load_extractor(measuring.features, measuring.weights, available("auto"))
     pictures = prepared_for(config, source)
@@ -155,14 +158,12 @@ def subjects_of(entries: EntriesByModel) -> Subjects:
         return {
             model: prior_of(run, vaes[model], prior).sample(COLUMNS, torch.Generator().manual_seed(config.seed))
             for model, run in runs.items()
+            if PRIORS[prior].of_every_model or prior in vaes[model].priors
         }
 
-    of_all = [
-        name for name, row in PRIORS.items() if row.of_every_model or all(name in vae.priors for vae in vaes.values())
-    ]
     return Subjects(
         vaes,
         HeldOut(prepared.images, test).some(FIGURE_IMAGES),
-        {prior: draws(prior) for prior in of_all},
+        {prior: draws(prior) for prior in PRIORS},
         {model: read_records(run) for model, run in runs.items()},
     )

@@ -86,9 +86,9 @@ def evaluate_run(
     files, a normal class that none of them has, an unknown feature space or one without its weights.
     """
     check_one_process("evaluate")
-    measuring = Measuring(features, weights, labels, label_column, tuple(normal))
+    measuring = Measuring(features, weights, labels, label_column, tuple(normal), limit)
     kept_in = None if out is None else Path(out)
-    return measure_run(Path(run), images, measuring, {}, limit=limit, seed=seed, reuse=reuse, out=kept_in, say=say)
+    return measure_run(Path(run), images, measuring, {}, seed=seed, reuse=reuse, out=kept_in, say=say)
 
 
 def measure_run(
@@ -97,7 +97,6 @@ def measure_run(
     measuring: Measuring,
     known: KnownSets,
     *,
-    limit: int | None = None,
     seed: int = 0,
     reuse: bool = False,
     out: Path | None = None,
@@ -107,7 +106,7 @@ def measure_run(
     started_at = time.monotonic()
     vae = VAE.from_pretrained(run, available("auto"))
     config = config_of(run, vae)
-    prepared, chosen = pictures_of(run, config, images, limit, say)
+    prepared, chosen = pictures_of(run, config, images, measuring.limit, say)
     labels, unlabelled = labels_for(prepared, measuring)
     check_normal(labels, measuring.normal)
     extractor, no_features = extractor_for(config, measuring)

@@ -23,3 +23,5 @@ class Measuring:
     """Column of that table that holds the labels; by default label, class, category or the like, or the first."""
     normal: tuple[str, ...] = ()
     """Classes that are no anomaly; by default the lower of two numbers, else the most frequent one."""
+    limit: int | None = None
+    """Measure with this many of the pictures, at even distances."""

@@ -40,6 +40,8 @@ LATENTS = (
     "aggregate_variance",
     "bimodal",
 )
+NEAREST_BY = (*FD, "sliced_wasserstein")  # which prior's pictures are the best, by the first of these that is there
+BEST = "New pictures, each model from its best prior"
 FACTORS = ("mig", "sap", "factorvae", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 USEFULNESS = ("linear_accuracy", "linear_auroc", "knn_accuracy", "knn_auroc", "anomaly_auroc")
 BUDGET = ("images_seen", "train_sec")
@@ -70,7 +72,7 @@ EntriesByModel = Mapping[str, Sequence[Entry]]  # model -> one run for each seed
 class Subjects:
     """What figures of a comparison are drawn from: models by name, and test pictures x (N, C, H, W) in [-1, 1].
 
-    `latents` holds draws of each prior for each model, z (n, d); `records` the logs.
+    `latents` holds draws z (n, d) of each prior for each model that has it; `records` the logs.
     """
 
     vaes: Mapping[str, VAE]
@@ -90,8 +92,13 @@ def draw_comparison(folder: Path, entries: EntriesByModel, subjects: Subjects) -
         "reconstructions": ("Test pictures, reconstructed from sampled z", side_by_side(vaes, few)),
         "transitions": ("Transitions between test pictures (fig. 5)", transitions(vaes, pairs)),
     }
+    best = {model: best_prior(runs) for model, runs in entries.items()}
+    by_row = {with_prior(model, prior): model for model, prior in best.items()}
+    best_latents = {row: subjects.latents[best[model]][model] for row, model in by_row.items()}
+    drawn["samples-best"] = (BEST, latent_rows({row: vaes[model] for row, model in by_row.items()}, best_latents))
     for prior, latents in subjects.latents.items():
-        drawn[f"samples-{prior}"] = (f"Samples, z ~ {PRIORS[prior].title}", latent_rows(vaes, latents))
+        if len(latents) == len(vaes):
+            drawn[f"samples-{prior}"] = (f"Samples, z ~ {PRIORS[prior].title}", latent_rows(vaes, latents))
     histograms = joint_histograms({model: sampled(vae, x) for model, vae in vaes.items()})
     of_models = {"original": original} | {model: spectrum["sampled"] for model, spectrum in spectra.items()}
     drawn |= {
@@ -165,6 +172,24 @@ def notes_of(entries: EntriesByModel) -> list[str]:
     return [*verdicts, *common]
 
 
+def best_prior(runs: Sequence[Entry]) -> str:
+    """The prior whose new pictures are nearest to the test pictures, by `NEAREST_BY`, on average over the seeds."""
+    generations = [entry.measured.generation for entry in runs]
+    priors = [name for name in PRIORS if all(name in generation for generation in generations)]
+    measure = next((name for name in NEAREST_BY if is_known(generations[0][priors[0]].get(name))), NEAREST_BY[-1])
+
+    def distance(prior: str) -> float:
+        values = [generation[prior].get(measure) for generation in generations]
+        return statistics.fmean(value if is_known(value) else math.inf for value in values)
+
+    return min(priors, key=distance)
+
+
+def with_prior(model: str, prior: str) -> str:
+    """A model with the prior that its pictures are drawn from, as a row is named."""
+    return f"{model}, {PRIORS[prior].short}"
+
+
 def inline(path: Path) -> str:
     """A PNG as an <img> that needs no other file."""
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
@@ -172,23 +197,32 @@ def inline(path: Path) -> str:
 
 def comparison_tables(entries: EntriesByModel) -> list[Table]:
     """Reconstruction, samples from each prior, latents and usefulness: a row a model."""
-    generation = dict.fromkeys(prior for runs in entries.values() for e in runs for prior in e.measured.generation)
     tables = [
         by_model(
             "Reconstruction of test pictures from sampled z", rows(entries, reconstruction), RECONSTRUCTION + BUDGET
         )
     ]
-    for prior, row in PRIORS.items():
-        if prior in generation:
-            measured = {model: [e.measured.generation.get(prior, {}) for e in runs] for model, runs in entries.items()}
-            measured[GENERATIONS["train"]] = [m.generation.get("train", {}) for m in measurements(entries)[:1]]
-            tables.append(by_model(f"Samples, z ~ {row.title}", measured, GENERATION))
+    tables += generation_tables(entries)
     tables.append(by_model("Latents of test pictures", rows(entries, latents), LATENTS))
     if any(m.usefulness for m in measurements(entries)):
         tables.append(by_model("Usefulness of the means", rows(entries, useful), USEFULNESS))
     if any(m.disentanglement for m in measurements(entries)):
         followed = rows(entries, lambda measured: measured.disentanglement)
         tables.append(by_model("How the means follow the factors", followed, FACTORS))
+    return tables
+
+
+def generation_tables(entries: EntriesByModel) -> list[Table]:
+    """New pictures beside train pictures: those from the best prior of each model, then a table for each prior."""
+    found = {model: [entry.measured.generation for entry in runs] for model, runs in entries.items()}
+    train = {GENERATIONS["train"]: [next(iter(found.values()))[0].get("train", {})]}
+    best = {model: best_prior(runs) for model, runs in entries.items()}
+    drawn = {with_prior(model, prior): [each[prior] for each in found[model]] for model, prior in best.items()}
+    tables = [by_model(BEST, {**drawn, **train}, GENERATION)]
+    for prior, row in PRIORS.items():
+        measured = {model: [each.get(prior, {}) for each in runs] for model, runs in found.items()}
+        if any(each for runs in measured.values() for each in runs):
+            tables.append(by_model(f"Samples, z ~ {row.title}", {**measured, **train}, GENERATION))
     return tables
 
 
