@@ -222,6 +222,20 @@ def test_a_limit_takes_that_many_pictures(run):
     assert evaluate_run(run, features="none", limit=5)["protocol"]["pictures"]["num_images"] == 5
 
 
+def test_of_very_many_pictures_some_are_measured_and_some_encoded(run, monkeypatch):
+    whole = evaluate_run(run, features="none")
+    dim = VAE.from_pretrained(run).latent_dim
+    monkeypatch.setattr("vaekit.commands.evaluate.MOST_MEASURED", 6)
+    monkeypatch.setattr("vaekit.commands.evaluate.MOST_NUMBERS", 20 * dim)
+    lines = []
+    some = evaluate_run(run, features="none", say=lines.append)
+    assert some.protocol["pictures"]["num_images"] == 6
+    assert any("6 of 8 test pictures" in line and "--limit" in line for line in lines)
+    assert whole.usefulness["linear_num_train"] == 32
+    assert some.usefulness["linear_num_train"] == 20  # each with its own label
+    assert some.generation.keys() == whole.generation.keys()
+
+
 def test_mistakes_are_one_clear_line(run, folder, tmp_path, capsys):
     (tmp_path / "few.csv").write_text("bad/00.png,a\nbad/01.png,b\n")
     inception = "no weights in" if find_spec("torch_fidelity") else "need torch-fidelity"

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from vaekit.commands.prepare import about_files, about_skipped, prepare_pictures
+from vaekit.data.building import map_in_order
 from vaekit.data.colour import meaning_of
 from vaekit.data.decoding import DECODER_ERRORS
 from vaekit.data.formats import readable_formats
@@ -36,6 +37,7 @@ from vaekit.system.ranks import check_one_process
 SIDE = 64  # pixels that pictures are looked at in
 SPLIT = 0.8  # as trainings have it by default
 SHEET = 64  # pictures
+AT_ONCE = 256
 COMPARED = 20_000  # for near-duplicates, at even distances
 DARK, EMPTY = 16, 2.0  # levels: the lightest pixel of a dark picture, the spread of an empty one
 USUAL_SIDES = (32, 64, 128, 256, 512)
@@ -98,10 +100,11 @@ def look_at(
     for line in about_headers(list(headers(source, prepared.names))):
         tell(line)
     names, images = prepared.names, prepared.images
-    flat = [i for i in range(len(prepared)) if images[i].std(axis=(1, 2)).max() < EMPTY]
-    dark = [i for i in range(len(prepared)) if images[i].max() < DARK]
+    parts = [images[i : i + AT_ONCE] for i in range(0, len(images), AT_ONCE)]
+    flat = np.flatnonzero(np.concatenate([part.std(axis=(2, 3)).max(1) < EMPTY for part in parts]))
+    dark = np.flatnonzero(np.concatenate([part.max((1, 2, 3)) < DARK for part in parts]))
     for what, found in (("of one colour", flat), ("nearly black", dark)):
-        if found:
+        if len(found):
             tell(f"{len(found):,} {what}: {some(names[i] for i in found)}")
     compared = evenly(len(prepared), COMPARED)
     places = near(small_of(images, compared), compared)
@@ -135,7 +138,7 @@ def headers(source: Source, names: Iterable[str]) -> Iterator[Header]:
             return None
 
     with ThreadPoolExecutor(processors()) as pool:
-        yield from filter(None, pool.map(read, names))
+        yield from filter(None, map_in_order(pool, read, names, ahead=4 * processors()))
 
 
 def about_headers(found: list[Header]) -> list[str]:

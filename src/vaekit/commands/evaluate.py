@@ -37,7 +37,7 @@ from vaekit.measures.full import (
     measure_reconstructions,
     usefulness_of,
 )
-from vaekit.measures.quick import BATCH
+from vaekit.measures.quick import BATCH, MOST_MEASURED
 from vaekit.models.base import Density
 from vaekit.models.batches import encode_batches
 from vaekit.models.posterior import Posterior
@@ -47,7 +47,7 @@ from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.figures import decoded
 from vaekit.reports.mosaic import Pixels, labelled, save_png, to_rgb
 from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, short_hash, title_of, trained_on
-from vaekit.runs.prior import latents_from, prior_of
+from vaekit.runs.prior import MOST_NUMBERS, latents_from, prior_of
 from vaekit.system.devices import available, float32_products, precision_here
 from vaekit.system.files import write_text
 from vaekit.system.ranks import check_one_process
@@ -75,8 +75,8 @@ def evaluate_run(
     `features` names the feature space of the distances ("efficientnet-lite0", "inception", "dinov2" or "none") and
     `weights` the file of its weights where it needs one; `labels` is a table of file,label (class folders are found
     without) and `label_column` the name of its column; `normal` names the classes that are no anomaly; `limit` takes
-    that many pictures, at even distances; with `reuse`, numbers of the same protocol that are already there are
-    returned; `say` hears the progress.
+    that many pictures, at even distances, by default at most 10,000; with `reuse`, numbers of the same protocol that
+    are already there are returned; `say` hears the progress.
 
     Returns an `Evaluation`, and writes it to evaluation.json in the folder `out`, by default the run
     (`evaluation-<folder>.json` for other pictures, of which those that it trained on are left out), its tables beside
@@ -193,7 +193,9 @@ def pictures_of(
 ) -> tuple[Prepared, np.ndarray]:
     """The pictures to measure a run with, and the places of those. Raises `ValueError` for fewer than two."""
     prepared, test = held_out_of(run, config, images, say)
-    chosen = test if limit is None else test[evenly(len(test), limit)]
+    chosen = test[evenly(len(test), MOST_MEASURED if limit is None else limit)]
+    if limit is None and len(chosen) < len(test):
+        say(f"{len(chosen):,} of {len(test):,} test pictures, at even distances; --limit takes more")
     if len(chosen) < 2:
         raise ValueError(
             f"too few pictures to measure {run} with, {len(chosen)}: two or more are needed; name a folder with more"
@@ -212,9 +214,10 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
         ]
         subject.missing[", ".join([*absent, "posteriors", "train"])] = str(error)
         return None
-    subject.say(f"encoding {len(indices):,} train pictures")
-    batches = HeldOut(prepared.images, indices).batches(BATCH)
-    return TrainPart(prepared, indices, encode_batches(subject.vae, batches))
+    encoded = indices[evenly(len(indices), MOST_NUMBERS // subject.vae.latent_dim)]
+    subject.say(f"encoding {len(encoded):,} train pictures")
+    batches = HeldOut(prepared.images, encoded).batches(BATCH)
+    return TrainPart(prepared, indices, encoded, encode_batches(subject.vae, batches))
 
 
 def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | None) -> dict[str, Density]:

@@ -129,9 +129,18 @@ def from_parquet(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
     _, parquet = pyarrow_modules(path)
     table = parquet.read_table(path)
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    values = {name: np.array(table[name].to_pylist(), np.float32) for name in NUMBERS}
+    values = {name: numbers_of(table[name]) for name in NUMBERS}
     values |= {name: np.array(json.loads(about[name]), np.float32) for name in ABOUT_TRAIN if name in about}
     return values, about | {"files": json.dumps(table["file"].to_pylist())}
+
+
+def numbers_of(column: Any) -> np.ndarray:
+    """A column of numbers, (N,), or of as many in each row, (N, d), as float32."""
+    flat = column.combine_chunks()
+    while hasattr(flat, "flatten") and "list" in str(flat.type):
+        flat = flat.flatten()
+    values = flat.to_numpy(zero_copy_only=False).astype(np.float32)
+    return values if len(values) == len(column) else values.reshape(len(column), -1)
 
 
 READERS = {".npz": from_npz, ".safetensors": from_safetensors, ".parquet": from_parquet}

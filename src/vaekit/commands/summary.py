@@ -11,6 +11,7 @@ from vaekit.commands.prepare import about_files, about_split
 from vaekit.config.settings import Config
 from vaekit.data.cache import Prepared
 from vaekit.models.vae import VAE
+from vaekit.system.bf16 import bf16_gain
 from vaekit.system.devices import Fabric, resolve_precision
 from vaekit.system.processors import SPINNING, spins
 
@@ -31,14 +32,24 @@ def summary(
     if fabric.device.type == "cpu" and torch.get_num_threads() > 1 and spins():
         notes.append(SPINNING)
     note = "".join(f"\n{line}" for line in notes)
-    precision = resolve_precision(config.device, config.precision)
     return (
         f"{len(prepared):,} pictures at {height}x{width}: {len(train):,} to train, "
         f"{len(test):,} to test{skipped}\n"
         f"preset {config.preset}, objective {config.objective}{' + PatchGAN' if config.gan else ''}: "
         f"{parameters:.1f} M parameters, {config.latent_dim} latent entries, batch {config.batch}, {length}\n"
-        f"{fabric.world_size} x {fabric.device.type} in {precision}; the run goes to {run}{note}"
+        f"{fabric.world_size} x {fabric.device.type} in {precision_of(config, fabric.device.type)}; "
+        f"the run goes to {run}{note}"
     )
+
+
+def precision_of(config: Config, device: str) -> str:
+    """The precision of a run, and why it was chosen where that was measured."""
+    precision = resolve_precision(config.device, config.precision)
+    if config.precision != "auto" or device != "cpu":
+        return precision
+    times = {"bf16": ("fp32", bf16_gain()), "fp32": ("bf16", 1 / bf16_gain())}
+    other, longer = times[precision]
+    return f"{precision} ({other} takes {longer:.1f} times as long here)"
 
 
 def has_batch_norm(config: Config) -> bool:

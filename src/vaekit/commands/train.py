@@ -21,7 +21,7 @@ from vaekit.data.cache import Prepared, open_entry, prepare_as
 from vaekit.data.loader import HeldOut, Stream, split
 from vaekit.data.sources.base import Source
 from vaekit.data.sources.naming import Pictures, source_of
-from vaekit.measures.quick import measure
+from vaekit.measures.quick import MOST_MEASURED, measure
 from vaekit.models.vae import VAE
 from vaekit.runs.begin import begin_with, leaked
 from vaekit.runs.checkpoint import load_checkpoint
@@ -31,7 +31,7 @@ from vaekit.runs.log import MEASURED, RunLog
 from vaekit.runs.progress import fraction_done
 from vaekit.runs.resume import check_free, check_resumable, check_same_pictures, over, resume_command
 from vaekit.runs.watching import Callbacks, OnMeasure, OnStep, tracked
-from vaekit.system.devices import Fabric, float32_products, launch, own_generators, own_threads
+from vaekit.system.devices import Fabric, float32_products, launch, own_generators, own_threads, resolve_precision
 from vaekit.system.ranks import (
     check_alike,
     from_first_of_machine,
@@ -105,7 +105,8 @@ def train_on(
     with claimed(run, first):
         prepared = opened(from_first_of_machine(lambda: place_of(prepared or look())))
         identity = f"{prepared.crc32:08x} {prepared.names_sha256[:8]}"
-        check_alike(pictures=identity, settings=json.dumps(deciding(config)))
+        precision = resolve_precision(config.device, config.precision)
+        check_alike(pictures=identity, settings=json.dumps(deciding(config)), precision=precision)
         if first:
             start = choose()  # no other process can change the folder from here on
             check_pictures(start, run, prepared, config)
@@ -247,10 +248,10 @@ def measure_and_draw(
 ) -> None:
     """Measure the averaged model on test pictures (the ranks share them) and draw its figures (rank 0).
 
-    Before the end of the run only some of the test pictures are used. The model runs in the precision of the run: bf16
-    moves the PSNR in the fourth digit (docs/log.md) and is several times faster.
+    Before the end of the run only some of the test pictures are used, and at its end at most 10,000. The model runs in
+    the precision of the run: bf16 moves the PSNR in the fourth digit (docs/log.md).
     """
-    batches = held_out.batches(TEST_BATCH, None if at_end else FIGURE_IMAGES)
+    batches = held_out.batches(TEST_BATCH, MOST_MEASURED if at_end else FIGURE_IMAGES)
     with fabric.autocast(), float32_products():
         measured, judged = measure(
             state.ema, batches, objective=config.objective, rank=fabric.global_rank, world=fabric.world_size

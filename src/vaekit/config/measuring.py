@@ -24,4 +24,4 @@ class Measuring:
     normal: tuple[str, ...] = ()
     """Classes that are no anomaly; by default the lower of two numbers, else the most frequent one."""
     limit: int | None = None
-    """Measure with this many of the pictures, at even distances."""
+    """Measure with this many of the pictures, at even distances; by default with all, and at most 10,000."""

@@ -49,6 +49,8 @@ def read_attributes(path: Path, folder: Path, names: Sequence[str]) -> Attribute
     twice = [name for name, count in Counter(table.columns[i] for i in columns).items() if count > 1]
     if twice:
         raise ValueError(f"{path.name} has two columns {twice[0]!r}; give each attribute a name of its own")
-    cells = [table.cells(i) for i in columns]
-    values = np.array([[STATES[column[place]] for column in cells] for place in range(len(names))])
+    values = np.empty((len(names), len(columns)), dtype=int)
+    for k, i in enumerate(columns):  # one at a time: the cells of all columns of a million pictures are gigabytes
+        said = table.cells(i)
+        values[:, k] = [STATES[said[place]] for place in range(len(names))]
     return Attributes(tuple(table.columns[i] for i in columns), values, path.name)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.data.ahead import ReadAhead
 from vaekit.data.pixels import to_float
 
 
@@ -57,12 +58,13 @@ class Stream:
         self.seed = seed
         self.flip = flip
         self.epoch = lru_cache(maxsize=2)(self.draw_epoch)
+        self.ahead = ReadAhead(self.images)
 
     def batch(self, images_seen: int, size: int, rank: int = 0, world: int = 1) -> Tensor:
         """Return this rank's part of the batch at global positions images_seen to images_seen + size.
 
         uint8 (size / world, C, H, W); rank r takes the r-th contiguous part, so the parts of all ranks, put
-        together, are the same batch for every world.
+        together, are the same batch for every world. Its part of the batch after this one is read meanwhile.
         """
         assert size % world == 0, f"a batch of {size} does not divide over {world} ranks"
         share = size // world
@@ -71,6 +73,7 @@ class Stream:
         batch = self.images[chosen]
         if self.flip:
             batch[mirrored] = batch[mirrored][..., ::-1]
+        self.ahead.will_need(self.at(start + size, start + size + share)[0])
         return torch.from_numpy(batch)
 
     def at(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

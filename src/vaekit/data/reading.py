@@ -133,7 +133,7 @@ def save_picture(x: Tensor, path: str | Path) -> Path:
         raise ValueError(f"{path}: pictures are written as {', '.join((*FORMATS, ARRAY))}")
     values = picture.detach().float().cpu()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished, unfinished.open("wb") as file:
+    with replacing(path, durable=False) as unfinished, unfinished.open("wb") as file:
         if suffix == ARRAY:
             np.save(file, ((values.clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy())
         else:

@@ -92,7 +92,7 @@ def answered(subject: Subject, train: TrainPart, posterior: Posterior, question:
     test = subject.test.indices
     some = test[evenly(len(test), MOST_DRAWN)]
     wanted = question.labels.indices[some]
-    gap = gap_between(question.labels[train.indices], question.labels[test])
+    gap = gap_between(question.labels[train.encoded], question.labels[test])
     if gap:
         raise ValueError(gap)
     subject.say(f"drawing {len(wanted):,} samples by label: {question.name}")
@@ -108,7 +108,7 @@ def answered(subject: Subject, train: TrainPart, posterior: Posterior, question:
     drawn = encode_batches(subject.vae, pictures)
     scored = question.labels[np.concatenate([test, some[order]])]
     means = torch.cat([posterior.mean, drawn.mean])
-    task = task_of(train.posterior.mean, question.labels[train.indices], means, scored)
+    task = task_of(train.posterior.mean, question.labels[train.encoded], means, scored)
     right = probabilities_of(task)[0].argmax(1) == task.test_classes
     accuracy = float(right[len(test) :].mean())
     counts = np.bincount(task.train_classes)

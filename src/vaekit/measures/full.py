@@ -137,10 +137,11 @@ def pairwise_measures(subject: Subject) -> dict[str, Pairwise]:
 
 @dataclass(frozen=True)
 class TrainPart:
-    """The pictures that a run trained on, and their posterior."""
+    """The pictures that a run trained on, and the posterior of those that are `encoded`: all, or as many as fit."""
 
     prepared: Prepared
     indices: np.ndarray
+    encoded: np.ndarray
     posterior: Posterior
 
     @property
@@ -164,7 +165,7 @@ def measure_generations(
 
     latents = {name: partial(prior.sample, num_images, generator()) for name, prior in priors.items()}
     if train is not None:
-        some = evenly(len(train.indices), num_images)
+        some = evenly(len(train.encoded), num_images)
         latents[POSTERIORS] = partial(train.posterior[some].sample, generator=generator())
     for name, draw in latents.items():
         subject.say(f"drawing {num_images:,} samples: {name}")
@@ -225,7 +226,7 @@ def usefulness_of(
         subject.missing.setdefault("usefulness", none)
         return None
     subject.say(f"probing the latents with the labels of {labels.source}")
-    learned = train.indices if train is not None and train.prepared.path == subject.prepared.path else NO_INDICES
+    learned = train.encoded if train is not None and train.prepared.path == subject.prepared.path else NO_INDICES
     train_means = train.posterior.mean if train is not None and len(learned) else posterior.mean[:0]
     test = subject.test.indices
     try:

@@ -54,7 +54,7 @@ def save_png(pixels: Pixels, path: str | Path) -> Path:
     """Write uint8 (H, W, 3) as PNG, creating the folder; a reader sees the old file or the new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished:
+    with replacing(path, durable=False) as unfinished:
         Image.fromarray(pixels).save(unfinished, format="PNG")
     return path
 

@@ -84,7 +84,7 @@ def latents_of(
     chosen = indices[evenly(len(indices), max(2, most // views))]
     batches = Batches(prepared.images, chosen, ENCODED_AT_ONCE)
     posterior = gathered([encoded(vae, batches, mirrored) for mirrored in (False, True)[:views]])
-    known = object_from_rank_zero(labels_of(prepared, chosen, say))
+    known = object_from_rank_zero(labels_of(prepared, chosen, say) if rank_and_world()[0] == 0 else {})
     if "labels" in known:
         known["labels"] = torch.cat([known["labels"]] * views)
     codes = None if vae.codebook is None else vae.codebook.codes.detach().cpu()

@@ -18,10 +18,11 @@ from torch import Tensor
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a path beside `path` to write to, and move it into place at the end: a reader sees the old file or the new.
 
-    If writing fails, the old file stays and nothing else is left. The new one is on the disk before it gets its name.
+    If writing fails, the old file stays and nothing else is left. The new one is on the disk before it gets its name,
+    unless it need not outlive a power cut: of many small files, waiting for the disk takes most of the time.
     """
     if path.exists() and not path.is_file():  # a device, a folder: nothing to put a file in the place of
         raise OSError(errno.EINVAL, "it is no file", str(path))
@@ -34,7 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
         mode = unfinished.stat().st_mode  # what this user's files have; some libraries write theirs for the user alone
         yield unfinished
         unfinished.chmod(mode)
-        flush(unfinished)
+        if durable:
+            flush(unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
