@@ -1,5 +1,6 @@
 """The transformer over codes: it sees what came before, learns what belongs together, and is a probability."""
 
+import dataclasses
 import itertools
 import math
 
@@ -14,6 +15,7 @@ from vaekit.networks.code_transformer import CodeTransformer
 from vaekit.networks.codes import latents_of_codes
 from vaekit.priors.base import Latents
 from vaekit.priors.codes import CodePrior, fit_codes, grouped, in_rows
+from vaekit.priors.conditions import Classes
 from vaekit.priors.fitting import BATCH, Length
 from vaekit.runs.checkpoint import load_checkpoint, save_checkpoint
 
@@ -63,7 +65,7 @@ def test_all_rows_together_have_a_probability_of_one(generator):
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.3 * torch.randn(weight.shape, generator=generator)
-    prior = CodePrior(codes, network, SMALL, 1.0)
+    prior = CodePrior(codes, network, SMALL, Classes(), 1.0)
     rows = torch.tensor(list(itertools.product(range(3), repeat=4)))
     log_prob = prior.log_prob(latents_of_codes(grouped(rows, 2), codes))
     assert log_prob.exp().sum().item() == pytest.approx(1, rel=1e-4)
@@ -93,6 +95,61 @@ def test_it_learns_what_belongs_together(generator):
     drawn = prior_indices(prior, prior.sample(200, torch.Generator().manual_seed(0)))
     assert (drawn[..., 0] == drawn[..., 1]).float().mean() > 0.94  # a third by chance
     assert prior.log_prob(latents.mean).mean().item() == pytest.approx(-2 * math.log(3), abs=0.1)
+
+
+@pytest.fixture(scope="module", params=["classes", "attributes"])
+def told(request):
+    """Latents whose code of the first group is their label, with a prior of them; and how to ask for each code."""
+    latents = paired(torch.Generator().manual_seed(0))
+    codebook = Codebook(4, 2, 3, 1)
+    codebook.codes.data.copy_(latents.codes)
+    first = codebook.indices(latents.mean)[:, 0, 0]
+    if request.param == "classes":
+        labels, asked = {"classes": ("a", "b", "c"), "labels": first}, ["a", "b", "c"]
+    else:  # not the first code, the last one
+        has = torch.stack([first > 0, first == 2], 1).long()
+        labels, asked = {"attributes": ("any", "last"), "labels": has}, ["any=0", ["any", "last=0"], ["any", "last"]]
+    latents = dataclasses.replace(latents, **labels)
+    return latents, fit_codes(latents, length=Length(300 * BATCH), **SMALL), asked, first
+
+
+def test_a_label_draws_its_codes_and_none_draws_all_as_frequent_as_they_are(told):
+    _, prior, asked, first = told
+
+    def drawn(**options):
+        return prior_indices(prior, prior.sample(300, torch.Generator().manual_seed(0), **options))[:, 0, 0]
+
+    for code, label in enumerate(asked):
+        assert (drawn(label=label) == code).float().mean() > 0.9
+        assert (drawn(label=label, guidance=2.0) == code).float().mean() > 0.95
+    shares = drawn().bincount(minlength=3) / 300
+    torch.testing.assert_close(shares, first.bincount(minlength=3) / len(first), atol=0.1, rtol=0)
+    for options, message in (
+        ({"label": "x"}, "no label 'x' in this prior"),
+        ({"guidance": -1.0}, "guidance -1; 1 is the label as it is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prior.sample(1, **options)
+
+
+def test_with_labels_all_rows_together_have_a_probability_of_one_and_a_file_keeps_them(told, tmp_path):
+    _, prior, asked, _ = told
+    rows = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    z = latents_of_codes(grouped(rows, 2), prior.codes)
+    assert prior.log_prob(z).exp().sum().item() == pytest.approx(1, rel=1e-4)
+    prior.save(tmp_path / "prior")
+    again = CodePrior.load(tmp_path / "prior")
+    draws = [each.sample(9, torch.Generator().manual_seed(1), label=asked[2], guidance=1.5) for each in (prior, again)]
+    assert torch.equal(*draws)
+    assert torch.equal(again.log_prob(z), prior.log_prob(z))
+
+
+def test_one_without_labels_says_so(generator):
+    prior = fit_codes(paired(generator), length=Length(0), **SMALL)
+    with pytest.raises(ValueError, match="no label 'x' in this prior; it was fitted without labels"):
+        prior.sample(1, label="x")
+    with pytest.raises(ValueError, match="guidance 3 needs labels"):
+        prior.sample(1, guidance=3.0)
 
 
 def test_a_low_temperature_prefers_frequent_codes(generator):

@@ -24,7 +24,6 @@ from vaekit.models.batches import decode_batches, encode_batches
 from vaekit.models.posterior import Posterior
 from vaekit.priors.conditions import Attributes, Conditions
 
-FLOW = "flow"
 MISSING = "labels of new pictures"
 MOST_DRAWN = 600  # pictures of a task
 MOST_ATTRIBUTES = 8  # of which the first are measured
@@ -47,12 +46,11 @@ def measure_by_label(
     `posterior` (N, d) is that of the test pictures, `labels` are those of all pictures, if they are known.
 
     Also its binomial standard error `drawn_se`, and what always guessing the most frequent class gives (`majority`).
-    Pictures are drawn of each class as often as the test pictures show it. Nothing where the flow was fitted without
+    Pictures are drawn of each class as often as the test pictures show it. Nothing where no prior was fitted with
     labels; where it cannot be measured the reason is in `subject.missing`.
     """
-    prior = subject.vae.priors.get(FLOW)
-    conditions: Conditions | None = getattr(prior, "conditions", None)
-    if conditions is None or not conditions.names:
+    name, conditions = told_prior(subject)
+    if conditions is None:
         return {}
     try:
         if train is None or train.prepared.path != subject.prepared.path:
@@ -64,10 +62,19 @@ def measure_by_label(
     found = {}
     for question in asked:
         try:
-            found[question.name] = answered(subject, train, posterior, question)
+            found[question.name] = answered(subject, name, train, posterior, question)
         except ValueError as error:  # an attribute that a part never shows
             subject.missing[f"{MISSING}: {question.name}"] = str(error)
     return found
+
+
+def told_prior(subject: Subject) -> tuple[str, Conditions | None]:
+    """The best prior that was fitted with labels, by name, and what it can be told; none if there is no such prior."""
+    for name, prior in reversed(subject.vae.priors.items()):
+        conditions: Conditions | None = getattr(prior, "conditions", None)
+        if conditions is not None and conditions.names:
+            return name, conditions
+    return "", None
 
 
 def questions(subject: Subject, conditions: Conditions, labels: Labels | None) -> Iterator[Question]:
@@ -76,18 +83,20 @@ def questions(subject: Subject, conditions: Conditions, labels: Labels | None) -
     if isinstance(conditions, Attributes):
         found = find_attributes(folder, names)
         if found is None or found.names != conditions.names:
-            raise ValueError("the flow was fitted with attributes that these pictures do not have")
+            raise ValueError("the prior was fitted with attributes that these pictures do not have")
         for k, name in enumerate(found.names[:MOST_ATTRIBUTES]):
             two = Labels(("0", "1"), found.values[:, k], found.source, ordered=True)
             yield Question(name, two, (f"{name}=0", f"{name}=1"))
         return
     labels = None if labels is None else labels.decided()
     if labels is None or not set(conditions.names) <= set(labels.classes):
-        raise ValueError(f"the flow was fitted with the labels {', '.join(conditions.names[:10])}, these are others")
+        raise ValueError(f"the prior was fitted with the labels {', '.join(conditions.names[:10])}, these are others")
     yield Question("class", labels, labels.classes)
 
 
-def answered(subject: Subject, train: TrainPart, posterior: Posterior, question: Question) -> dict[str, float]:
+def answered(
+    subject: Subject, prior: str, train: TrainPart, posterior: Posterior, question: Question
+) -> dict[str, float]:
     """The accuracy on test pictures, of that posterior, and on drawn ones of a probe of the train pictures."""
     test = subject.test.indices
     some = test[evenly(len(test), MOST_DRAWN)]
@@ -100,7 +109,7 @@ def answered(subject: Subject, train: TrainPart, posterior: Posterior, question:
     generator = torch.Generator().manual_seed(subject.seed)
     z = torch.cat(
         [
-            subject.vae.draw(int((wanted == i).sum()), generator, FLOW, label=question.asked[i])
+            subject.vae.draw(int((wanted == i).sum()), generator, prior, label=question.asked[i])
             for i in np.unique(wanted)
         ]
     )

@@ -18,14 +18,17 @@ class CodeTransformer(nn.Module):
     `vectors` (G, K, e) are what codes stand for, each entry with a std of about 1. A code is told by its vector, and
     its logit is a quadratic function of its vector beside one of its own: neighbours are alike, and the next vector
     may be about a Gaussian given those before. The last layers are zero at first, and `usual` (S, K) is added to what
-    they give: the untrained network says how frequent each code is at its place, whatever came before.
+    they give: the untrained network says how frequent each code is at its place, whatever came before. With
+    `conditions` above 0 it is also told things about each picture, (N, F) whole numbers below that.
     """
 
     usual: Tensor
     vectors: Tensor
     features: Tensor  # (G, K, f), the entries of the vectors and their products
 
-    def __init__(self, positions: int, vectors: Tensor, *, width: int = 128, depth: int = 4) -> None:
+    def __init__(
+        self, positions: int, vectors: Tensor, *, width: int = 128, depth: int = 4, conditions: int = 0
+    ) -> None:
         super().__init__()
         self.groups, self.num_codes, entries = vectors.shape
         length = positions * self.groups
@@ -41,23 +44,32 @@ class CodeTransformer(nn.Module):
         self.bent = nn.Parameter(torch.zeros(self.groups, width, self.features.shape[2]))
         self.register_buffer("usual", torch.zeros(length, self.num_codes))
         nn.init.normal_(self.codes.weight, std=0.02)
+        self.label = nn.Embedding(conditions, width) if conditions else None
+        if self.label is not None:
+            nn.init.zeros_(self.label.weight)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Logits of every code of rows (N, S), from those before it: (N, S, K)."""
+    def forward(self, codes: Tensor, told: Tensor | None = None) -> Tensor:
+        """Logits of every code of rows (N, S), from those before it and what is `told` (N, F): (N, S, K)."""
         first = self.start.expand(len(codes), 1, -1)
-        tokens = torch.cat([first, self.embedded(codes[:, :-1], 0)], 1) + self.place
+        tokens = torch.cat([first, self.embedded(codes[:, :-1], 0)], 1) + self.place + self.about(told)
         for block in self.blocks:
             tokens, _ = block(tokens, None)
         by_group = self.norm(tokens).unflatten(1, (-1, self.groups))  # (N, P, G, W)
         return torch.einsum("npgw,gwk->npgk", by_group, self.heads()).flatten(1, 2) + self.usual
 
-    def next_logits(self, last: Tensor | None, place: int, past: list[Past | None], rows: int) -> Tensor:
+    def next_logits(
+        self, last: Tensor | None, place: int, past: list[Past | None], rows: int, told: Tensor | None = None
+    ) -> Tensor:
         """Logits (N, K) of the code at one place of N `rows`, of which `last` (N,) is the code before; moves `past`."""
         token = self.start.expand(rows, 1, -1) if last is None else self.embedded(last[:, None], place - 1)
-        token = token + self.place[place]
+        token = token + self.place[place] + self.about(told)
         for i, block in enumerate(self.blocks):
             token, past[i] = block(token, past[i])
         return self.norm(token[:, 0]) @ self.heads(place % self.groups) + self.usual[place]
+
+    def about(self, told: Tensor | None) -> Tensor | float:
+        """What every token of a picture is told of it: (N, F) -> (N, 1, W); nothing where there is nothing to tell."""
+        return 0.0 if told is None or self.label is None else self.label(told).sum(1, keepdim=True)
 
     def heads(self, groups: int | slice = slice(None)) -> Tensor:
         """What gives the logits of each group, (G, W, K), or of one, (W, K)."""

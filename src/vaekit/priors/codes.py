@@ -8,7 +8,8 @@ S = P G codes in a row; K codes to choose from.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from vaekit.networks.code_transformer import CodeTransformer, Past
 from vaekit.networks.codes import latents_of_codes, nearest_indices
 from vaekit.priors.base import NO_METADATA, Latents, read_prior
+from vaekit.priors.conditions import Conditions, check_guidance, conditions_of, read_conditions, told_of, written
 from vaekit.priors.fitting import BATCH, Fit, Length, Watch, begun, held_out, run_fit
 from vaekit.system.autocast import without_autocast
 from vaekit.system.devices import own_generators
@@ -37,16 +39,23 @@ SMOOTHING = 0.5  # uses that each code has beside those counted
 class CodePrior:
     """Latents whose groups are codes `codes` (G, K, e), as frequent as the network says; z are the codes' vectors.
 
-    `settings` are those that `CodeTransformer` is built with beside the numbers of codes. `held_out_loss` is the
-    cross-entropy on pictures that it did not learn from, where 1 is that of codes that know nothing of each other.
+    `settings` are those that `CodeTransformer` is built with beside the numbers of codes, `conditions` what can be
+    asked for. `held_out_loss` is the cross-entropy on pictures that it did not learn from, where 1 is that of codes
+    that know nothing of each other.
     """
 
     def __init__(
-        self, codes: Tensor, network: CodeTransformer, settings: Mapping[str, Any], held_out_loss: float
+        self,
+        codes: Tensor,
+        network: CodeTransformer,
+        settings: Mapping[str, Any],
+        conditions: Conditions,
+        held_out_loss: float,
     ) -> None:
         self.codes = codes.detach().cpu()
         self.network = network.eval().requires_grad_(False)
         self.settings = dict(settings)
+        self.conditions = conditions
         self.held_out_loss = held_out_loss
 
     @property
@@ -71,53 +80,105 @@ class CodePrior:
         return self
 
     @torch.no_grad()
-    def sample(self, num_images: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Draw z (num_images, d) on the CPU; a `temperature` below 1 prefers frequent codes."""
-        rows = [self.drawn(len(part), generator, temperature) for part in torch.arange(num_images).split(AT_ONCE)]
+    def sample(
+        self,
+        num_images: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        label: str | Sequence[str] | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Draw z (num_images, d) on the CPU; a `temperature` below 1 prefers frequent codes.
+
+        `label` and `guidance` are those of `FlowPrior.sample`, and so is what is raised.
+        """
+        check_guidance(self.conditions, guidance)
+        told = told_of(self.conditions, label, num_images, generator)
+        rows = [
+            self.drawn(len(part), generator, temperature, None if told is None else told[part], guidance)
+            for part in torch.arange(num_images).split(AT_ONCE)
+        ]
         return latents_of_codes(grouped(torch.cat(rows), len(self.codes)), self.codes)
 
-    def drawn(self, rows: int, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """Codes one after another, (rows, S); the chances are drawn on the CPU."""
+    def drawn(
+        self,
+        rows: int,
+        generator: torch.Generator | None,
+        temperature: float,
+        told: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Codes one after another, (rows, S); the chances are drawn on the CPU.
+
+        With a `guidance` other than 1 the logits of pictures of which nothing is known are drawn beside.
+        """
+        guided = told is not None and guidance != 1
+        if told is not None and guided:
+            told = torch.cat([told, self.conditions.unknown(rows)])
+        known = None if told is None else told.to(self.device)
         past: list[Past | None] = [None] * len(self.network.blocks)
         last, found = None, []
         with without_autocast(self.device):
             for place in range(len(self.network.place)):
-                logits = self.network.next_logits(last, place, past, rows).float() / temperature
-                chosen = torch.multinomial(logits.softmax(1).cpu(), 1, generator=generator)[:, 0]
+                logits = self.network.next_logits(last, place, past, (1 + guided) * rows, known).float()
+                if guided:
+                    logits = torch.lerp(logits[rows:], logits[:rows], guidance)
+                chosen = torch.multinomial((logits / temperature).softmax(1).cpu(), 1, generator=generator)[:, 0]
                 found.append(chosen)
-                last = chosen.to(self.device)
+                last = chosen.to(self.device).repeat(1 + guided)
         return torch.stack(found, 1)
 
     @torch.no_grad()
     def log_prob(self, z: Tensor) -> Tensor:
-        """log P of the codes that z (N, d) becomes: (N,), nats. A probability, and no density of z."""
+        """log P of the codes that z (N, d) becomes: (N,), nats. A probability, and no density of z.
+
+        Where there are classes, that of their mixture.
+        """
         parts = []
         for part in z.split(AT_ONCE):
-            with without_autocast(self.device):
-                rows = in_rows(nearest_indices(part.cpu(), self.codes, self.positions)).to(self.device)
-                parts.append(-cross_entropy(self.network(rows).mT, rows, reduction="none").sum(1).cpu())
+            rows = in_rows(nearest_indices(part.cpu(), self.codes, self.positions)).to(self.device)
+            if not self.conditions.num_rows:
+                parts.append(self.log_prob_of(rows, None))
+                continue
+            of_each = [
+                self.log_prob_of(rows, told.expand(len(rows), -1)) + math.log(share)
+                for told, share in self.conditions.parts()
+            ]
+            parts.append(torch.logsumexp(torch.stack(of_each), 0))
         return torch.cat(parts)
+
+    def log_prob_of(self, rows: Tensor, told: Tensor | None) -> Tensor:
+        """log P of rows of codes (N, S) of pictures of which is `told` (N, F): (N,), on the CPU."""
+        with without_autocast(self.device):
+            logits = self.network(rows, None if told is None else told.to(self.device))
+            return -cross_entropy(logits.mT, rows, reduction="none").sum(1).cpu()
 
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
         """Write codes, weights and settings as safetensors, with metadata; a reader sees the old file or the new."""
         weights = {NETWORK + name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
-        about = {name: json.dumps(getattr(self, name)) for name in ABOUT} | {"positions": str(self.positions)}
-        write_tensors({CODES: self.codes} | weights, Path(path), {"prior": NAME} | about | dict(metadata))
+        shares, names = written(self.conditions)
+        about = {name: json.dumps(getattr(self, name)) for name in ABOUT} | {"positions": str(self.positions)} | names
+        write_tensors({CODES: self.codes} | shares | weights, Path(path), {"prior": NAME} | about | dict(metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> CodePrior:
         """Read what `save` wrote. Raises `ValueError` if the file is missing, damaged or something else."""
         tensors, metadata = read_prior(path)
-        if metadata.get("prior") != NAME or CODES not in tensors or not metadata.keys() >= {*ABOUT, "positions"}:
+        conditions = read_conditions(tensors, metadata)
+        whole = CODES in tensors and metadata.keys() >= {*ABOUT, "positions"}
+        if metadata.get("prior") != NAME or not whole or conditions is None:
             raise ValueError(f"{path} holds no prior of codes; fit the prior again")
         codes = tensors.pop(CODES)
         settings, held_out_loss = (json.loads(metadata[name]) for name in ABOUT)
         try:
-            network = CodeTransformer(int(metadata["positions"]), scaled(codes), **settings)
+            network = CodeTransformer(
+                int(metadata["positions"]), scaled(codes), **settings, conditions=conditions.num_rows
+            )
             network.load_state_dict({name.removeprefix(NETWORK): tensor for name, tensor in tensors.items()})
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
-        return cls(codes, network, settings, held_out_loss)
+        return cls(codes, network, settings, conditions, held_out_loss)
 
 
 def scaled(codes: Tensor) -> Tensor:
@@ -140,6 +201,8 @@ class NextCode:
     """The cross-entropy of each code given those before it, mean over the row, judged by rows that are held out."""
 
     rows: Tensor  # (N, S)
+    told: Tensor | None  # (N, F)
+    conditions: Conditions
     train: Tensor
     test: Tensor
     seed: int
@@ -148,21 +211,25 @@ class NextCode:
     def losses(self, network: CodeTransformer, step: int, rank: int, world: int) -> Tensor:
         """Nats a code of this rank's share of the rows of a step, (B,)."""
         seed = np.random.SeedSequence([self.seed, step]).generate_state(1)
-        drawn = torch.randint(len(self.train), (BATCH,), generator=torch.Generator().manual_seed(int(seed[0])))
-        return self.nats(network, self.train[drawn.tensor_split(world)[rank]])
+        generator = torch.Generator().manual_seed(int(seed[0]))
+        chosen = self.train[torch.randint(len(self.train), (BATCH,), generator=generator)]
+        told = None if self.told is None else self.conditions.hidden(self.told[chosen], generator)
+        own = torch.arange(BATCH).tensor_split(world)[rank]
+        return self.nats(network, chosen[own], None if told is None else told[own])
 
-    def nats(self, network: CodeTransformer, chosen: Tensor) -> Tensor:
-        """Nats a code of the rows at these places, (B,)."""
+    def nats(self, network: CodeTransformer, chosen: Tensor, told: Tensor | None) -> Tensor:
+        """Nats a code of the rows at these places, of which is `told` (B, F): (B,)."""
         rows = self.rows[chosen].to(self.device)
-        return cross_entropy(network(rows).mT, rows, reduction="none").mean(1)
+        logits = network(rows, None if told is None else told.to(self.device))
+        return cross_entropy(logits.mT, rows, reduction="none").mean(1)
 
     def held_out_loss(self, network: CodeTransformer) -> float:
         """That of the rows held out, as a share of that of codes that know nothing of each other."""
         usual = network.usual.log_softmax(1)
         places = torch.arange(len(usual))
         alone = -usual.cpu()[places, self.rows[self.test]].mean().item()
-        parts = self.test.split(BATCH)
-        return sum(self.nats(network, part).sum().item() for part in parts) / len(self.test) / alone
+        parts = ((part, None if self.told is None else self.told[part]) for part in self.test.split(BATCH))
+        return sum(self.nats(network, *part).sum().item() for part in parts) / len(self.test) / alone
 
 
 def fit_codes(
@@ -188,16 +255,18 @@ def fit_codes(
     rows = torch.cat([in_rows(nearest_indices(part, codes, latents.positions)) for part in parts])
     train, test = held_out(latents, seed)
     settings = {"width": width, "depth": depth}
+    conditions = conditions_of(latents)
+    told = None if latents.labels is None else conditions.told(latents.labels)
     with own_generators():
         torch.manual_seed(seed)
-        network = CodeTransformer(latents.positions, scaled(codes), **settings)
+        network = CodeTransformer(latents.positions, scaled(codes), **settings, conditions=conditions.num_rows)
     network.usual.copy_(log_frequencies(rows[train], codes.shape[1]))
     fit = begun(network.to(device))
     begin(fit)
     if len(test):
-        task = NextCode(rows, train, test, seed, device)
+        task = NextCode(rows, told, conditions, train, test, seed, device)
         run_fit(fit, length or Length(10 * len(train)), task, device, watch)
-    return CodePrior(codes, fit.best, settings, fit.counters["best_loss"])
+    return CodePrior(codes, fit.best, settings, conditions, fit.counters["best_loss"])
 
 
 def log_frequencies(rows: Tensor, num_codes: int) -> Tensor:

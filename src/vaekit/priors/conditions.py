@@ -1,4 +1,4 @@
-"""What a flow is told of the pictures that it draws: one class of several, or attributes that they have or lack.
+"""What a prior is told of the pictures that it draws: one class of several, or attributes that they have or lack.
 
 It is told by rows of one table of embeddings, `told` (N, F), whose sum the network gets: F is 1 for classes, and the
 number K of attributes. Each of the F has a row for "not known" too, which draws of any kind and guidance need.
@@ -6,7 +6,9 @@ number K of attributes. Each of the F has a row for "not known" too, which draws
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +20,8 @@ from vaekit.priors.base import Latents
 NO_CLASS = 0.1  # share of the draws whose class is hidden (Ho & Salimans, 2022)
 MOST_NAMED = 20  # of the names in a message
 OFF, ON, UNKNOWN, STATES = 0, 1, 2, 3  # of an attribute
+CLASSES, ATTRIBUTES = "classes", "attributes"  # in the metadata of a file: what can be asked for
+SHARES = "shares"  # in a file: those of the classes
 
 
 class Conditions(Protocol):
@@ -147,10 +151,50 @@ def check_known(name: str, asked: str, names: Sequence[str]) -> None:
 
 
 def conditions_of(latents: Latents) -> Conditions:
-    """What a flow of these latents can be told."""
+    """What a prior of these latents can be told."""
     if latents.attributes:
         return Attributes(latents.attributes)
     if latents.labels is None:
         return Classes()
     counts = torch.bincount(latents.labels, minlength=len(latents.classes))
     return Classes(latents.classes, counts / len(latents.labels))
+
+
+def told_of(
+    conditions: Conditions, label: str | Sequence[str] | None, num_images: int, generator: torch.Generator | None
+) -> Tensor | None:
+    """What is told of new pictures, (num_images, F): what is asked for, else as in training; None without labels.
+
+    Raises `ValueError` for a label that the prior does not know.
+    """
+    names = [label] if isinstance(label, str) else list(label or ())
+    if names and not conditions.num_rows:
+        raise ValueError(f"no label {names[0]!r} in this prior; it was fitted without labels")
+    if names:
+        return conditions.asked(names, num_images)
+    return conditions.drawn(num_images, generator) if conditions.num_rows else None
+
+
+def check_guidance(conditions: Conditions, guidance: float) -> None:
+    """Raise `ValueError` for a `guidance` that is negative, or where there are no labels."""
+    if not 0 <= guidance < math.inf:
+        raise ValueError(f"guidance {guidance:g}; 1 is the label as it is, 2 more of it, 0 any picture")
+    if guidance != 1 and not conditions.num_rows:
+        raise ValueError(f"guidance {guidance:g} needs labels, and this prior was fitted without")
+
+
+def written(conditions: Conditions) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Conditions as tensors and metadata of a file."""
+    of_classes = isinstance(conditions, Classes)
+    shares = conditions.shares if isinstance(conditions, Classes) else torch.ones(0)
+    return {SHARES: shares}, {CLASSES if of_classes else ATTRIBUTES: json.dumps(conditions.names)}
+
+
+def read_conditions(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Conditions | None:
+    """What `written` wrote, taken out of the tensors of a file; None if there is no such thing."""
+    shares = tensors.pop(SHARES, None)
+    if ATTRIBUTES in metadata:
+        return Attributes(tuple(json.loads(metadata[ATTRIBUTES])))
+    if shares is None or CLASSES not in metadata:
+        return None
+    return Classes(tuple(json.loads(metadata[CLASSES])), shares)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import NO_METADATA, log_standard_normal, read_prior
-from vaekit.priors.conditions import Attributes, Classes, Conditions
+from vaekit.priors.conditions import Conditions, check_guidance, read_conditions, told_of, written
 from vaekit.priors.gaussian import TENSORS, GaussianPrior
 from vaekit.system.autocast import without_autocast
 from vaekit.system.files import write_tensors
@@ -37,8 +37,7 @@ QUARTER = math.pi / 2  # the angle of the latents; noise is at 0
 STEPS = 25  # of Heun's method from one to the other
 AT_ONCE = 256  # latents that are moved together
 PROBES = 16  # directions that the divergence is estimated in
-CLASSES, ATTRIBUTES = "classes", "attributes"  # in the file: what can be asked for
-NETWORK, SHARES = "network.", "shares"  # in the file: before the names of its weights, and of the classes' shares
+NETWORK = "network."  # in the file: before the names of its weights
 ABOUT = ("settings", "held_out_loss")  # what the file's metadata say, beside the names of classes or attributes
 
 Field = Callable[[Tensor, Tensor], Tensor]  # dw/da of w (N, d) at angles (N,)
@@ -94,20 +93,6 @@ class FlowPrior:
             of_those = self.network(w, a, told)
             return of_those if guidance == 1 else torch.lerp(self.network(w, a, unknown), of_those, guidance)
 
-    def told(
-        self, label: str | Sequence[str] | None, num_images: int, generator: torch.Generator | None
-    ) -> Tensor | None:
-        """What is told of new pictures, (num_images, F): what is asked for, else as in training; None without labels.
-
-        Raises `ValueError` for a label that the prior does not know.
-        """
-        names = [label] if isinstance(label, str) else list(label or ())
-        if names and not self.conditions.num_rows:
-            raise ValueError(f"no label {names[0]!r} in this prior; it was fitted without labels")
-        if names:
-            return self.conditions.asked(names, num_images)
-        return self.conditions.drawn(num_images, generator) if self.conditions.num_rows else None
-
     @torch.no_grad()
     def sample(
         self,
@@ -124,12 +109,9 @@ class FlowPrior:
         A label is a class, or attributes: "smiling", "glasses=0", or several of them. Raises `ValueError` for one that
         the prior does not know, and a `guidance` that is negative.
         """
-        if not 0 <= guidance < math.inf:
-            raise ValueError(f"guidance {guidance:g}; 1 is the label as it is, 2 more of it, 0 any picture")
-        if guidance != 1 and not self.conditions.num_rows:
-            raise ValueError(f"guidance {guidance:g} needs labels, and this prior was fitted without")
+        check_guidance(self.conditions, guidance)
         noise = temperature * torch.randn(num_images, self.latent_dim, generator=generator)
-        told = self.told(label, num_images, generator)
+        told = told_of(self.conditions, label, num_images, generator)
         return self.gaussian.colour(self.moved(noise, 0, QUARTER, steps, told, guidance))
 
     @torch.no_grad()
@@ -194,35 +176,26 @@ class FlowPrior:
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
         """Write Gaussian, weights and settings as safetensors, with metadata; a reader sees the old file or the new."""
         weights = {NETWORK + name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
-        shares = self.conditions.shares if isinstance(self.conditions, Classes) else torch.ones(0)
-        tensors = self.gaussian.tensors() | {SHARES: shares} | weights
-        about = {name: json.dumps(getattr(self, name)) for name in ABOUT}
-        about[ATTRIBUTES if isinstance(self.conditions, Attributes) else CLASSES] = json.dumps(self.conditions.names)
-        write_tensors(tensors, Path(path), {"prior": NAME} | about | dict(metadata))
+        shares, names = written(self.conditions)
+        about = {name: json.dumps(getattr(self, name)) for name in ABOUT} | names
+        write_tensors(self.gaussian.tensors() | shares | weights, Path(path), {"prior": NAME} | about | dict(metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> FlowPrior:
         """Read what `save` wrote. Raises `ValueError` if the file is missing, damaged or something else."""
         tensors, metadata = read_prior(path)
-        if metadata.get("prior") != NAME or not tensors.keys() >= {*TENSORS, SHARES} or not names_in(metadata):
+        conditions = read_conditions(tensors, metadata)
+        whole = tensors.keys() >= {*TENSORS} and metadata.keys() >= {*ABOUT}
+        if metadata.get("prior") != NAME or not whole or conditions is None:
             raise ValueError(f"{path} holds no flow; fit the prior again")
         gaussian = GaussianPrior(*(tensors.pop(name) for name in TENSORS)).checked(path)
-        shares = tensors.pop(SHARES)
         settings, held_out_loss = (json.loads(metadata[name]) for name in ABOUT)
-        names = tuple(json.loads(metadata[names_in(metadata)]))
-        conditions = Attributes(names) if ATTRIBUTES in metadata else Classes(names, shares)
         try:
             network = Velocity(gaussian.latent_dim, **settings, conditions=conditions.num_rows)
             network.load_state_dict({name.removeprefix(NETWORK): tensor for name, tensor in tensors.items()})
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
         return cls(gaussian, network, settings, conditions, held_out_loss)
-
-
-def names_in(metadata: Mapping[str, str]) -> str:
-    """Under what a file keeps the names that can be asked for; empty if it is no flow's."""
-    kinds = [kind for kind in (ATTRIBUTES, CLASSES) if kind in metadata]
-    return kinds[0] if kinds and metadata.keys() >= {*ABOUT} else ""
 
 
 def on_arc(u: Tensor, eps: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
