@@ -38,9 +38,10 @@ def sample_run(
     `prior` is one of the table, by default the best that the run has: "normal" is N(0, I); "gaussian" and
     "gaussian-mixture" are fitted to the latents of the train pictures when they are first asked for, and kept in the
     run; a "flow", or for codes a transformer, "codes", is fitted at the end of a training, or by `fit_prior_run`. A
-    `temperature` below 1 gives safer and less varied pictures. A prior that was fitted with labels draws those of a `label`, a class or attributes
-    ("smiling", "glasses=0"), and with a `guidance` above 1 more typical ones. Without `out` they go into one PNG in the
-    run's figures; with it, one by one into that folder, which must be empty or not there. Raises `ValueError` for an
+    `temperature` below 1 gives safer and less varied pictures. A prior that was fitted with labels draws those of a
+    `label`, a class or attributes ("smiling", "glasses=0"), and with a `guidance` above 1 more typical ones. Without
+    `out` they go into one PNG in the run's figures; with it, one by one into that folder, which must be empty or not
+    there. Raises `ValueError` for an
     unknown prior or label, a folder without a model, a prior that is not there and cannot be fitted, and an `out` that
     holds files.
     """
