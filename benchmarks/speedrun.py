@@ -2,8 +2,8 @@
 
     python benchmarks/speedrun.py celeba/ --runs runs/speedrun [--minutes 9] [--seeds 3] [--json speedrun.json]
 
-Rules and records are in docs/speedrun.md. Each seed is one `vaekit train` of a fixed length, alone on the machine. Its
-final model is measured on all test pictures, reconstructed from sampled z. What is there already is not trained again.
+Each seed is one `vaekit train` of a fixed length, alone on the machine. Its final model is measured on all test
+pictures, reconstructed from sampled z. What is there already is not trained again.
 """
 
 import vaekit  # noqa: F401  # first, since torch reads how long threads spin when it is loaded
@@ -27,16 +27,15 @@ from vaekit.runs.log import last_counters
 from vaekit.system.devices import precision_here
 
 SIZE, PSNR, FD = 64, 25.0, 30.0  # the task
-MINUTES, SETTINGS = 16.0, ()  # of the last record
+MINUTES, SETTINGS = 16.0, ()  # by default
 DIGITS = {"seed": "d", "minutes": ".1f", "images": ",.0f", "psnr": ".2f", "fd": ".1f", "laplacian_ratio": ".2f"}
 
 
 def train(pictures: Path, run: Path, minutes: float, seed: int, settings: tuple[str, ...]) -> None:
-    """One run of `vaekit train`, unless it is there."""
-    if not (run / "model.safetensors").exists():
-        options = ["--size", SIZE, "--minutes", minutes, "--seed", seed, "--draws", 1, "--prior", "gaussian"]
-        command = [sys.executable, "-m", "vaekit", "train", pictures, "--out", run, *options, *settings]
-        subprocess.run([str(part) for part in command], check=True)
+    """One run of `vaekit train`, which goes on where it stopped, and is over at once where it is there."""
+    options = ["--size", SIZE, "--minutes", minutes, "--seed", seed, "--draws", 1, "--prior", "gaussian"]
+    command = [sys.executable, "-m", "vaekit", "train", pictures, "--out", run, "--resume", *options, *settings]
+    subprocess.run([str(part) for part in command], check=True)
 
 
 @torch.no_grad()
@@ -66,7 +65,7 @@ def main(
     judge = Judge(folders[0])
     rows = [measured(run, judge) for run in folders]
     show(f"Speedrun in {precision_here('auto')}, {torch.get_num_threads()} threads", rows, DIGITS, json)
-    missed = [row for row in rows if row["psnr"] < PSNR or row["fd"] > FD]
+    missed = [row for row in rows if not (row["psnr"] >= PSNR and row["fd"] <= FD)]
     task = f"{PSNR:g} dB and FD-EffNet {FD:g}"
     longest = max(row["minutes"] for row in rows)
     print(f"{len(missed)} of {seeds} miss {task}" if missed else f"all of {seeds} reach {task} in {longest:.1f} min")

@@ -31,10 +31,11 @@ from vaekit.measures.distances import frechet_distance
 from vaekit.measures.features import load_extractor
 from vaekit.measures.quick import BATCH, evaluate, reconstruct
 from vaekit.measures.sets import collect
-from vaekit.models.vae import build_vae
+from vaekit.models.vae import CONFIG_FILE, build_vae
 from vaekit.reports.mosaic import new_figure, render, save_png
 from vaekit.runs.checkpoint import FOLDER, STATE_FILE
 from vaekit.runs.folder import held_out_of, read_run_config
+from vaekit.runs.resume import finished
 from vaekit.system.files import read_tensors
 
 MODELS = {
@@ -62,7 +63,7 @@ def keep_every_checkpoint(run: Path, points: Path, over: threading.Event) -> Non
 
 def train(pictures: Path, run: Path, minutes: float, size: int, settings: list[str]) -> None:
     """One run of `vaekit train`, unless it is there."""
-    if (run / "model.safetensors").exists():
+    if (run / CONFIG_FILE).exists() and finished(run, read_run_config(run)):
         return
     points = points_of(run)
     shutil.rmtree(run, ignore_errors=True)

@@ -78,6 +78,12 @@ def test_the_log_has_every_step_with_its_losses_and_ends_with_the_test_set(tiny,
     assert all(math.isfinite(value) for record in (*steps, last) for value in record.values())
 
 
+def test_of_very_many_test_pictures_some_are_measured_at_the_end(tiny, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("vaekit.commands.train.MOST_MEASURED", 3)
+    train(dataclasses.replace(tiny, images=tiny.batch, draws=1), photos, tmp_path)
+    assert list(read_records(tmp_path))[-1]["test/num_images"] == 3
+
+
 def test_tensorboard_shows_the_same_losses(tiny, photos, tmp_path):
     train(tiny, photos, tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()

@@ -11,6 +11,7 @@ from PIL import Image
 import vaekit
 from vaekit import VAE, LatentTable, read_picture, save_picture
 from vaekit.cli import run as command
+from vaekit.commands.latents import numbers_of
 from vaekit.commands.towards import direction
 from vaekit.measures.pictures import l1
 from vaekit.models.kept import weights_sha256
@@ -57,6 +58,28 @@ def test_encode_keeps_what_the_model_says_of_each_picture(trained, vae, some, su
     draws = vae.priors["gaussian"].sample(20_000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(table.train[0], draws.mean(0), atol=0.1, rtol=0)
     torch.testing.assert_close(table.train[1], draws.std(0), atol=0.1, rtol=0.05)
+
+
+@pytest.mark.parametrize(("rows", "entries"), [(1, 1), (3, 1), (1, 4), (3, 4)])
+def test_a_table_of_any_shape_is_read_as_it_was_written(rows, entries, tmp_path):
+    pytest.importorskip("pyarrow")
+    mean, std = torch.randn(2, rows, entries)
+    files = [f"{i}.png" for i in range(rows)]
+    path = LatentTable(files, mean, std, torch.rand(rows), torch.rand(rows), "model").save(tmp_path / "z.parquet")
+    again = LatentTable.load(path)
+    assert again.files == files
+    assert torch.equal(again.mean, mean)
+    assert torch.equal(again.std, std)
+    assert again.kl.shape == (rows,)
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"), [([[1.0, 2.0], [3.0]], "of different lengths"), ([[1.0], None], "some rows are empty")]
+)
+def test_a_table_whose_rows_do_not_fit_together_is_refused(column, reason):
+    pyarrow = pytest.importorskip("pyarrow")
+    with pytest.raises(ValueError, match=reason):
+        numbers_of(pyarrow.chunked_array([column]))
 
 
 def test_a_folder_is_encoded_under_the_names_of_its_pictures(trained, photos, tmp_path):

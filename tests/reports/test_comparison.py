@@ -26,6 +26,9 @@ FAR, NEAR = {"fd_effnet": 200.0, "sliced_wasserstein": 1.0}, {"fd_effnet": 100.0
         ([{"normal": FAR, "gaussian": {"fd_effnet": None}}], "normal"),  # what was not finite
         ([{"normal": FAR, "train": NEAR, "posteriors": NEAR}], "normal"),  # no priors
         ([{"normal": {}, "gaussian": {}}], "normal"),  # nothing was measured
+        ([{"normal": FAR, "flow": NEAR | {"copies": 1.0}, "gaussian": FAR | {"fd_effnet": 150.0}}], "gaussian"),
+        ([{"normal": FAR | {"copies": 1.0}}], "normal"),  # all of them copy
+        ([{"normal": {"fd_effnet": None, "sliced_wasserstein": 1.0}, "flow": NEAR}], "flow"),
     ],
 )
 def test_a_model_shows_the_prior_whose_pictures_are_nearest_over_all_seeds(runs, best):

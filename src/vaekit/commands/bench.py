@@ -40,9 +40,9 @@ def bench(config: Config, seconds: float = 10.0) -> dict[str, float | str]:
     if config.devices > 1:
         raise ValueError("bench times one device; leave out --devices")
     config = config.resolved()
-    fabric = fabric_of(config)
-    launch(fabric)
     with own_threads(config.threads), own_generators(), float32_products(config.precision == "tf32"):
+        fabric = fabric_of(config)
+        launch(fabric)
         return bench_on(fabric, config, seconds)
 
 

@@ -37,7 +37,7 @@ from vaekit.system.ranks import check_one_process
 SIDE = 64  # pixels that pictures are looked at in
 SPLIT = 0.8  # as trainings have it by default
 SHEET = 64  # pictures
-AT_ONCE = 256
+AT_ONCE = 256  # pictures in memory
 COMPARED = 20_000  # for near-duplicates, at even distances
 DARK, EMPTY = 16, 2.0  # levels: the lightest pixel of a dark picture, the spread of an empty one
 USUAL_SIDES = (32, 64, 128, 256, 512)

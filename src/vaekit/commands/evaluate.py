@@ -215,7 +215,8 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
         subject.missing[", ".join([*absent, "posteriors", "train"])] = str(error)
         return None
     encoded = indices[evenly(len(indices), MOST_NUMBERS // subject.vae.latent_dim)]
-    subject.say(f"encoding {len(encoded):,} train pictures")
+    of = f" of {len(indices):,}" if len(encoded) < len(indices) else ""
+    subject.say(f"encoding {len(encoded):,}{of} train pictures")
     batches = HeldOut(prepared.images, encoded).batches(BATCH)
     return TrainPart(prepared, indices, encoded, encode_batches(subject.vae, batches))
 
@@ -253,7 +254,7 @@ def nearest_of(subject: Subject, train: TrainPart) -> Pixels | None:
 def in_precision_of(config: Config, device: str | None = None) -> Iterator[None]:
     """The network in the precision of the run, as in training; measures are in float32 and float64 all the same."""
     device = device or available("auto")
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision_here(config.precision))
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision_here(config.precision, device))
     with torch.autocast(device, dtype, enabled=dtype is not None):
         yield
 

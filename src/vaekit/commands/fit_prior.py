@@ -32,7 +32,7 @@ from vaekit.runs.prior import MOST_NUMBERS, Say, keep, latents_of, length_of_fit
 from vaekit.system.devices import available, float32_products
 from vaekit.system.ranks import check_one_process, rank_and_world
 
-RECIPE = 2  # of the fit of a flow: raise it when an interrupted one of before cannot go on
+RECIPE = 3  # of the fit of a network: raise it when an interrupted one of before cannot go on
 UNFINISHED = "prior-unfinished"  # in the folder of a run: what a fit that was interrupted goes on from
 KEPT_EVERY_SEC = 60.0
 LEAST_MINUTES = 0.5  # of a fit at the end of a training, where a fifth of its time is less

@@ -135,12 +135,16 @@ def from_parquet(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 
 def numbers_of(column: Any) -> np.ndarray:
-    """A column of numbers, (N,), or of as many in each row, (N, d), as float32."""
+    """A column of numbers, (N,), or of lists of one length, (N, d), as float32. Raises `ValueError` for others."""
     flat = column.combine_chunks()
-    while hasattr(flat, "flatten") and "list" in str(flat.type):
-        flat = flat.flatten()
-    values = flat.to_numpy(zero_copy_only=False).astype(np.float32)
-    return values if len(values) == len(column) else values.reshape(len(column), -1)
+    if flat.null_count:
+        raise ValueError("some rows are empty")
+    if not hasattr(flat, "value_lengths"):
+        return np.array(flat.to_numpy(zero_copy_only=False), np.float32)
+    if len(set(flat.value_lengths().to_numpy(zero_copy_only=False).tolist())) > 1:
+        raise ValueError("the rows are of different lengths")
+    values = np.array(flat.flatten().to_numpy(zero_copy_only=False), np.float32)
+    return values.reshape(len(flat), -1)
 
 
 READERS = {".npz": from_npz, ".safetensors": from_safetensors, ".parquet": from_parquet}

@@ -105,8 +105,8 @@ def train_on(
     with claimed(run, first):
         prepared = opened(from_first_of_machine(lambda: place_of(prepared or look())))
         identity = f"{prepared.crc32:08x} {prepared.names_sha256[:8]}"
-        precision = resolve_precision(config.device, config.precision)
-        check_alike(pictures=identity, settings=json.dumps(deciding(config)), precision=precision)
+        check_alike(pictures=identity, settings=json.dumps(deciding(config)))
+        check_alike("choose --precision bf16 or fp32", precision=resolve_precision(config.device, config.precision))
         if first:
             start = choose()  # no other process can change the folder from here on
             check_pictures(start, run, prepared, config)

@@ -108,7 +108,7 @@ PRIORS: Mapping[str, PriorRow] = {
     ),
 }
 WEIGHTS = "weights_sha256"  # in the metadata of a fitted prior: the weights whose latents it was fitted to
-COPIES = "copies"  # there too: whether its draws repeat training pictures
+COPIES = "copies"  # there, and in an evaluation: whether its draws repeat training pictures
 
 if TYPE_CHECKING:
     PriorName = str

@@ -81,7 +81,7 @@ class Config:
     threads: int | None = field(default=None, metadata=FREE)
     """Threads of each process on CPUs; by default one for each processor that it may use."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """fp32 (tf32: coarser and faster, on CUDA), or mixed: auto is bf16 where it is faster; a CPU is measured."""
+    """fp32 (tf32: coarser and faster, on CUDA), or mixed: auto is bf16 on GPUs, and on CPUs that are faster in it."""
     split: float = field(default=0.8, metadata=fixed("test pictures would be some that it has trained on"))
     """Fraction of the pictures of each folder, in the order of names, to train on; the rest is the test set."""
     colour_profiles: bool = field(default=True, metadata=fixed(OTHER_PIXELS))

@@ -64,7 +64,7 @@ class Stream:
         """Return this rank's part of the batch at global positions images_seen to images_seen + size.
 
         uint8 (size / world, C, H, W); rank r takes the r-th contiguous part, so the parts of all ranks, put
-        together, are the same batch for every world. Its part of the batch after this one is read meanwhile.
+        together, are the same batch for every world. Its part of the batch after this one is asked for: `ReadAhead`.
         """
         assert size % world == 0, f"a batch of {size} does not divide over {world} ranks"
         share = size // world

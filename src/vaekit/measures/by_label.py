@@ -69,7 +69,7 @@ def measure_by_label(
 
 
 def told_prior(subject: Subject) -> tuple[str, Conditions | None]:
-    """The best prior that was fitted with labels, by name, and what it can be told; none if there is no such prior."""
+    """The last prior of the table that was fitted with labels, by name, and what it can be told; none without one."""
     for name, prior in reversed(subject.vae.priors.items()):
         conditions: Conditions | None = getattr(prior, "conditions", None)
         if conditions is not None and conditions.names:

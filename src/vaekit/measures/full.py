@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.config.priors import PRIORS
+from vaekit.config.priors import COPIES, PRIORS
 from vaekit.data.cache import Prepared
 from vaekit.data.factors import find_factors
 from vaekit.data.labels import Labels
 from vaekit.data.loader import HeldOut, evenly
 from vaekit.data.view import USUAL_CHANNELS
 from vaekit.measures.anomalies import anomaly_scores, joined, known_of
-from vaekit.measures.copying import TRAIN_COMPARED, judged, nearest, small_of
+from vaekit.measures.copying import TRAIN_COMPARED, Copying, judged, nearest, small_of
 from vaekit.measures.disentanglement import disentanglement
 from vaekit.measures.extractor import Extractor
 from vaekit.measures.features import LPIPS_SMALLEST, load_lpips
@@ -176,8 +176,9 @@ def measure_generations(
         some = train.indices[evenly(len(train.indices), num_images)]
         measured["train"] = subject.against_test("train", subject.real_set(train.prepared, some))
         for space, (key, of_train) in references(subject, train).items():
-            for name, share in copied(subject, list(latents), space, of_train).items():
-                measured[name][key] = share
+            for name, verdict in copied(subject, list(latents), space, of_train).items():
+                measured[name][key] = verdict.share
+                measured[name][COPIES] = float(verdict.copies or measured[name].get(COPIES, 0))
     return measured
 
 
@@ -190,8 +191,8 @@ def references(subject: Subject, train: TrainPart) -> dict[str, tuple[str, Tenso
     return found if features is None else found | {"features": ("copied_features", features)}
 
 
-def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor) -> dict[str, float]:
-    """The share of each set of samples that is as near to one train picture as 2 % of the reconstructions are."""
+def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor) -> dict[str, Copying]:
+    """For each set of samples, whether more of it is as near to one train picture as 2 % of the reconstructions are."""
     found = {}
     try:
         usual = nearest(getattr(subject.sets["sampled"], space), of_train)
@@ -199,8 +200,7 @@ def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor)
             found_nearest = nearest(getattr(subject.sets[name], space), of_train)
             if space == "small":
                 subject.closest[name] = found_nearest
-            verdict = judged(found_nearest[1], usual[1])
-            found[name] = verdict.share
+            found[name] = verdict = judged(found_nearest[1], usual[1])
             if verdict.copies and name in PRIORS:
                 kind = {"small": "pixels"}.get(space, space)
                 subject.warnings.append(f"z ~ {PRIORS[name].short}, by {kind}: {verdict.sentence}")

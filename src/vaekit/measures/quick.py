@@ -17,7 +17,7 @@ from vaekit.system.devices import float32_products
 from vaekit.system.ranks import sum_over_ranks
 
 BATCH = ENCODED_AT_ONCE  # of what is measured
-MOST_MEASURED = 10_000  # pictures, at even distances, where nobody asks for more: measures are exact enough, and end
+MOST_MEASURED = 10_000  # pictures, at even distances, unless more are asked for: enough to be exact, and soon over
 OF_WIDTH = ("kl_individual", "kl_standard", "rate", "std", "near_dirac", "near_prior")  # of the posteriors
 PER_IMAGE = ("l1", "psnr", "l1_mean", "psnr_mean", "laplacian_original", "laplacian_sampled")
 

@@ -69,7 +69,10 @@ class CodeTransformer(nn.Module):
 
     def about(self, told: Tensor | None) -> Tensor | float:
         """What every token of a picture is told of it: (N, F) -> (N, 1, W); nothing where there is nothing to tell."""
-        return 0.0 if told is None or self.label is None else self.label(told).sum(1, keepdim=True)
+        if told is None:
+            return 0.0
+        assert self.label is not None, "a network without conditions is told nothing"
+        return self.label(told).sum(1, keepdim=True)
 
     def heads(self, groups: int | slice = slice(None)) -> Tensor:
         """What gives the logits of each group, (G, W, K), or of one, (W, K)."""

@@ -8,9 +8,9 @@ S = P G codes in a row; K codes to choose from.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,16 @@ from torch.nn.functional import cross_entropy
 from vaekit.networks.code_transformer import CodeTransformer, Past
 from vaekit.networks.codes import latents_of_codes, nearest_indices
 from vaekit.priors.base import NO_METADATA, Latents, read_prior
-from vaekit.priors.conditions import Conditions, check_guidance, conditions_of, read_conditions, told_of, written
+from vaekit.priors.conditions import (
+    Classes,
+    Conditions,
+    check_guidance,
+    conditions_of,
+    log_mixture,
+    read_conditions,
+    told_of,
+    written,
+)
 from vaekit.priors.fitting import BATCH, Fit, Length, Watch, begun, held_out, run_fit
 from vaekit.system.autocast import without_autocast
 from vaekit.system.devices import own_generators
@@ -113,7 +122,7 @@ class CodePrior:
 
         With a `guidance` other than 1 the logits of pictures of which nothing is known are drawn beside.
         """
-        guided = told is not None and guidance != 1
+        guided = guidance != 1
         if told is not None and guided:
             told = torch.cat([told, self.conditions.unknown(rows)])
         known = None if told is None else told.to(self.device)
@@ -138,20 +147,13 @@ class CodePrior:
         parts = []
         for part in z.split(AT_ONCE):
             rows = in_rows(nearest_indices(part.cpu(), self.codes, self.positions)).to(self.device)
-            if not self.conditions.num_rows:
-                parts.append(self.log_prob_of(rows, None))
-                continue
-            of_each = [
-                self.log_prob_of(rows, told.expand(len(rows), -1)) + math.log(share)
-                for told, share in self.conditions.parts()
-            ]
-            parts.append(torch.logsumexp(torch.stack(of_each), 0))
+            parts.append(log_mixture(self.conditions, partial(self.log_prob_of, rows)))
         return torch.cat(parts)
 
     def log_prob_of(self, rows: Tensor, told: Tensor | None) -> Tensor:
-        """log P of rows of codes (N, S) of pictures of which is `told` (N, F): (N,), on the CPU."""
+        """log P of rows of codes (N, S) of pictures of which is `told` (F,): (N,), on the CPU."""
         with without_autocast(self.device):
-            logits = self.network(rows, None if told is None else told.to(self.device))
+            logits = self.network(rows, None if told is None else told.to(self.device).expand(len(rows), -1))
             return -cross_entropy(logits.mT, rows, reduction="none").sum(1).cpu()
 
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
@@ -165,9 +167,8 @@ class CodePrior:
     def load(cls, path: str | Path) -> CodePrior:
         """Read what `save` wrote. Raises `ValueError` if the file is missing, damaged or something else."""
         tensors, metadata = read_prior(path)
-        conditions = read_conditions(tensors, metadata)
-        whole = CODES in tensors and metadata.keys() >= {*ABOUT, "positions"}
-        if metadata.get("prior") != NAME or not whole or conditions is None:
+        conditions = read_conditions(tensors, metadata) or Classes()  # those of before had no labels
+        if metadata.get("prior") != NAME or CODES not in tensors or not metadata.keys() >= {*ABOUT, "positions"}:
             raise ValueError(f"{path} holds no prior of codes; fit the prior again")
         codes = tensors.pop(CODES)
         settings, held_out_loss = (json.loads(metadata[name]) for name in ABOUT)

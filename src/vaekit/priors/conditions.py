@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -173,6 +173,14 @@ def told_of(
     if names:
         return conditions.asked(names, num_images)
     return conditions.drawn(num_images, generator) if conditions.num_rows else None
+
+
+def log_mixture(conditions: Conditions, log_prob: Callable[[Tensor | None], Tensor]) -> Tensor:
+    """log p (N,) of all pictures from that of those of which something is told, (F,), or of which nothing can be."""
+    if not conditions.num_rows:
+        return log_prob(None)
+    parts = [log_prob(told) + math.log(share) for told, share in conditions.parts()]
+    return torch.logsumexp(torch.stack(parts), 0)
 
 
 def check_guidance(conditions: Conditions, guidance: float) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import NO_METADATA, log_standard_normal, read_prior
-from vaekit.priors.conditions import Conditions, check_guidance, read_conditions, told_of, written
+from vaekit.priors.conditions import Conditions, check_guidance, log_mixture, read_conditions, told_of, written
 from vaekit.priors.gaussian import TENSORS, GaussianPrior
 from vaekit.system.autocast import without_autocast
 from vaekit.system.files import write_tensors
@@ -150,11 +150,7 @@ class FlowPrior:
         """
         directions = probe_directions(self.latent_dim, probes, seed).to(self.device)
         u = self.gaussian.whiten(z)
-        if not self.conditions.num_rows:
-            return self.log_prob_of(u, None, directions, steps)
-        parts = self.conditions.parts()
-        densities = [self.log_prob_of(u, told, directions, steps) + math.log(share) for told, share in parts]
-        return torch.logsumexp(torch.stack(densities), 0)
+        return log_mixture(self.conditions, lambda told: self.log_prob_of(u, told, directions, steps))
 
     def log_prob_of(self, u: Tensor, told: Tensor | None, directions: Tensor, steps: int) -> Tensor:
         """log p(z) of whitened latents u (N, d): (N,), of pictures of which is `told` (F,)."""

@@ -115,7 +115,7 @@ def labels_of(prepared: Prepared, chosen: np.ndarray, say: Say) -> dict[str, Any
     try:
         attributes = find_attributes(prepared.folder, prepared.names)
         labels = find_labels(prepared.folder, prepared.names) if attributes is None else None
-    except ValueError as error:  # a table about other things, or about some of the pictures
+    except (ValueError, OSError) as error:  # a table about other things, about some of the pictures, or that is gone
         say(f"the labels are not used: {error}")
         return {}
     if attributes is not None:

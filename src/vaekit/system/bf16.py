@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
-from functools import cache
 
 import torch
 from torch.nn.functional import conv2d
 
 WORTH = 1.25  # times as fast as fp32, for which bf16 gives up digits
-TURNS = 3
+TURNS, HOPELESS = 20, 5.0  # times as long: then one turn tells enough
+GAIN = "VAEKIT_BF16_GAIN"  # in the environment: what was measured, for the processes that this one starts
 
 
-@cache
 def bf16_gain() -> float:
-    """How many times as fast as in fp32 a convolution is in bf16 on the CPU, forwards and backwards; half a second.
+    """How many times as fast as in fp32 a convolution is in bf16 on the CPU, forwards and backwards.
 
-    Measured once in a process, with the threads that torch has then; the two take turns, and the best of each counts.
+    Measured once, in a fifth of a second, for this process and those that it starts: by one thread in pieces that are
+    shorter than what a scheduler gives, in turns, of which the fastest counts, so that a busy machine says the same.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        x = torch.ones(16, 64, 16, 16).contiguous(memory_format=torch.channels_last).requires_grad_()
-        weight = torch.ones(64, 64, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
+    if GAIN not in os.environ:
+        os.environ[GAIN] = f"{measured():.3g}"
+    return float(os.environ[GAIN])
 
-        def seconds(bf16: bool) -> float:
-            started = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                y = conv2d(x, weight, padding=1)
-            y.sum().backward()
-            return time.perf_counter() - started
 
-        for bf16 in (False, True):  # makes the kernels
-            seconds(bf16)
-        turns = [(seconds(False), seconds(True)) for _ in range(TURNS)]
-    fp32, bf16_sec = (min(times) for times in zip(*turns, strict=True))
-    return fp32 / bf16_sec
+def measured() -> float:
+    """See `bf16_gain`; here and now."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            x, weight = (
+                torch.ones(shape, dtype=torch.float32, device="cpu").to(memory_format=torch.channels_last)
+                for shape in ((4, 64, 16, 16), (64, 64, 3, 3))
+            )
+            leaves = x.requires_grad_(), weight.requires_grad_()
+            for bf16 in (False, True):  # makes the kernels
+                seconds(*leaves, bf16=bf16)
+            fp32_sec = bf16_sec = math.inf
+            for _ in range(TURNS):
+                fp32_sec = min(fp32_sec, seconds(*leaves, bf16=False))
+                bf16_sec = min(bf16_sec, seconds(*leaves, bf16=True))
+                if bf16_sec > HOPELESS * fp32_sec:
+                    break
+    finally:
+        torch.set_num_threads(threads)
+    return fp32_sec / bf16_sec
+
+
+def seconds(x: torch.Tensor, weight: torch.Tensor, *, bf16: bool) -> float:
+    """The time of one convolution, forwards and backwards."""
+    started = time.perf_counter()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        y = conv2d(x, weight, padding=1)
+    y.sum().backward()
+    return time.perf_counter() - started

@@ -102,7 +102,7 @@ def available(device: str) -> str:
 
 
 def resolve_precision(device: str, precision: str) -> str:
-    """`precision`, and for "auto" bf16 where the device is faster in it, else fp32; a CPU is measured once.
+    """`precision`, and for "auto" bf16 on a GPU that has it and on a CPU that is faster in it, as measured, else fp32.
 
     Raises `ValueError` for a device that is not here, and for fp16 and tf32 without CUDA.
     """
@@ -119,15 +119,15 @@ def resolve_precision(device: str, precision: str) -> str:
     return "bf16" if prefers_bf16[device]() else "fp32"
 
 
-def precision_here(precision: str) -> str:
-    """The precision of a run on the first device of this machine, which need not be the one it was trained on.
+def precision_here(precision: str, device: str = "auto") -> str:
+    """The precision of a run on a device of this machine, which need not be the one it was trained on.
 
     fp16 belongs to CUDA; elsewhere such a run takes what `auto` gives. Nothing is measured or drawn in tf32.
     """
     if precision == "tf32":
         return "fp32"
-    elsewhere = precision in CUDA_ALONE and available("auto") != "cuda"
-    return resolve_precision("auto", "auto" if elsewhere else precision)
+    elsewhere = precision in CUDA_ALONE and available(device) != "cuda"
+    return resolve_precision(device, "auto" if elsewhere else precision)
 
 
 @contextmanager

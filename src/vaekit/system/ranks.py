@@ -132,15 +132,14 @@ def from_first_of_machine(make: Callable[[], Plain]) -> Plain:
     return dict(found for found in everyone if found is not None)[here]
 
 
-def check_alike(**facts: str) -> None:
-    """Raise `ValueError` on every rank where one has another value of a fact than rank 0."""
+def check_alike(cure: str = "give all ranks the same command, pictures and run folder", **facts: str) -> None:
+    """Raise `ValueError`, with its `cure`, on every rank where one has another value of a fact than rank 0."""
     everyone = objects_of_ranks(facts)
     for rank, theirs in enumerate(everyone):
         for name, value in theirs.items():
             if value != everyone[0][name]:
                 raise ValueError(
-                    f"rank {rank} has other {name} than rank 0: {value} instead of {everyone[0][name]}; "
-                    "give all ranks the same command, pictures and run folder"
+                    f"rank {rank} has other {name} than rank 0: {value} instead of {everyone[0][name]}; {cure}"
                 )
 
 
