@@ -36,6 +36,7 @@ from vaekit.priors.fitting import BATCH, Length
 from vaekit.priors.flow_fit import fit_flow
 from vaekit.runs.log import read_records
 from vaekit.runs.prior import encoded
+from vaekit.system.bf16 import GAIN
 from vaekit.system.devices import launch
 from vaekit.system.ranks import agree, object_from_rank_zero, which_ranks
 from vaekit.training import loop as training
@@ -338,7 +339,9 @@ def on_machines_of_their_own(rank, world, config, photos, folder):
         (config, flat),
         (dataclasses.replace(config, gan=False) if last else config, photos),
         (dataclasses.replace(config, lr=0.5) if last else config, photos),
+        (dataclasses.replace(config, precision="auto"), photos),
     ]
+    os.environ[GAIN] = "0.5" if last else "2"  # another processor
     for settings, pictures in others:
         with pytest.raises(ValueError, match="rank") as caught:
             commands.train(settings, pictures, folder / f"refused-{len(told)}")
@@ -355,8 +358,9 @@ def test_ranks_go_on_from_what_the_first_one_has_and_are_refused_if_they_see_oth
         on_machines_of_their_own, 2, folder, run_config, photos, folder
     )
     assert told == also_told
-    for line, name in zip(told, ("pictures", "pictures", "settings", "settings"), strict=True):
+    for line, name in zip(told, ("pictures", "pictures", "settings", "settings", "precision"), strict=True):
         assert f"rank 1 has other {name} than rank 0" in line
+    assert told[-1].endswith("fp32 instead of bf16; choose --precision bf16 or fp32")
     assert_equal(other_weights, weights)
     assert_same_curve(folder / "begun-on-0", folder / "whole-1")
 
