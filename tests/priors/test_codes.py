@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.distributions import MultivariateNormal
 
 import vaekit
 from small import of_objective
@@ -14,10 +15,12 @@ from vaekit.models.codebook import Codebook
 from vaekit.networks.code_transformer import CodeTransformer
 from vaekit.networks.codes import latents_of_codes
 from vaekit.priors.base import Latents
-from vaekit.priors.codes import CodePrior, fit_codes, grouped, in_rows
+from vaekit.priors.code_fit import fit_codes, gaussian_start, log_frequencies
+from vaekit.priors.codes import CodePrior, grouped, in_rows
 from vaekit.priors.conditions import Classes
 from vaekit.priors.fitting import BATCH, Length
 from vaekit.runs.checkpoint import load_checkpoint, save_checkpoint
+from vaekit.system.files import read_tensors, write_tensors
 
 SMALL = {"width": 32, "depth": 2}
 
@@ -29,6 +32,8 @@ def network(generator):
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.2 * torch.randn(weight.shape, generator=generator)
+        rows = torch.randint(5, (40, 6), generator=generator)
+        network.begin_at(gaussian_start(rows, network.vectors, log_frequencies(rows, 5)))
     return network.eval()
 
 
@@ -52,9 +57,8 @@ def test_a_code_is_told_by_those_before_it_alone(network, generator):
 
 def test_one_code_after_another_has_the_logits_of_the_whole_row(network, generator):
     codes = torch.randint(5, (2, 6), generator=generator)
-    past, found = [None] * len(network.blocks), []
-    for place in range(6):
-        found.append(network.next_logits(None if place == 0 else codes[:, place - 1], place, past, 2))
+    past = [None] * len(network.blocks)
+    found = [network.next_logits(codes[:, :place], past) for place in range(6)]
     torch.testing.assert_close(torch.stack(found, 1), network(codes), rtol=1e-4, atol=1e-5)
 
 
@@ -81,11 +85,58 @@ def prior_indices(prior, z):
     return codebook.indices(z)
 
 
-def test_an_untrained_one_knows_how_frequent_codes_are(generator):
+def test_an_untrained_one_knows_what_their_gaussian_says(generator):
     latents = paired(generator)
     prior = fit_codes(latents, length=Length(0), **SMALL)
-    assert prior.held_out_loss == 1
-    assert prior.log_prob(latents.mean).mean().item() == pytest.approx(-4 * math.log(3), abs=0.05)
+    assert prior.held_out_loss < 0.6  # the second position follows from the first
+    assert prior.log_prob(latents.mean).mean().item() > -2.4 * math.log(3)
+    alone = dataclasses.replace(latents, mean=latents.mean.flatten()[torch.randperm(2400)].unflatten(0, (600, 4)))
+    codes = torch.tensor([[[0.0], [5.0], [9.0]]]).expand(2, -1, -1)
+    alone = dataclasses.replace(alone, mean=alone.mean.abs(), codes=codes)  # nothing follows from anything
+    prior = fit_codes(alone, length=Length(0), **SMALL)
+    assert prior.held_out_loss == pytest.approx(1, abs=0.01)
+    assert prior.held_out_loss <= 1
+
+
+def test_the_start_is_what_a_gaussian_says_of_the_next_code(generator):
+    """Rows of vectors that are drawn from a Gaussian: p(k | before) = p(k) N(v_k | before) / N(v_k), entry by entry."""
+    groups, positions, num_codes, entries = 2, 2, 7, 3
+    vectors = torch.randn(groups, num_codes, entries, generator=generator)
+    rows = torch.randint(num_codes, (500, 4), generator=generator)
+    rows[:, 2:] = (rows[:, :2] + torch.randint(2, (500, 2), generator=generator)) % num_codes
+    alone = log_frequencies(rows, num_codes)
+    network = CodeTransformer(positions, vectors, **SMALL)
+    network.begin_at(gaussian_start(rows, vectors, alone))
+    drawn = vectors[torch.arange(4) % groups, rows].flatten(1).double()  # (N, 12)
+    mean, covariance = drawn.mean(0), drawn.T.cov(correction=0)
+    covariance = covariance.lerp(covariance.diagonal().diag(), 12 / 512)
+    x = drawn[:5] - mean
+    for place in range(4):
+        before, own = slice(0, place * entries), slice(place * entries, (place + 1) * entries)
+        weights = covariance[own, before] @ torch.linalg.pinv(covariance[before, before])
+        given = MultivariateNormal(
+            mean[own] + x[:, before] @ weights.T, covariance[own, own] - weights @ covariance[before, own]
+        )
+        usual = MultivariateNormal(mean[own], covariance[own, own])
+        candidates = vectors[place % groups].double()
+        expected = alone[place] + torch.stack([given.log_prob(v) - usual.log_prob(v) for v in candidates], 1)
+        logits = network(rows[:5])[:, place].double()
+        torch.testing.assert_close(logits.log_softmax(1), expected.log_softmax(1), rtol=1e-3, atol=1e-3)
+
+
+def test_a_file_of_before_starts_at_frequencies_alone(generator, tmp_path):
+    prior = fit_codes(paired(generator), length=Length(0), **SMALL)
+    prior.save(tmp_path / "prior")
+    tensors, metadata = read_tensors(tmp_path / "prior")
+    old = {
+        name: value
+        for name, value in tensors.items()
+        if name.split(".")[-1] not in ("mean", "seen", "answers", "shares")
+    }
+    write_tensors(old, tmp_path / "old", {name: value for name, value in metadata.items() if name != "classes"})
+    network = CodePrior.load(tmp_path / "old").network
+    assert torch.equal(network.usual, prior.network.usual)
+    assert not network.seen.any()
 
 
 def test_it_learns_what_belongs_together(generator):

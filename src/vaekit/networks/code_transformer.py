@@ -5,6 +5,8 @@ Letters: N pictures of S = P G codes in a row, the G groups of a position togeth
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -12,17 +14,38 @@ from torch.nn.functional import scaled_dot_product_attention
 Past = tuple[Tensor, Tensor]  # keys and values (N, heads, S, W / heads) of the codes before
 
 
+class Start(NamedTuple):
+    """Logits before anything is learned: `usual` + (`seen` @ (vectors of the codes before - `mean`)) . `answers`.
+
+    `usual` (S, K) of each code at its place, `mean` (S, e) of the vectors there, `seen` (S e, S e) zero on and above
+    its diagonal of blocks, `answers` (S, K, e). All are zero where nothing is known.
+    """
+
+    usual: Tensor
+    mean: Tensor
+    seen: Tensor
+    answers: Tensor
+
+    @staticmethod
+    def shapes(length: int, num_codes: int, entries: int) -> tuple[tuple[int, ...], ...]:
+        """Those of the four, of rows of that many codes whose vectors have so many entries."""
+        return (length, num_codes), (length, entries), 2 * (length * entries,), (length, num_codes, entries)
+
+
 class CodeTransformer(nn.Module):
     """log p(code s | codes before s) of rows of codes, by causal attention (GPT-2: Radford et al., 2019).
 
     `vectors` (G, K, e) are what codes stand for, each entry with a std of about 1. A code is told by its vector, and
     its logit is a quadratic function of its vector beside one of its own: neighbours are alike, and the next vector
-    may be about a Gaussian given those before. The last layers are zero at first, and `usual` (S, K) is added to what
-    they give: the untrained network says how frequent each code is at its place, whatever came before. With
-    `conditions` above 0 it is also told things about each picture, (N, F) whole numbers below that.
+    may be about a Gaussian given those before. The last layers are zero at first, and what a `Start` says is added to
+    what they give. With `conditions` above 0 it is also told things about each picture, (N, F) whole numbers below
+    that.
     """
 
     usual: Tensor
+    mean: Tensor
+    seen: Tensor
+    answers: Tensor
     vectors: Tensor
     features: Tensor  # (G, K, f), the entries of the vectors and their products
 
@@ -42,7 +65,9 @@ class CodeTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Parameter(torch.zeros(self.groups, width, self.num_codes))
         self.bent = nn.Parameter(torch.zeros(self.groups, width, self.features.shape[2]))
-        self.register_buffer("usual", torch.zeros(length, self.num_codes))
+        zeros = Start(*(torch.zeros(shape) for shape in Start.shapes(length, self.num_codes, entries)))
+        for name, value in zeros._asdict().items():
+            self.register_buffer(name, value)
         nn.init.normal_(self.codes.weight, std=0.02)
         self.label = nn.Embedding(conditions, width) if conditions else None
         if self.label is not None:
@@ -55,17 +80,39 @@ class CodeTransformer(nn.Module):
         for block in self.blocks:
             tokens, _ = block(tokens, None)
         by_group = self.norm(tokens).unflatten(1, (-1, self.groups))  # (N, P, G, W)
-        return torch.einsum("npgw,gwk->npgk", by_group, self.heads()).flatten(1, 2) + self.usual
+        learned = torch.einsum("npgw,gwk->npgk", by_group, self.heads()).flatten(1, 2)
+        expected = (self.centred(codes) @ self.seen.mT).unflatten(1, self.mean.shape)
+        return learned + self.usual + torch.einsum("nse,ske->nsk", expected, self.answers)
 
-    def next_logits(
-        self, last: Tensor | None, place: int, past: list[Past | None], rows: int, told: Tensor | None = None
-    ) -> Tensor:
-        """Logits (N, K) of the code at one place of N `rows`, of which `last` (N,) is the code before; moves `past`."""
-        token = self.start.expand(rows, 1, -1) if last is None else self.embedded(last[:, None], place - 1)
+    def next_logits(self, before: Tensor, past: list[Past | None], told: Tensor | None = None) -> Tensor:
+        """Logits (N, K) of the code that follows those `before` (N, s); moves `past`, what was made of them."""
+        rows, place = before.shape
+        token = self.embedded(before[:, -1:], place - 1) if place else self.start.expand(rows, 1, -1)
         token = token + self.place[place] + self.about(told)
         for i, block in enumerate(self.blocks):
             token, past[i] = block(token, past[i])
-        return self.norm(token[:, 0]) @ self.heads(place % self.groups) + self.usual[place]
+        learned = self.norm(token[:, 0]) @ self.heads(place % self.groups)
+        entries = self.mean.shape[1]
+        own = slice(place * entries, (place + 1) * entries)
+        expected = self.centred(before) @ self.seen[own, : place * entries].mT
+        return learned + self.usual[place] + expected @ self.answers[place].mT
+
+    def centred(self, codes: Tensor) -> Tensor:
+        """The vectors of the first codes of rows (N, s) less their means: (N, s e)."""
+        return (self.vectors_of(codes, 0) - self.mean[: codes.shape[1]]).flatten(1)
+
+    def vectors_of(self, codes: Tensor, first: int) -> Tensor:
+        """The vectors of codes (N, s) at the places from `first` on, (N, s, e)."""
+        return self.vectors[self.groups_of(codes, first), codes]
+
+    def groups_of(self, codes: Tensor, first: int) -> Tensor:
+        """The groups of codes (N, s) at the places from `first` on, (s,)."""
+        return torch.arange(first, first + codes.shape[1], device=codes.device) % self.groups
+
+    def begin_at(self, start: Start) -> None:
+        """Take another start, for what is learned to be added to."""
+        for name, value in start._asdict().items():
+            getattr(self, name).copy_(value)
 
     def about(self, told: Tensor | None) -> Tensor | float:
         """What every token of a picture is told of it: (N, F) -> (N, 1, W); nothing where there is nothing to tell."""
@@ -80,8 +127,7 @@ class CodeTransformer(nn.Module):
 
     def embedded(self, codes: Tensor, first: int) -> Tensor:
         """Codes (N, s) at the places from `first` on, as tokens: each group has codes of its own."""
-        groups = torch.arange(first, first + codes.shape[1], device=codes.device) % self.groups
-        vectors = self.vectors[groups, codes]  # (N, s, e)
+        groups, vectors = self.groups_of(codes, first), self.vectors_of(codes, first)
         return self.codes(codes + groups * self.num_codes) + torch.einsum("nse,sew->nsw", vectors, self.told[groups])
 
 

@@ -1,4 +1,4 @@
-"""A density of the codes of a VQ-VAE: a transformer that draws one code after another, and its fit.
+"""A density of the codes of a VQ-VAE: a transformer that draws one code after another.
 
 As VQ-VAE-2 draws its codes by a network that sees those before (Razavi et al., NeurIPS 2019, section 3.2), by a
 transformer instead of their PixelSNAIL. Letters: N latents of d entries, which are G groups of codes at P positions;
@@ -8,33 +8,28 @@ S = P G codes in a row; K codes to choose from.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from vaekit.networks.code_transformer import CodeTransformer, Past
+from vaekit.networks.code_transformer import CodeTransformer, Past, Start
 from vaekit.networks.codes import latents_of_codes, nearest_indices
-from vaekit.priors.base import NO_METADATA, Latents, read_prior
+from vaekit.priors.base import NO_METADATA, read_prior
 from vaekit.priors.conditions import (
     Classes,
     Conditions,
     check_guidance,
-    conditions_of,
     log_mixture,
     read_conditions,
     told_of,
     written,
 )
-from vaekit.priors.fitting import BATCH, Fit, Length, Watch, begun, held_out, run_fit
 from vaekit.system.autocast import without_autocast
-from vaekit.system.devices import own_generators
 from vaekit.system.files import write_tensors
 
 NAME = "codes"  # in the files
@@ -42,7 +37,6 @@ CODES, NETWORK = "codes", "network."  # in the file: the vectors of the codes, a
 ABOUT = ("settings", "held_out_loss")
 AT_ONCE = 256  # rows of codes
 LEAST_STD = 1e-6  # of the codes of a group, which may be all the same
-SMOOTHING = 0.5  # uses that each code has beside those counted
 
 
 class CodePrior:
@@ -127,16 +121,16 @@ class CodePrior:
             told = torch.cat([told, self.conditions.unknown(rows)])
         known = None if told is None else told.to(self.device)
         past: list[Past | None] = [None] * len(self.network.blocks)
-        last, found = None, []
+        found = torch.zeros(rows, 0, dtype=torch.int64)
         with without_autocast(self.device):
-            for place in range(len(self.network.place)):
-                logits = self.network.next_logits(last, place, past, (1 + guided) * rows, known).float()
+            for _ in range(len(self.network.place)):
+                before = found.to(self.device).repeat(1 + guided, 1)
+                logits = self.network.next_logits(before, past, known).float()
                 if guided:
                     logits = torch.lerp(logits[rows:], logits[:rows], guidance)
-                chosen = torch.multinomial((logits / temperature).softmax(1).cpu(), 1, generator=generator)[:, 0]
-                found.append(chosen)
-                last = chosen.to(self.device).repeat(1 + guided)
-        return torch.stack(found, 1)
+                chosen = torch.multinomial((logits / temperature).softmax(1).cpu(), 1, generator=generator)
+                found = torch.cat([found, chosen], 1)
+        return found
 
     @torch.no_grad()
     def log_prob(self, z: Tensor) -> Tensor:
@@ -176,7 +170,9 @@ class CodePrior:
             network = CodeTransformer(
                 int(metadata["positions"]), scaled(codes), **settings, conditions=conditions.num_rows
             )
-            network.load_state_dict({name.removeprefix(NETWORK): tensor for name, tensor in tensors.items()})
+            start = {name: tensor for name, tensor in network.state_dict().items() if name in Start._fields}
+            weights = {name.removeprefix(NETWORK): tensor for name, tensor in tensors.items()}
+            network.load_state_dict(start | weights)  # those of before started at frequencies alone
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
         return cls(codes, network, settings, conditions, held_out_loss)
@@ -195,82 +191,3 @@ def in_rows(indices: Tensor) -> Tensor:
 def grouped(rows: Tensor, groups: int) -> Tensor:
     """`in_rows` undone."""
     return rows.unflatten(1, (-1, groups)).movedim(2, 1)
-
-
-@dataclass(frozen=True)
-class NextCode:
-    """The cross-entropy of each code given those before it, mean over the row, judged by rows that are held out."""
-
-    rows: Tensor  # (N, S)
-    told: Tensor | None  # (N, F)
-    conditions: Conditions
-    train: Tensor
-    test: Tensor
-    seed: int
-    device: torch.device | str
-
-    def losses(self, network: CodeTransformer, step: int, rank: int, world: int) -> Tensor:
-        """Nats a code of this rank's share of the rows of a step, (B,)."""
-        seed = np.random.SeedSequence([self.seed, step]).generate_state(1)
-        generator = torch.Generator().manual_seed(int(seed[0]))
-        chosen = self.train[torch.randint(len(self.train), (BATCH,), generator=generator)]
-        told = None if self.told is None else self.conditions.hidden(self.told[chosen], generator)
-        own = torch.arange(BATCH).tensor_split(world)[rank]
-        return self.nats(network, chosen[own], None if told is None else told[own])
-
-    def nats(self, network: CodeTransformer, chosen: Tensor, told: Tensor | None) -> Tensor:
-        """Nats a code of the rows at these places, of which is `told` (B, F): (B,)."""
-        rows = self.rows[chosen].to(self.device)
-        logits = network(rows, None if told is None else told.to(self.device))
-        return cross_entropy(logits.mT, rows, reduction="none").mean(1)
-
-    def held_out_loss(self, network: CodeTransformer) -> float:
-        """That of the rows held out, as a share of that of codes that know nothing of each other."""
-        usual = network.usual.log_softmax(1)
-        places = torch.arange(len(usual))
-        alone = -usual.cpu()[places, self.rows[self.test]].mean().item()
-        parts = ((part, None if self.told is None else self.told[part]) for part in self.test.split(BATCH))
-        return sum(self.nats(network, *part).sum().item() for part in parts) / len(self.test) / alone
-
-
-def fit_codes(
-    latents: Latents,
-    seed: int = 0,
-    *,
-    length: Length | None = None,
-    width: int = 128,
-    depth: int = 4,
-    device: torch.device | str = "cpu",
-    begin: Callable[[Fit], object] = lambda fit: None,
-    watch: Watch = lambda fit, done: None,
-) -> CodePrior:
-    """Fit a transformer to the codes of the latents, by default until each was drawn ten times.
-
-    Every rank calls it with the same latents, and gets the same prior; `begin` and `watch` as in `fit_flow`. Raises
-    `ValueError` for latents that are no codes.
-    """
-    if latents.codes is None:
-        raise ValueError("these latents are no codes; take --kind flow")
-    codes = latents.codes.detach().cpu().float()
-    parts = latents.mean.split(AT_ONCE)  # of all at once, the distances would take gigabytes
-    rows = torch.cat([in_rows(nearest_indices(part, codes, latents.positions)) for part in parts])
-    train, test = held_out(latents, seed)
-    settings = {"width": width, "depth": depth}
-    conditions = conditions_of(latents)
-    told = None if latents.labels is None else conditions.told(latents.labels)
-    with own_generators():
-        torch.manual_seed(seed)
-        network = CodeTransformer(latents.positions, scaled(codes), **settings, conditions=conditions.num_rows)
-    network.usual.copy_(log_frequencies(rows[train], codes.shape[1]))
-    fit = begun(network.to(device))
-    begin(fit)
-    if len(test):
-        task = NextCode(rows, told, conditions, train, test, seed, device)
-        run_fit(fit, length or Length(10 * len(train)), task, device, watch)
-    return CodePrior(codes, fit.best, settings, conditions, fit.counters["best_loss"])
-
-
-def log_frequencies(rows: Tensor, num_codes: int) -> Tensor:
-    """The logarithm of how frequent each code is at each place: (N, S) -> (S, K)."""
-    counts = torch.stack([torch.bincount(column, minlength=num_codes) for column in rows.T]) + SMOOTHING
-    return (counts / counts.sum(1, keepdim=True)).log().float()
