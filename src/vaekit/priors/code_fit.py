@@ -5,6 +5,7 @@ Letters as in `priors.codes`: N latents of d entries, which are rows of S codes;
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from vaekit.priors.codes import AT_ONCE, LEAST_STD, CodePrior, in_rows, scaled
 from vaekit.priors.conditions import Conditions, conditions_of
 from vaekit.priors.fitting import BATCH, Fit, Length, Watch, begun, held_out, run_fit
 from vaekit.system.devices import own_generators
-from vaekit.system.ranks import object_from_rank_zero, rank_and_world
+from vaekit.system.ranks import agree, object_from_rank_zero, rank_and_world
 
 SMOOTHING = 0.5  # uses that each code has beside those counted
 
@@ -77,6 +78,7 @@ def fit_codes(
     Every rank calls it with the same latents, and gets the same prior; `begin` and `watch` as in `fit_flow`. Raises
     `ValueError` for latents that are no codes.
     """
+    began_at = time.monotonic()
     if latents.codes is None:
         raise ValueError("these latents are no codes; take --kind flow")
     codes = latents.codes.detach().cpu().float()
@@ -94,6 +96,8 @@ def fit_codes(
     loss = started(network.to(device), task, scaled(codes))
     fit = begun(network)
     fit.counters["best_loss"] = loss
+    if length is not None and length.by_clock:  # else the same draws would give another fit on a busy machine
+        fit.counters["elapsed_sec"], _ = agree(time.monotonic() - began_at, 0)
     begin(fit)
     if len(test):
         run_fit(fit, length or Length(10 * len(train)), task, device, watch)

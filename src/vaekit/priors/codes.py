@@ -114,7 +114,7 @@ class CodePrior:
     ) -> Tensor:
         """Codes one after another, (rows, S); the chances are drawn on the CPU.
 
-        With a `guidance` other than 1 the logits of pictures of which nothing is known are drawn beside.
+        With a `guidance` other than 1, the logits of pictures of which nothing is known are computed beside.
         """
         guided = guidance != 1
         if told is not None and guided:
