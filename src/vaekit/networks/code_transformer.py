@@ -26,10 +26,12 @@ class Start(NamedTuple):
     seen: Tensor
     answers: Tensor
 
-    @staticmethod
-    def shapes(length: int, num_codes: int, entries: int) -> tuple[tuple[int, ...], ...]:
-        """Those of the four, of rows of that many codes whose vectors have so many entries."""
-        return (length, num_codes), (length, entries), 2 * (length * entries,), (length, num_codes, entries)
+    @classmethod
+    def of_nothing(cls, length: int, num_codes: int, entries: int) -> Start:
+        """That of rows of that many codes, whose vectors have so many entries, where nothing is known."""
+        d = length * entries
+        shapes = (length, num_codes), (length, entries), (d, d), (length, num_codes, entries)
+        return cls(*(torch.zeros(shape) for shape in shapes))
 
 
 class CodeTransformer(nn.Module):
@@ -65,8 +67,7 @@ class CodeTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Parameter(torch.zeros(self.groups, width, self.num_codes))
         self.bent = nn.Parameter(torch.zeros(self.groups, width, self.features.shape[2]))
-        zeros = Start(*(torch.zeros(shape) for shape in Start.shapes(length, self.num_codes, entries)))
-        for name, value in zeros._asdict().items():
+        for name, value in Start.of_nothing(length, self.num_codes, entries)._asdict().items():
             self.register_buffer(name, value)
         nn.init.normal_(self.codes.weight, std=0.02)
         self.label = nn.Embedding(conditions, width) if conditions else None

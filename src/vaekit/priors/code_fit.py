@@ -21,7 +21,7 @@ from vaekit.priors.codes import AT_ONCE, LEAST_STD, CodePrior, in_rows, scaled
 from vaekit.priors.conditions import Conditions, conditions_of
 from vaekit.priors.fitting import BATCH, Fit, Length, Watch, begun, held_out, run_fit
 from vaekit.system.devices import own_generators
-from vaekit.system.ranks import agree, object_from_rank_zero, rank_and_world
+from vaekit.system.ranks import object_from_rank_zero, rank_and_world
 
 SMOOTHING = 0.5  # uses that each code has beside those counted
 
@@ -94,10 +94,7 @@ def fit_codes(
     alone = log_frequencies(rows[train], codes.shape[1])
     task = NextCode(rows, told, conditions, alone, train, test, seed, device)
     loss = started(network.to(device), task, scaled(codes))
-    fit = begun(network)
-    fit.counters["best_loss"] = loss
-    if length is not None and length.by_clock:  # else the same draws would give another fit on a busy machine
-        fit.counters["elapsed_sec"], _ = agree(time.monotonic() - began_at, 0)
+    fit = begun(network, loss, began_at, length)
     begin(fit)
     if len(test):
         run_fit(fit, length or Length(10 * len(train)), task, device, watch)
@@ -116,8 +113,9 @@ def started(network: CodeTransformer, task: NextCode, vectors: Tensor) -> float:
         loss = task.held_out_loss(network)
         found = (start, loss) if loss < 1 else found
     start_of_all, loss = object_from_rank_zero(found)
-    plain = Start(*(torch.zeros(tensor.shape) for tensor in (getattr(network, name) for name in Start._fields)))
-    network.begin_at(start_of_all or plain._replace(usual=task.alone))
+    length, num_codes = task.alone.shape
+    plain = Start.of_nothing(length, num_codes, vectors.shape[-1])._replace(usual=task.alone)
+    network.begin_at(start_of_all or plain)
     return loss
 
 

@@ -27,19 +27,17 @@ from vaekit.priors.conditions import (
     log_mixture,
     read_conditions,
     told_of,
-    written,
 )
+from vaekit.priors.network import ABOUT, NetworkPrior, with_weights
 from vaekit.system.autocast import without_autocast
-from vaekit.system.files import write_tensors
 
 NAME = "codes"  # in the files
-CODES, NETWORK = "codes", "network."  # in the file: the vectors of the codes, and before the names of its weights
-ABOUT = ("settings", "held_out_loss")
+CODES = "codes"  # in the file: the vectors of the codes
 AT_ONCE = 256  # rows of codes
 LEAST_STD = 1e-6  # of the codes of a group, which may be all the same
 
 
-class CodePrior:
+class CodePrior(NetworkPrior):
     """Latents whose groups are codes `codes` (G, K, e), as frequent as the network says; z are the codes' vectors.
 
     `settings` are those that `CodeTransformer` is built with beside the numbers of codes, `conditions` what can be
@@ -55,11 +53,8 @@ class CodePrior:
         conditions: Conditions,
         held_out_loss: float,
     ) -> None:
+        super().__init__(network, settings, conditions, held_out_loss)
         self.codes = codes.detach().cpu()
-        self.network = network.eval().requires_grad_(False)
-        self.settings = dict(settings)
-        self.conditions = conditions
-        self.held_out_loss = held_out_loss
 
     @property
     def positions(self) -> int:
@@ -71,16 +66,6 @@ class CodePrior:
         """Entries of a latent, d."""
         groups, _, entries = self.codes.shape
         return groups * entries * self.positions
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is; latents are on the CPU."""
-        return self.network.place.device
-
-    def to(self, device: torch.device | str) -> CodePrior:
-        """Itself, with the network there."""
-        self.network.to(device)
-        return self
 
     @torch.no_grad()
     def sample(
@@ -152,10 +137,7 @@ class CodePrior:
 
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
         """Write codes, weights and settings as safetensors, with metadata; a reader sees the old file or the new."""
-        weights = {NETWORK + name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
-        shares, names = written(self.conditions)
-        about = {name: json.dumps(getattr(self, name)) for name in ABOUT} | {"positions": str(self.positions)} | names
-        write_tensors({CODES: self.codes} | shares | weights, Path(path), {"prior": NAME} | about | dict(metadata))
+        self.write(path, {CODES: self.codes}, {"prior": NAME, "positions": str(self.positions)} | dict(metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> CodePrior:
@@ -166,15 +148,13 @@ class CodePrior:
             raise ValueError(f"{path} holds no prior of codes; fit the prior again")
         codes = tensors.pop(CODES)
         settings, held_out_loss = (json.loads(metadata[name]) for name in ABOUT)
-        try:
-            network = CodeTransformer(
-                int(metadata["positions"]), scaled(codes), **settings, conditions=conditions.num_rows
-            )
-            start = {name: tensor for name, tensor in network.state_dict().items() if name in Start._fields}
-            weights = {name.removeprefix(NETWORK): tensor for name, tensor in tensors.items()}
-            network.load_state_dict(start | weights)  # those of before started at frequencies alone
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
+        positions = int(metadata["positions"])
+        network = with_weights(
+            lambda: CodeTransformer(positions, scaled(codes), **settings, conditions=conditions.num_rows),
+            tensors,
+            path,
+            may_lack=Start._fields,  # those of before started at frequencies alone
+        )
         return cls(codes, network, settings, conditions, held_out_loss)
 
 

@@ -84,10 +84,14 @@ class Task(Protocol):
         """The loss on latents that no step draws, as a share of that of an untrained network."""
 
 
-def begun(network: nn.Module) -> Fit:
-    """A fit of an untrained network."""
+def begun(network: nn.Module, loss: float, began_at: float, length: Length | None) -> Fit:
+    """A fit of an untrained network with its held-out loss; by the clock, what was done since `began_at` counts."""
     optimizer = Muon(network.parameters(), LR, BETAS, EPSILON, WEIGHT_DECAY, momentum=MOMENTUM, fused=False)
-    return Fit(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
+    fit = Fit(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
+    fit.counters["best_loss"] = loss
+    if length is not None and length.by_clock:  # else the same draws would give another fit on a busy machine
+        fit.counters["elapsed_sec"], _ = agree(time.monotonic() - began_at, 0)
+    return fit
 
 
 def run_fit(fit: Fit, length: Length, task: Task, device: torch.device | str, watch: Watch) -> None:

@@ -27,23 +27,21 @@ from torch import Tensor
 
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import NO_METADATA, log_standard_normal, read_prior
-from vaekit.priors.conditions import Conditions, check_guidance, log_mixture, read_conditions, told_of, written
+from vaekit.priors.conditions import Conditions, check_guidance, log_mixture, read_conditions, told_of
 from vaekit.priors.gaussian import TENSORS, GaussianPrior
+from vaekit.priors.network import ABOUT, NetworkPrior, with_weights
 from vaekit.system.autocast import without_autocast
-from vaekit.system.files import write_tensors
 
 NAME = "flow"  # in the files
 QUARTER = math.pi / 2  # the angle of the latents; noise is at 0
 STEPS = 25  # of Heun's method from one to the other
 AT_ONCE = 256  # latents that are moved together
 PROBES = 16  # directions that the divergence is estimated in
-NETWORK = "network."  # in the file: before the names of its weights
-ABOUT = ("settings", "held_out_loss")  # what the file's metadata say, beside the names of classes or attributes
 
 Field = Callable[[Tensor, Tensor], Tensor]  # dw/da of w (N, d) at angles (N,)
 
 
-class FlowPrior:
+class FlowPrior(NetworkPrior):
     """Latents as what the flow makes of N(0, I): dw/da = network(w, a), and z from w by the Gaussian.
 
     `settings` are those that `Velocity` is built with, `conditions` what can be asked for. `held_out_loss` is that of
@@ -58,26 +56,13 @@ class FlowPrior:
         conditions: Conditions,
         held_out_loss: float,
     ) -> None:
+        super().__init__(network, settings, conditions, held_out_loss)
         self.gaussian = gaussian
-        self.network = network.eval().requires_grad_(False)
-        self.settings = dict(settings)
-        self.conditions = conditions
-        self.held_out_loss = held_out_loss
 
     @property
     def latent_dim(self) -> int:
         """Entries of a latent, d."""
         return self.gaussian.latent_dim
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is; noise and latents are on the CPU."""
-        return self.network.place.device
-
-    def to(self, device: torch.device | str) -> FlowPrior:
-        """Itself, with the network there."""
-        self.network.to(device)
-        return self
 
     def field(self, w: Tensor, a: Tensor, told: Tensor | None = None, guidance: float = 1.0) -> Tensor:
         """dw/da (N, d) of w (N, d) at angles a (N,): of any picture, or of those of which is `told` (N, F).
@@ -171,10 +156,7 @@ class FlowPrior:
 
     def save(self, path: str | Path, metadata: Mapping[str, str] = NO_METADATA) -> None:
         """Write Gaussian, weights and settings as safetensors, with metadata; a reader sees the old file or the new."""
-        weights = {NETWORK + name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
-        shares, names = written(self.conditions)
-        about = {name: json.dumps(getattr(self, name)) for name in ABOUT} | names
-        write_tensors(self.gaussian.tensors() | shares | weights, Path(path), {"prior": NAME} | about | dict(metadata))
+        self.write(path, self.gaussian.tensors(), {"prior": NAME} | dict(metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> FlowPrior:
@@ -186,11 +168,9 @@ class FlowPrior:
             raise ValueError(f"{path} holds no flow; fit the prior again")
         gaussian = GaussianPrior(*(tensors.pop(name) for name in TENSORS)).checked(path)
         settings, held_out_loss = (json.loads(metadata[name]) for name in ABOUT)
-        try:
-            network = Velocity(gaussian.latent_dim, **settings, conditions=conditions.num_rows)
-            network.load_state_dict({name.removeprefix(NETWORK): tensor for name, tensor in tensors.items()})
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
+        network = with_weights(
+            lambda: Velocity(gaussian.latent_dim, **settings, conditions=conditions.num_rows), tensors, path
+        )
         return cls(gaussian, network, settings, conditions, held_out_loss)
 
 

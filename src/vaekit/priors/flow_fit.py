@@ -23,7 +23,7 @@ from vaekit.priors.fitting import BATCH, Fit, Length, Watch, begun, held_out, ru
 from vaekit.priors.flow import FlowPrior, on_arc
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
 from vaekit.system.devices import own_generators
-from vaekit.system.ranks import agree, object_from_rank_zero, rank_and_world
+from vaekit.system.ranks import object_from_rank_zero, rank_and_world
 
 HELD_OUT_BATCHES = 8  # drawn of the latents that are held out
 HELD_OUT_KEY = 2**31  # of their seeds: no step has this number
@@ -68,10 +68,7 @@ def fit_flow(
         network = Velocity(latents.mean.shape[1], **settings, conditions=conditions.num_rows).to(device)
     if start is not None and network.start is not None:
         network.start.set_mixture(*start)
-    fit = begun(network)
-    fit.counters["best_loss"] = loss
-    if length is not None and length.by_clock:  # else the same draws would give another flow on a busy machine
-        fit.counters["elapsed_sec"], _ = agree(time.monotonic() - began_at, 0)
+    fit = begun(network, loss, began_at, length)
     begin(fit)
     if judged_by:
         run_fit(fit, length or Length(10 * len(train)), ArcTask(draws, train, judged_by), device, watch)

@@ -17,7 +17,7 @@ GAIN = "VAEKIT_BF16_GAIN"  # in the environment: what was measured, for the proc
 def bf16_gain() -> float:
     """How many times as fast as in fp32 a convolution is in bf16 on the CPU, forwards and backwards.
 
-    Measured once, in a fifth of a second, for this process and those that it starts: by one thread in pieces that are
+    Measured once, in a tenth of a second, for this process and those that it starts: by one thread in pieces that are
     shorter than what a scheduler gives, in turns, of which the fastest counts, so that a busy machine says the same.
     """
     if GAIN not in os.environ:
