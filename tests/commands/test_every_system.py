@@ -14,6 +14,7 @@ from PIL import Image
 import vaekit
 from small import of_objective
 from vaekit.cli import run
+from vaekit.commands import evaluate
 from vaekit.config.presets import model_config
 from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
@@ -185,6 +186,43 @@ def test_a_weight_named_for_a_model_of_a_comparison_is_one_that_it_reads():
     ):
         model_config(vaekit.preset("fast"), "total:weights.mmd=7")
     assert model_config(vaekit.preset("fast"), "wae-mmd:weights.mmd=7").weights.mmd == 7
+
+
+@pytest.mark.parametrize(
+    ("model", "setting"),
+    [
+        ("standard", "network.codes=64"),
+        ("standard", "network.pseudo_inputs=7"),
+        ("standard", "encoder_steps=9"),
+        ("ae", "moments=samples"),
+        ("standard", "discriminator.norm=none"),
+        ("ae", "optimizer.discriminator_lr=0.1"),
+        ("vae-gan", "discriminator.start=0.5"),
+    ],
+)
+def test_settings_that_have_no_effect_are_refused_in_a_comparison_and_in_a_training(photos, capsys, model, setting):
+    with pytest.raises(ValueError, match="has no effect"):
+        model_config(vaekit.preset("fast"), f"{model}:{setting}")
+    name, _, value = setting.partition("=")
+    command = ["train", str(photos), "--objective", model, f"--{name.replace('_', '-')}", value, "--dry-run"]
+    assert run(command + ["--no-gan"] * (model != "vae-gan")) == 2
+    assert "has no effect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "model", ["lagging:encoder_steps=9", "vae-gan:discriminator.norm=none", "wae-gan:optimizer.discriminator_lr=0.1"]
+)
+def test_settings_of_a_system_are_taken_where_it_is_named(model):
+    assert model_config(vaekit.preset("fast"), model)
+
+
+def test_reports_describe_the_codes_that_the_decoder_sees(runs, monkeypatch):
+    """And not the points before they are taken to their codes."""
+    diagnosed, diagnose = [], evaluate.diagnose
+    monkeypatch.setattr(evaluate, "diagnose", lambda *given: diagnosed.append(given[0]) or diagnose(*given))
+    vaekit.evaluate_run(runs / "vq", features="none")
+    codebook = vaekit.VAE.from_pretrained(runs / "vq").codebook
+    torch.testing.assert_close(codebook.nearest(diagnosed[0].mean), diagnosed[0].mean, rtol=0, atol=1e-2)
 
 
 def test_an_entry_that_never_varies_is_said_and_stops_no_report(runs, tmp_path):

@@ -27,7 +27,7 @@ def test_a_model_may_have_settings_of_its_own(config):
     assert settings.gan
     assert not settings.flip
     for norm in ("batch", "none"):
-        assert model_config(config, f"samples:discriminator.norm={norm}").discriminator.norm == norm
+        assert model_config(config, f"samples+gan:discriminator.norm={norm}").discriminator.norm == norm
 
 
 @pytest.mark.parametrize(

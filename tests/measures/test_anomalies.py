@@ -1,5 +1,6 @@
 """Anomaly scores against what they are by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -77,10 +78,12 @@ def test_the_likelihood_ratio_is_what_the_lower_level_gains_less_what_it_costs(k
     torch.testing.assert_close(anomaly_scores(known)["likelihood_ratio"], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_likelihood_ratio_of_a_model_is_the_difference_of_its_two_bounds(tiny, generator):
+@pytest.mark.parametrize("price", [1.0, 2.5])
+def test_the_likelihood_ratio_of_a_model_is_the_difference_of_its_two_bounds(tiny, generator, price):
     """The bound with z_1 from the picture, less that with z_1 as z_2 expects it; the KL of z_2 is in both."""
     torch.manual_seed(0)
-    vae = build_vae(of_objective(tiny, "hierarchical").resolved())
+    config = dataclasses.replace(tiny, weights=dataclasses.replace(tiny.weights, kl_lower=price))
+    vae = build_vae(of_objective(config, "hierarchical").resolved())
     with torch.no_grad():
         for weight in vae.parameters():
             weight += 0.05 * torch.randn(weight.shape, generator=generator)
@@ -92,6 +95,6 @@ def test_the_likelihood_ratio_of_a_model_is_the_difference_of_its_two_bounds(tin
         ahead = vae.decode(torch.cat([upper, mean], 1))
         q = torch.distributions.Normal(lower, posterior.std.chunk(2, 1)[1])
         kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(mean, torch.exp(0.5 * logvar))).sum(1)
-        bounds = [-5000 * (x - each).abs().flatten(1).mean(1) for each in (x_hat, ahead)]
+        bounds = [-5000 / price * (x - each).abs().flatten(1).mean(1) for each in (x_hat, ahead)]
         found = anomaly_scores(known_of(vae, x, x_hat, posterior))["likelihood_ratio"]
     torch.testing.assert_close(found, (bounds[0] - kl - bounds[1]).double(), rtol=1e-4, atol=1e-2)

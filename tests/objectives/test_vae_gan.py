@@ -1,11 +1,13 @@
 """The VAE-GAN: where its gradients go, and what its discriminator is shown."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 
+from small import tiny_resnet
 from vaekit.cli import run
 from vaekit.config.presets import model_config, preset
 from vaekit.objectives.build import build_objective
@@ -15,9 +17,12 @@ from vaekit.training.state import build_state
 from vaekit.training.step import backward_whole, split_batch, train_step
 
 
-@pytest.fixture
-def begun(tiny, generator):
-    config = dataclasses.replace(tiny, objective="vae-gan")
+@pytest.fixture(params=["group", "batch"])
+def begun(request, tiny, generator):
+    """A run with norms of each picture, and one with live BatchNorm, in which pictures see each other."""
+    discriminator = dataclasses.replace(tiny.discriminator, norm=request.param)
+    config = dataclasses.replace(tiny, objective="vae-gan", discriminator=discriminator)
+    config = tiny_resnet(config, "batch") if request.param == "batch" else config
     fabric = Fabric(accelerator="cpu")
     state = build_state(fabric, config)
     x = torch.rand(6, *config.image_shape, generator=generator) * 2 - 1
@@ -52,12 +57,21 @@ def test_the_discriminator_is_shown_reconstructions_and_decoded_draws(begun, mon
     monkeypatch.setattr(
         steps, "backward_discriminator", lambda *arguments: shown.append(arguments[3]) or whole(*arguments)
     )
-    vae = state.vae.module
+    vae = copy.deepcopy(state.vae.module)  # BatchNorm's statistics move
     with torch.no_grad():
-        posterior = vae.encode(x)
-        expected = vae.decode(posterior.sample(eps[:, : vae.latent_dim])), vae.decode(eps[:, vae.latent_dim :])
+        z = vae.encode(x).sample(eps[:, : vae.latent_dim])
+        expected = vae.decode(torch.cat([z, eps[:, vae.latent_dim :]])).chunk(2)
     train_step(fabric, state, build_objective(config), x, eps, adversarial=True)
     torch.testing.assert_close(shown[0], torch.stack(expected, 1))
+
+
+def test_the_statistics_of_live_batchnorm_are_those_of_reconstructions(begun):
+    _, _, state, x, eps = begun
+    vae, alone = state.vae.module.train(), copy.deepcopy(state.vae.module).train()
+    vae(x, eps)
+    alone.decode(alone.encode(x).sample(eps[:, : vae.latent_dim]))
+    for ours, theirs in zip(vae.decoder.buffers(), alone.decoder.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_no_pixel_is_compared(begun):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from small import tiny_resnet
 from vaekit.cli import run
 from vaekit.config.settings import Config
 from vaekit.models.posterior import Posterior, log_mixture
@@ -63,6 +64,19 @@ def test_a_model_draws_from_its_learned_pictures_as_they_are_now(vamp):
     with torch.no_grad():
         vae.encoder.mean.bias += 3
     assert prior.sample(100, torch.Generator().manual_seed(0)).mean() > z.mean() + 2
+
+
+@pytest.mark.parametrize("norm", ["none", "frozen", "batch"])
+def test_the_prior_that_is_trained_is_the_one_that_is_drawn_from(vamp, norm, generator):
+    """Live BatchNorm would give learned pictures the statistics of their own batch."""
+    network = dataclasses.replace(tiny_resnet(vamp, norm).network, pseudo_inputs=20)
+    vae = build_vae(dataclasses.replace(vamp, network=network)).train()
+    vae(torch.rand(6, *vae.image_shape, generator=generator), torch.randn(6, vae.latent_dim, generator=generator))
+    modes = [layer.training for layer in vae.modules()]
+    in_training = vae.shared()
+    assert [layer.training for layer in vae.modules()] == modes
+    for ours, theirs in zip(in_training, vae.eval().shared(), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_learned_pictures_and_their_prior_travel_with_the_model(vamp, tmp_path):

@@ -22,7 +22,7 @@ from vaekit.data.labels import Labels, find_labels
 from vaekit.data.loader import HeldOut, evenly
 from vaekit.data.view import USUAL_CHANNELS
 from vaekit.measures.by_label import measure_by_label
-from vaekit.measures.codes import codes_in_use
+from vaekit.measures.codes import as_decoded, codes_in_use
 from vaekit.measures.diagnostics import diagnose
 from vaekit.measures.extractor import Extractor
 from vaekit.measures.features import load_extractor
@@ -126,6 +126,7 @@ def measure_run(
 
     with torch.no_grad(), float32_products(), in_precision_of(config):
         reconstruction, posterior, errors = measure_reconstructions(subject)
+        posterior = Posterior(as_decoded(vae.codebook, posterior.mean), posterior.logvar)
         train = train_part(run, config, subject)
         generation = measure_generations(subject, priors_of(run, config, subject, train), train)
         closest = None if train is None else nearest_of(subject, train)

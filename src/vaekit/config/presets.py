@@ -68,8 +68,6 @@ RELEASED = dataclasses.replace(
 )
 
 
-WEIGHTS = "weights."  # before the names of those
-
 PRESETS = {"fast": Config(), "paper": PAPER, "released": RELEASED}
 
 
@@ -89,30 +87,41 @@ def preset(name: str = "fast", **changes: Any) -> Config:
 
 
 def check_all_is_read(config: Config) -> None:
-    """Raise `ValueError` for a weight, other than its preset's, that the objective of `config` does not read."""
-    usual, weights = dataclasses.asdict(PRESETS[config.preset].weights), dataclasses.asdict(config.weights)
-    for name, value in weights.items():
+    """Raise `ValueError` for a setting, other than its preset's, that has no effect in a run with `config`."""
+    settings, usual = (flatten(dataclasses.asdict(each)) for each in (config, PRESETS[config.preset]))
+    for name, value in settings.items():
         if value != usual[name]:
             check_is_read(config, name, value)
-    settings, usual = (flatten(dataclasses.asdict(each)) for each in (config, PRESETS[config.preset]))
-    for name in {name: None for row in OBJECTIVES.values() for name in row.settings}:
-        if name not in OBJECTIVES[config.objective].settings and settings[name] != usual[name]:
-            flag = f"--{name.replace('_', '-')} {settings[name]}"
-            owners = " or ".join(other for other, row in OBJECTIVES.items() if name in row.settings)
-            raise ValueError(f"{flag} has no effect on --objective {config.objective}: it is of {owners}")
-    if config.moments != PRESETS[config.preset].moments and "kl_global" not in config.weights_read:
-        raise ValueError(f"--moments {config.moments} has no effect on --objective {config.objective}")
 
 
 def check_is_read(config: Config, name: str, value: Any) -> None:
-    """Raise `ValueError` for a weight that the objective of `config` does not read."""
-    if name in config.weights_read:
-        return
-    flag = f"--weights.{name.replace('_', '-')}"
-    if name in OF_DISCRIMINATOR:
-        raise ValueError(f"{flag} {value:g} has no effect: there is no discriminator")
-    owners = " or ".join(other for other, row in OBJECTIVES.items() if name in row.weights)
-    raise ValueError(f"{flag} {value:g} has no effect on --objective {config.objective}: it is a weight of {owners}")
+    """Raise `ValueError` for a setting, by its dotted name, that has no effect in a run with `config`."""
+    why = why_unread(config, name)
+    if why is not None:
+        shown = f"{value:g}" if isinstance(value, float) else value
+        raise ValueError(f"--{name.replace('_', '-')} {shown} has no effect{why}")
+
+
+def why_unread(config: Config, name: str) -> str | None:
+    """Why a setting has no effect, as the end of a sentence; None where it has one."""
+    row = OBJECTIVES[config.objective]
+    group, _, last = name.partition(".")
+    on_objective = f" on --objective {config.objective}"
+    if not config.gan and (group == "discriminator" or last in OF_DISCRIMINATOR):
+        return ": there is no discriminator"
+    if not config.gan and last.startswith("discriminator_") and not row.judges_latents:
+        return ": there is no discriminator"
+    if name == "discriminator.start" and row.needs_gan:
+        return f"{on_objective}, whose discriminator is there from the first step"
+    if group == "weights" and last not in config.weights_read:
+        owners = " or ".join(other for other, each in OBJECTIVES.items() if last in each.weights)
+        return f"{on_objective}: it is a weight of {owners}"
+    owners = " or ".join(other for other, each in OBJECTIVES.items() if name in each.settings)
+    if owners and name not in row.settings:
+        return f"{on_objective}: it is of {owners}"
+    if name == "moments" and "kl_global" not in config.weights_read:
+        return on_objective
+    return None
 
 
 def model_config(config: Config, model: str) -> Config:
@@ -139,8 +148,7 @@ def model_config(config: Config, model: str) -> Config:
         inner[last] = value if isinstance(known[path], str) else plain_value(value)
     made = from_dict(Config, values).resolved()
     for path in named:
-        if path.startswith(WEIGHTS):
-            check_is_read(made, path.removeprefix(WEIGHTS), flatten(values)[path])
+        check_is_read(made, path, flatten(values)[path])
     return made
 
 

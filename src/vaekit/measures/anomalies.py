@@ -40,7 +40,7 @@ class Known:
 class Expected:
     """Of a model of two levels: the picture with the details that the upper level expects, and what the lower adds.
 
-    `kl` (B,) is that of the lower level, nats; `nats_l1` those of an l1 of one, the weight of the L1.
+    `kl` (B,) is that of the lower level, nats; `nats_l1` those of an l1 of one: its weight over that of this KL.
     """
 
     x_hat: Tensor
@@ -55,7 +55,7 @@ def known_of(vae: VAE, x: Tensor, x_hat: Tensor, posterior: Posterior) -> Known:
         with evaluating(vae):
             ahead, kl = from_above(vae.decoder, posterior)
         weights = Config.from_json(vae.config_json).weights if vae.config_json else Weights()
-        expected = Expected(ahead.to(x.device, x.dtype), kl.to(x.device), weights.l1)
+        expected = Expected(ahead.to(x.device, x.dtype), kl.to(x.device), weights.l1 / (weights.kl_lower or 1.0))
     return Known(x, x_hat, posterior, vae.priors.get("gaussian"), expected)
 
 

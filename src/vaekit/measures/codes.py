@@ -12,6 +12,13 @@ from vaekit.models.codebook import Codebook
 AT_ONCE = 256  # latents
 
 
+def as_decoded(codebook: Codebook | None, z: Tensor) -> Tensor:
+    """Latents z (N, d) as the decoder sees them, on the CPU: their nearest codes, where there is a codebook."""
+    if codebook is None:
+        return z
+    return torch.cat([codebook.nearest(part.to(codebook.codes.device)).cpu() for part in z.split(AT_ONCE)])
+
+
 def codes_in_use(codebook: Codebook, z: Tensor) -> dict[str, float]:
     """Which codes the latents z (N, d) of pictures take, counted over all of them and all positions.
 

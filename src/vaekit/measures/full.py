@@ -22,6 +22,7 @@ from vaekit.data.labels import Labels
 from vaekit.data.loader import HeldOut, evenly
 from vaekit.data.view import USUAL_CHANNELS
 from vaekit.measures.anomalies import anomaly_scores, joined, known_of
+from vaekit.measures.codes import as_decoded
 from vaekit.measures.copying import TRAIN_COMPARED, Copying, judged, nearest, small_of
 from vaekit.measures.disentanglement import disentanglement
 from vaekit.measures.extractor import Extractor
@@ -228,6 +229,7 @@ def usefulness_of(
     subject.say(f"probing the latents with the labels of {labels.source}")
     learned = train.encoded if train is not None and train.prepared.path == subject.prepared.path else NO_INDICES
     train_means = train.posterior.mean if train is not None and len(learned) else posterior.mean[:0]
+    train_means = as_decoded(subject.vae.codebook, train_means)
     test = subject.test.indices
     try:
         return usefulness(train_means, labels[learned], posterior.mean, labels[test], scores, normal, subject.seed)

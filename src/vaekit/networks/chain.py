@@ -42,6 +42,19 @@ def passes(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractCont
 
 
 @contextmanager
+def running_statistics_used(layer: nn.Module) -> Iterator[None]:
+    """Let BatchNorm use its running statistics inside the context, as in evaluation."""
+    norms = [inner for inner in layer.modules() if isinstance(inner, _BatchNorm) and inner.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
+
+
+@contextmanager
 def running_statistics_kept(layer: nn.Module) -> Iterator[None]:
     """Hold BatchNorm's running statistics fixed inside the context."""
     norms = [inner for inner in layer.modules() if isinstance(inner, _BatchNorm) and inner.track_running_stats]

@@ -125,27 +125,29 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalised(matrices.mT).mT
-    x = matrices / torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True).clamp(min=TINY)
-    return iterated(x) if x.dtype == torch.bfloat16 else iterated_by_gram(x)
+    return iterated(matrices) if matrices.dtype == torch.bfloat16 else iterated_by_gram(matrices)
 
 
 def iterated(x: Tensor) -> Tensor:
-    """x (k, m, n) with m <= n after all iterations, each a polynomial of x x^T times x."""
+    """x (k, m, n) with m <= n over its norm, after all iterations, each a polynomial of x x^T times x."""
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=TINY)
     for coefficients in polynomials():
         x = factor(x @ x.mT, coefficients) @ x
     return x
 
 
 def iterated_by_gram(x: Tensor) -> Tensor:
-    """The same, with the polynomials multiplied first: the iterations see x x^T alone."""
+    """The same with the polynomials multiplied first: the iterations see x x^T alone. Its trace is x's norm squared."""
     gram = x @ x.mT
+    norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt().clamp(min=TINY)[:, None, None]
+    gram /= norm.square()
     first, *others = polynomials()
     product = latest = factor(gram, first)
     for coefficients in others:
         gram = latest @ gram @ latest
         latest = factor(gram, coefficients)
         product = latest @ product
-    return product @ x
+    return product.div_(norm) @ x
 
 
 def factor(gram: Tensor, coefficients: tuple[float, float, float]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from vaekit.objectives.moments import kl_global
 from vaekit.system.ranks import mean_over_images
 
 FREE_NATS = 0.05  # an entry of a picture that costs nothing, or the lower level is never begun to be used
+FREE_FOR = 0.2  # of the run
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Hierarchical(LikelihoodTerms):
 
     Of two levels, as LVAE, BIVA and NVAE have several (Havtorn et al., ICML 2021, eq. 4); q(z_1|x) does not depend on
     z_2. Free nats (Kingma et al., NeurIPS 2016, app. C.8) are those of each picture and entry, so that micro-batches
-    add up; in Havtorn's work they end after 400 epochs, here they stay.
+    add up; they end after the first fifth of a run, as Havtorn's do after 400 epochs.
     """
 
     kl_global: float = 1.0
@@ -32,6 +34,11 @@ class Hierarchical(LikelihoodTerms):
     realism: float = 100.0
     features: float = 0.0
     moments: str = "total"
+    free_nats: float = FREE_NATS
+
+    def at(self, progress: float) -> Hierarchical:
+        """Without free nats once a fifth of the run is over."""
+        return self if progress < FREE_FOR else dataclasses.replace(self, free_nats=0.0)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -51,7 +58,7 @@ class Hierarchical(LikelihoodTerms):
     ) -> dict[str, Tensor]:
         """The batch mean of the KL of the lower level, nats, and those of eq. 22."""
         others = {name: term for name, term in judged.items() if name != "kl_lower"}
-        nats = judged["kl_lower"].clamp(min=FREE_NATS).sum(1)
+        nats = judged["kl_lower"].clamp(min=self.free_nats).sum(1)
         return {"kl_lower": mean_over_images(nats)} | super().image_terms(x, x_hat, others, statistics)
 
 

@@ -7,6 +7,7 @@ a mean over the images of all ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -24,6 +25,10 @@ class LikelihoodTerms:
     realism: float
     features: float
     needs_statistics = False
+
+    def at(self, progress: float) -> Self:
+        """The same at any time."""
+        return self
 
     @property
     def likelihood_weights(self) -> dict[str, float]:

@@ -47,6 +47,9 @@ class Objective(Protocol):
     up, weighted by their sizes; where they depend on the other images too, it is through `statistics` alone.
     """
 
+    def at(self, progress: float) -> Objective:
+        """The objective at this share of a run, 0 to 1."""
+
     @property
     def weights(self) -> Mapping[str, float]:
         """The weight of every term by name; latent terms first."""

@@ -24,23 +24,31 @@ def judge_through(fabric: Fabric, discriminator: PatchDiscriminator, features: b
     """
 
     def judge(x: Tensor, x_hat: Tensor, fakes: Tensor | None) -> dict[str, Tensor]:
-        made = [x_hat] if fakes is None else [x_hat, one_batch(fakes)]
         discriminator.requires_grad_(False)
         with fabric.autocast():
-            if discriminator.batch_statistics:  # real and fake pictures in one batch: see `judge_both`
-                maps = discriminator.activations(torch.cat([x, *made]))
-                parts = [each.split([len(x), len(x), len(each) - 2 * len(x)]) for each in maps]
-                real, fake, others = ([part[i] for part in parts] for i in range(3))
-                real = [each.detach() for each in real]
-            else:
-                fake, others = discriminator.activations(x_hat), [discriminator(each) for each in made[1:]]
-                with torch.no_grad():
-                    real = discriminator.activations(x) if features else []
+            real, fake = seen(discriminator, x, x_hat, features)
+            judged = fake if fakes is None else seen(discriminator, x, one_batch(fakes))[1]
         discriminator.requires_grad_(True)
         distance = {"features": feature_distance(real[:-1], fake[:-1])} if features else {}
-        return {"realism": fake[-1] if fakes is None else others[-1], **distance}
+        return {"realism": judged[-1], **distance}
 
     return judge
+
+
+def seen(
+    discriminator: PatchDiscriminator, x: Tensor, made: Tensor, features: bool = False
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Activations of pictures x, without gradient and only where `features` asks for them, and of what was made.
+
+    Live BatchNorm sees both in one batch, as in `judge_both`, and nothing else: what was made otherwise from the same
+    pictures would get a gradient through the statistics.
+    """
+    if discriminator.batch_statistics:
+        maps = discriminator.activations(torch.cat([x, made]))
+        return [each[: len(x)].detach() for each in maps], [each[len(x) :] for each in maps]
+    with torch.no_grad():
+        real = discriminator.activations(x) if features else []
+    return real, discriminator.activations(made)
 
 
 def one_batch(fakes: Tensor) -> Tensor:

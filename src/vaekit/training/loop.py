@@ -56,7 +56,7 @@ def train_loop(
         while progress < 1 and not stopping:
             set_learning_rates(state.optimizers, config, progress)
             adversarial = config.gan and progress >= config.discriminator_start
-            losses = next_step(fabric, config, state, objective, stream, adversarial)
+            losses = next_step(fabric, config, state, objective.at(progress), stream, adversarial)
             update_ema(state.ema, state.vae.module, config.optimizer.ema, int(counters["step"]))
 
             counters["step"] += 1
@@ -154,7 +154,8 @@ def next_step(
         clip=config.optimizer.clip,
     )
     for ahead in range(encoder_steps_alone(config, stream, state.counters), 0, -1):
-        position = {"step": state.counters["step"], "images_seen": state.counters["images_seen"] + ahead * config.batch}
+        position = state.counters | {"ahead": ahead}
+        position["images_seen"] += ahead * config.batch
         step(*next_batch(fabric, config, stream, position), encoder_alone=True)
     return step(*next_batch(fabric, config, stream, state.counters))
 
@@ -194,11 +195,13 @@ def next_batch(
 ) -> tuple[Tensor, Tensor]:
     """This rank's share of the step's pictures x (B, C, H, W) in [-1, 1] and noise eps (B, d).
 
-    The noise is drawn for the global batch on the CPU, so it is the same on any number and kind of devices.
+    The noise is drawn for the global batch on the CPU, so it is the same on any number and kind of devices. It is that
+    of the step, and of how many batches `ahead` of it this one is.
     """
     rank = fabric.global_rank if rank is None else rank
     world = world or fabric.world_size
-    seed = np.random.SeedSequence([config.seed, int(counters["step"])]).generate_state(2)
+    place = [int(counters[name]) for name in ("step", "ahead") if name in counters]
+    seed = np.random.SeedSequence([config.seed, *place]).generate_state(2)
     torch.manual_seed(int(seed[0]) + rank)  # dropout
     noise = torch.Generator().manual_seed(int(seed[1]))
     eps = torch.randn(config.batch, config.noise_dim, generator=noise)

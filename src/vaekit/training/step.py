@@ -66,7 +66,7 @@ def train_step(
         state.vae.module.decoder.zero_grad()
     terms[GRAD_NORM] = gradient_norm(state, state.vae, state.vae_optimizer)
     if clip is not None:
-        clip_gradient(state, terms[GRAD_NORM], clip)
+        clip_gradient(state, terms[GRAD_NORM], clip, usual=not encoder_alone)
     sound = all_finite(losses.total, terms[GRAD_NORM])
     update(state.vae_optimizer, sound)  # phi, theta
     if state.vae.module.codebook is not None:
@@ -216,16 +216,17 @@ def gradients_of(network: Any) -> list[Tensor]:
     return [p.grad for p in network.module.parameters() if p.grad is not None]
 
 
-def clip_gradient(state: TrainState, norm: Tensor, clip: float) -> None:
+def clip_gradient(state: TrainState, norm: Tensor, clip: float, usual: bool = True) -> None:
     """Scale the VAE's gradient, whose norm () is known, down to `clip` times its usual norm where it is larger.
 
     A single outlier otherwise moves every weight by up to 1 / sqrt(1 - beta2) times the learning rate, 10 times at
     0.99, and a network without normalisation does not always recover. The usual norm is a running average, so that
-    the bound needs no knowledge of the scale of the loss.
+    the bound needs no knowledge of the scale of the loss; a norm that is not `usual` stays out of it.
     """
     bound = clip * state.usual_norm.value
     torch._foreach_mul_(gradients_of(state.vae), (bound / (norm + TINY)).clamp(max=1.0))
-    state.usual_norm.update(torch.where(norm.isfinite(), torch.minimum(norm, bound), norm))
+    if usual:
+        state.usual_norm.update(torch.where(norm.isfinite(), torch.minimum(norm, bound), norm))
 
 
 def split_batch(size: int, micro_batch: int | None) -> list[slice]:
