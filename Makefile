@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN = runs/demo
 
-.PHONY: demo demo-plan web docs test lint gpu-check release-check format clean
+.PHONY: demo demo-plan web docs test lint speedrun asked gpu-check release-check format clean
 
 demo: demo-plan $(VENV)/.demo  ## train on photographs of solar cells, draw and measure: runs/demo
 	@$(PYTHON) scripts/page_runtime.py || true
@@ -42,6 +42,12 @@ lint: $(VENV)/.dev
 
 release-check:  ## build sdist and wheel, install the wheel into an empty venv, use it there
 	@$(PYTHON) scripts/release_check.py
+
+speedrun: asked $(VENV)/.dev  ## the last record of docs/speedrun.md again: make speedrun PICTURES=celeba/
+	$(BIN)/python benchmarks/speedrun.py $(PICTURES)
+
+asked:
+	@test -n "$(PICTURES)" || { echo "of which pictures? make speedrun PICTURES=celeba/"; exit 2; }
 
 gpu-check: $(VENV)/.dev  ## on a CUDA machine: every fast path against the CPU, and how fast it is
 	$(BIN)/pytest tests/training/test_gpu.py -rs

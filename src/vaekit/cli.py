@@ -17,7 +17,7 @@ from vaekit.cli_data import DATA_COMMANDS, DataCommand
 from vaekit.cli_use import USE_COMMANDS, UseCommand
 from vaekit.config.drawing import Drawing
 from vaekit.config.measuring import Measuring
-from vaekit.config.presets import PRESETS, check_all_is_read, preset
+from vaekit.config.presets import PRESETS, check_all_is_read, model_config, preset
 from vaekit.config.priors import FittedName
 from vaekit.config.settings import Config
 from vaekit.config.variants import MODELS, ModelNames
@@ -151,7 +151,8 @@ class FitPrior:
     kind: FittedName | None = None
     """What to fit; by default what the run ended with: codes for vq and vq2, else flow."""
     minutes: float | None = None
-    """How long to fit a flow or a transformer; by default about a tenth of the time that the training took."""
+    """How long to fit a flow or a transformer; by default about a tenth of the time that the training took, or more
+    after a short one."""
 
     def run(self) -> None:
         own_process("auto")
@@ -180,6 +181,8 @@ class Compare:
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
 
     def run(self) -> None:
+        for model in self.models:  # a slip of the pen is told before torch is loaded
+            model_config(self.config, model)
         own_process(self.config.device)
         from vaekit.commands.compare import compare
 

@@ -229,8 +229,11 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
         if name not in subject.vae.priors:
             if train is None or row.fitted is None or (row.of_codes and subject.vae.codebook is None):
                 continue
-            if not row.takes_minutes:
-                subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
+            if row.takes_minutes:
+                if subject.vae.codebook is None or row.of_codes:  # codes have a prior of their own
+                    subject.missing[name] = "it takes minutes to fit, and was not: vaekit fit-prior RUN"
+                continue
+            subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
         try:
             known = None if train is None else partial(latents_from, train.posterior, config)
             priors[name] = prior_of(run, subject.vae, name, known, subject.say)

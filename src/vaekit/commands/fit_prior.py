@@ -17,7 +17,7 @@ from vaekit.commands.evaluate import in_precision_of
 from vaekit.config.settings import Config
 from vaekit.data.cache import Prepared
 from vaekit.data.loader import Batches, evenly
-from vaekit.measures.copying import TRAIN_COMPARED, Copying, copying, small, small_of
+from vaekit.measures.copying import FEWEST, TRAIN_COMPARED, Copying, copying, small, small_of
 from vaekit.models.base import Density
 from vaekit.models.batches import ENCODED_AT_ONCE, decode_batches, encode_batches
 from vaekit.models.kept import remove_stale, weights_sha256
@@ -36,7 +36,7 @@ RECIPE = 3  # of the fit of a network: raise it when an interrupted one of befor
 UNFINISHED = "prior-unfinished"  # in the folder of a run: what a fit that was interrupted goes on from
 KEPT_EVERY_SEC = 60.0
 LEAST_MINUTES = 0.5  # of a fit at the end of a training, where a fifth of its time is less
-SAMPLES_CHECKED, FEWEST_CHECKED = 500, 100  # pictures, for copies
+SAMPLES_CHECKED = 500  # pictures, for copies
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def loss_line(counters: Mapping[str, float], start: str) -> str:
 
 def check_copies(subject: Subject, prior: Density) -> Copying | None:
     """Whether draws of a prior repeat training pictures, by their pixels; None with too few to tell."""
-    if min(len(subject.train), len(subject.test)) < FEWEST_CHECKED:
+    if min(len(subject.train), len(subject.test)) < FEWEST:
         return None
     vae, images = subject.vae, subject.prepared.images
     test = subject.test[evenly(len(subject.test), SAMPLES_CHECKED)]

@@ -94,9 +94,22 @@ def from_dict(cls: Any, values: Any, prefix: str = "") -> Any:
             continue
         value = tuple(value) if isinstance(value, list) else value
         if not fits(value, hints[name]):
-            raise ValueError(f"setting {prefix}{name} is {value!r}, not {hints[name]}")
+            raise ValueError(f"setting {prefix}{name} is {value!r}, not {in_words(hints[name])}")
         arguments[name] = value
     return cls(**arguments)
+
+
+def in_words(hint: Any) -> str:
+    """What values a type of a setting has, for people."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(str, arguments))
+    if typing.get_origin(hint) is tuple:
+        return f"{len(arguments)} values"
+    if arguments:
+        return " or ".join(map(in_words, arguments))
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}
+    return words.get(hint, str(hint))
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -25,6 +25,7 @@ SIDE = 16  # pixels of the small pictures
 AT_ONCE = 256
 TRAIN_COMPARED = 20_000  # training pictures at most, at even distances
 RARE = 0.02  # of the test pictures are this near to a training picture, by definition
+FEWEST = 100  # pictures: of fewer, one or two decide
 POINTS = 0.02  # more of the samples than that, and than chance explains: they count as copies
 
 
@@ -46,14 +47,15 @@ class Copying:
     def copies(self) -> bool:
         """Whether the samples repeat training pictures."""
         by_chance = 3 * math.sqrt(2 * RARE * (1 - RARE) / self.num_images)  # three standard errors of the difference
-        return self.share > self.test_share + POINTS + by_chance
+        return self.num_images >= FEWEST and self.share > self.test_share + POINTS + by_chance
 
     @property
     def sentence(self) -> str:
         """The verdict in words."""
         usual = f"{self.test_share:.1%} of the reconstructed test pictures"
         found = f"{self.share:.1%} of the samples are as near to one training picture as {usual}"
-        return f"{found}: {'they repeat training pictures' if self.copies else 'no copies'}"
+        none = "no copies" if self.num_images >= FEWEST else "too few pictures to tell"
+        return f"{found}: {'they repeat training pictures' if self.copies else none}"
 
 
 def nearest(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,8 @@ POSITIONS = ("images_seen", "elapsed_sec", "step", "num_images")  # entries of a
 
 def check_entries(a: int, b: int, d: int) -> None:
     if not (0 <= a < d and 0 <= b < d):
-        raise ValueError(f"entries {a} and {b} of a latent of {d}; choose from 0 to {d - 1}")
+        named = f"entry {a}" if a == b else f"entries {a} and {b}"
+        raise ValueError(f"{named} of a latent of {d}; choose from 0 to {d - 1}")
 
 
 def joint_histogram(z: torch.Tensor, a: int = 0, b: int = 1, title: str = "") -> Pixels:

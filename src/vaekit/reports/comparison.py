@@ -30,6 +30,7 @@ SD = ("sd_effnet", "mind", "sd_dinov2_s")
 RECONSTRUCTION = ("l1", "psnr", "ssim", "ms_ssim", "lpips", "laplacian_ratio", "spectrum_db", *FD, *KD)
 GENERATION = (*FD, *KD, *SD, "precision", "recall", "density", "coverage", "sliced_wasserstein", "copied_pixels")
 LATENTS = (
+    "entries",
     "kl_standard",
     "rate",
     "joint_rate",
@@ -39,6 +40,7 @@ LATENTS = (
     "mean_std",
     "aggregate_variance",
     "bimodal",
+    "codes_nats",
 )
 NEAREST_BY = (*FD, "sliced_wasserstein")  # which prior's pictures are the best, by the first of these that is there
 BEST = "New pictures, each model from the prior whose pictures are nearest to the test pictures"
@@ -97,8 +99,9 @@ def draw_comparison(folder: Path, entries: EntriesByModel, subjects: Subjects) -
     best_latents = {row: subjects.latents[best[model]][model] for row, model in by_row.items()}
     drawn["samples-best"] = (BEST, latent_rows({row: vaes[model] for row, model in by_row.items()}, best_latents))
     for prior, latents in subjects.latents.items():
-        if len(latents) == len(vaes):
-            drawn[f"samples-{prior}"] = (f"Samples, z ~ {PRIORS[prior].title}", latent_rows(vaes, latents))
+        if latents:
+            having = {model: vae for model, vae in vaes.items() if model in latents}
+            drawn[f"samples-{prior}"] = (f"Samples, z ~ {PRIORS[prior].title}", latent_rows(having, latents))
     histograms = joint_histograms({model: sampled(vae, x) for model, vae in vaes.items()})
     of_models = {"original": original} | {model: spectrum["sampled"] for model, spectrum in spectra.items()}
     drawn |= {
@@ -149,8 +152,9 @@ def heading(config: Config, entries: EntriesByModel) -> list[str]:
     pictures = first["pictures"]
     features = first["features"]["network"] if first["features"] else "none"
     return [
-        f"Every model: the same network (preset {config.preset}), pictures ({height}x{width}, "
-        f"{pictures['of']:,}, measured on {pictures['num_images']:,} held out), order, seed and first weights; "
+        f"Every model: the same network (preset {config.preset}) but for what its objective adds to it, pictures "
+        f"({height}x{width}, {pictures['of']:,}, measured on {pictures['num_images']:,} held out), order, seed and "
+        "first weights; "
         f"{budget} of training each, unless its name says otherwise. Numbers: {spread}.",
         f"Features of the distances: {features}. vaekit {first['versions']['vaekit']}, "
         f"torch {first['versions']['torch']}, "
@@ -253,10 +257,12 @@ def latents(measured: Evaluation) -> dict[str, float]:
     return {
         "kl_standard": diagnosed["elbo_split"]["kl"] if diagnosed["elbo_split"] else math.nan,
         **{name: diagnosed[name] for name in ("rate", "joint_rate", "kl_global", "kl_full_gaussian")},
+        "entries": len(by_entry["mean_std"]),
         "active_units": diagnosed["active"],
-        "mean_std": statistics.fmean(by_entry["mean_std"]),
+        "mean_std": statistics.fmean(by_entry["mean_std"]) if diagnosed["elbo_split"] else math.nan,
         "aggregate_variance": statistics.median(by_entry["aggregate_variance"]),
         "bimodal": diagnosed["bimodality"]["count"] if diagnosed["bimodality"] else math.nan,
+        "codes_nats": diagnosed.get("codes", {}).get("nats", math.nan),
     }
 
 

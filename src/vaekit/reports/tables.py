@@ -66,6 +66,8 @@ MEASURES = {
     "aggregate_variance": Measure("aggregate variance, median", ".2f"),
     "bimodal": Measure("bimodal entries", ".0f"),
     "active_units": Measure("active entries", ".0f"),
+    "entries": Measure("latent entries", ",.0f"),
+    "codes_nats": Measure("codes of a picture, nats at most", ",.0f"),
     "images_seen": Measure("images seen", ",.0f"),
     "linear_accuracy": Measure("linear probe, accuracy", ".3f", UP),
     "linear_auroc": Measure("linear probe, AUROC", ".3f", UP),

@@ -45,7 +45,7 @@ def prior_of(
     if PRIORS[name].trained:
         raise ValueError(f"{run} has no learned prior; these train one: --objective {' or '.join(LEARNED)}")
     if PRIORS[name].of_codes and vae.codebook is None:
-        raise ValueError(f"{run} has no prior of codes: its latents become none; choose another, or --objective vq")
+        raise ValueError(f"{run} has no prior of codes, since it has no codes: those of objective vq and vq2 have")
     if fitted_by(name).takes_minutes:
         raise ValueError(f"{run} has no {name}; fit one, which takes minutes: vaekit fit-prior {run} --kind {name}")
     config = config_of(run, vae)

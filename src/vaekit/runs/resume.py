@@ -68,10 +68,12 @@ def check_settings(run: Path, saved: Config, config: Config, change_settings: bo
     With `change_settings`, raise only for those that a run cannot change: the others apply from here on.
     """
     changed = changes(saved, config)
+    before, after = OBJECTIVES[saved.objective], OBJECTIVES[config.objective]
     if changed and not change_settings:
         listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
-        raise ValueError(f"{run} began with other settings: {listed}; leave these out to go on as it began, or {cure}")
-    before, after = OBJECTIVES[saved.objective], OBJECTIVES[config.objective]
+        impossible = before.network != after.network or any(refusal(name, new) for name, (_, new) in changed.items())
+        or_change = "" if impossible and cure == CHANGE else f", or {cure}"
+        raise ValueError(f"{run} began with other settings: {listed}; leave these out to go on as it began{or_change}")
     if before.network != after.network:
         begin = f" with --init-from {run}" if before.two_levels == after.two_levels else ""
         raise ValueError(
