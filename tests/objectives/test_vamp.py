@@ -79,6 +79,20 @@ def test_the_prior_that_is_trained_is_the_one_that_is_drawn_from(vamp, norm, gen
         torch.testing.assert_close(ours, theirs)
 
 
+def test_activations_computed_again_are_those_of_the_prior_that_is_drawn_from(vamp, generator):
+    """The second run of a block uses the statistics that the first one used."""
+    network = dataclasses.replace(tiny_resnet(vamp, "batch").network, pseudo_inputs=20)
+    gradients = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        vae = build_vae(dataclasses.replace(vamp, network=network, checkpoint_activations=again)).train()
+        sum(tensor.square().sum() for tensor in vae.shared()).backward()
+        gradients.append([p.grad for p in vae.parameters() if p.grad is not None])
+    assert gradients[0]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_learned_pictures_and_their_prior_travel_with_the_model(vamp, tmp_path):
     vae = build_vae(vamp)
     vae.save_pretrained(tmp_path)

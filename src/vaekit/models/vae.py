@@ -33,7 +33,7 @@ from vaekit.models.kept import (
     write_priors,
 )
 from vaekit.models.posterior import Posterior
-from vaekit.networks.chain import running_statistics_kept, running_statistics_used
+from vaekit.networks.chain import batch_norms, in_evaluation, running_statistics_kept
 from vaekit.system.files import read_tensors, write_tensors, write_text
 from vaekit.system.hub import fetched, names_repository, uploaded
 
@@ -148,7 +148,7 @@ class VAE(nn.Module):
         """Mean and logvar of the learned pictures, (K, d) each, where there are some."""
         if self.pseudo_inputs is None:
             return ()
-        with running_statistics_used(self.encoder):  # as when the prior is used
+        with in_evaluation(batch_norms(self.encoder)):  # as when the prior is used
             return self.encode_unchecked(self.pseudo_inputs()).tensors
 
     def decode(self, z: Tensor) -> Tensor:

@@ -37,27 +37,39 @@ def checkpoint_contexts(layer: nn.Module) -> dict[str, Any]:
 
 
 def passes(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The contexts of the first and of the second run of a layer."""
-    return nullcontext(), running_statistics_kept(layer)
+    """The contexts of the first and of the second run of a layer, in which BatchNorm does what it did in the first."""
+    return nullcontext(), again(layer, [norm for norm in batch_norms(layer) if not norm.training])
 
 
 @contextmanager
-def running_statistics_used(layer: nn.Module) -> Iterator[None]:
-    """Let BatchNorm use its running statistics inside the context, as in evaluation."""
-    norms = [inner for inner in layer.modules() if isinstance(inner, _BatchNorm) and inner.training]
-    for norm in norms:
+def again(layer: nn.Module, evaluated: list[_BatchNorm]) -> Iterator[None]:
+    """A second run, which moves no statistics, with those norms in evaluation that were so in the first."""
+    with running_statistics_kept(layer), in_evaluation(evaluated):
+        yield
+
+
+def batch_norms(layer: nn.Module) -> list[_BatchNorm]:
+    """The layers of BatchNorm in a network that keep running statistics."""
+    return [inner for inner in layer.modules() if isinstance(inner, _BatchNorm) and inner.track_running_stats]
+
+
+@contextmanager
+def in_evaluation(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Let layers of BatchNorm use their running statistics inside the context."""
+    training = [norm for norm in norms if norm.training]
+    for norm in training:
         norm.eval()
     try:
         yield
     finally:
-        for norm in norms:
+        for norm in training:
             norm.train()
 
 
 @contextmanager
 def running_statistics_kept(layer: nn.Module) -> Iterator[None]:
     """Hold BatchNorm's running statistics fixed inside the context."""
-    norms = [inner for inner in layer.modules() if isinstance(inner, _BatchNorm) and inner.track_running_stats]
+    norms = batch_norms(layer)
     momenta = [norm.momentum for norm in norms]
     counts = [norm.num_batches_tracked.clone() for norm in norms if norm.num_batches_tracked is not None]
     for norm in norms:
