@@ -33,6 +33,7 @@ def test_the_report_has_every_model_with_its_spread_and_its_figures(report):
     assert "±" in markdown
     for seed in (0, 1):
         assert f"- beta, seed-{seed}: " in markdown
+    assert "| latent entries |" in markdown
     assert "biased upwards" not in markdown  # no distance was measured
     figures = re.findall(r"!\[.*?\]\((figures/.*?\.png)\)", markdown)
     assert len(figures) == 10

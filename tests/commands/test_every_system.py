@@ -159,6 +159,8 @@ def test_a_run_does_not_change_to_other_networks_on_the_way(runs, photos, tiny, 
         longer = dataclasses.replace(of_objective(tiny, other), images=48)
         with pytest.raises(ValueError, match=r"cannot change objective .* begin another run"):
             vaekit.train(longer, photos, runs / name, resume=True, change_settings=True)
+        with pytest.raises(ValueError, match=r"leave these out to go on as it began$"):  # which alone is possible
+            vaekit.train(longer, photos, runs / name, resume=True)
 
 
 @every_objective

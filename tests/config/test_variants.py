@@ -1,5 +1,7 @@
 """The names of models in a comparison."""
 
+import re
+
 import pytest
 
 from vaekit.config.presets import folder_name, model_config, preset
@@ -51,3 +53,19 @@ def test_different_models_go_to_different_folders():
     folders = {folder_name(name) for name in names}
     assert len(folders) == len(names)
     assert not any("/" in folder or ":" in folder for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("flip=perhaps", "setting flip is 'perhaps', not true or false"),
+        ("batch=1.5", "setting batch is 1.5, not a whole number"),
+        ("lr=high", "setting lr is 'high', not a number"),
+        ("network.kind=vgg", "setting network.kind is 'vgg', not pixelshuffle or resnetv2"),
+        ("minutes=soon", "setting minutes is 'soon', not a number or none"),
+        ("size=large", "setting size is 'large', not a whole number or 2 values"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_words(setting, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        model_config(preset("fast"), f"standard:{setting}")

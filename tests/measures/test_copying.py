@@ -35,6 +35,14 @@ def test_copies_with_a_little_noise_are_found(faces, share, generator):
     assert "repeat training pictures" in verdict.sentence
 
 
+@pytest.mark.parametrize("count", [8, 60, 99])
+def test_of_fewer_than_a_hundred_pictures_nothing_is_said(faces, count):
+    train, test, _ = faces
+    verdict = copying(train[:count], test, train)
+    assert not verdict.copies
+    assert verdict.sentence.endswith("too few pictures to tell")
+
+
 @pytest.mark.parametrize("count", [20, 60, 150])
 def test_few_pictures_of_the_same_kind_are_seldom_taken_for_copies(faces, count):
     train, test, other = faces
