@@ -158,7 +158,8 @@ def held_out_of(
     if seen.all():
         raise ValueError(f"{run} trained on all {len(prepared)} pictures in {prepared.place}; name a folder of others")
     if seen.any():
-        say(f"left out, since {run} trained on them: {seen.sum():,} of the {len(prepared):,} pictures")
+        are, them = ("is", "it") if seen.sum() == 1 else ("are", "them")
+        say(f"{seen.sum():,} of the {len(prepared):,} pictures {are} left out: {run} trained on {them}")
     return prepared, np.flatnonzero(~seen)
 
 
