@@ -21,10 +21,7 @@ ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 GUIDE = DOCS / "guide.md"
 PAGES = (README, *sorted(DOCS.glob("*.md")))
-SMALL = (
-    "--size 16 --images 16 --batch 4 --device cpu --draws 1 --network.latent-dim 16 "
-    "--network.channels 8 --network.max-channels 8 --discriminator.channels 8 8 8 8 8"
-).split()
+SMALL = ("--size 16 --images 16 --batch 4 --device cpu --draws 1 --network.channels 8 --network.max-channels 8").split()
 SLOW = {
     "--compile": "no",
     "--seeds": "1",
@@ -121,7 +118,8 @@ def quick(arguments):
     if arguments[0] == "bench":
         arguments += ["--seconds", "0.01"]
     if arguments[0] in ("train", "compare", "bench") and not {"--dry-run", "--resume"} & set(arguments):
-        arguments += SMALL
+        arguments += [*SMALL, "--network.latent-dim", "128" if "hierarchical" in arguments else "16"]
+        arguments += [] if "--no-gan" in arguments else "--discriminator.channels 8 8 8 8 8".split()
     return arguments + [part for option, value in SLOW.items() if option in arguments for part in (option, value)]
 
 

@@ -99,7 +99,7 @@ def test_new_pictures_come_from_every_prior(runs, tmp_path, objective, prior):
             vaekit.sample_run(runs / objective, prior, 2, out=tmp_path / "new")
         return
     if PRIORS[prior].takes_minutes and prior != of_objective(Config(size=16), objective).fitted_prior:
-        said = "its latents become none" if prior == "codes" else "fit one, which takes minutes"
+        said = "since it has no codes" if prior == "codes" else "fit one, which takes minutes"
         with pytest.raises(ValueError, match=said):
             vaekit.sample_run(runs / objective, prior, 2, out=tmp_path / "new")
         return

@@ -149,7 +149,7 @@ def test_draws_are_compared_with_reconstructions_and_few_pictures_are_told(run, 
     said = []
     fit_prior_run(run, say=said.append)
     assert said[-1].startswith("too few pictures to tell whether draws of the flow repeat training pictures")
-    monkeypatch.setattr(fit_prior, "FEWEST_CHECKED", 10)
+    monkeypatch.setattr(fit_prior, "FEWEST", 10)
     found = []
     real = fit_prior.copying
     monkeypatch.setattr(fit_prior, "copying", lambda *sets: found.append(sets) or real(*sets))
