@@ -28,7 +28,7 @@ from vaekit.runs.log import last_counters
 from vaekit.system.devices import precision_here
 
 SIZE, PSNR, FD = 64, 25.0, 30.0  # the task
-RECORD = ("objective=hierarchical", "images=24000")  # the settings of the last record
+RECORD = ("objective=hierarchical", "images=24000")  # settings of the last record, or of the candidate for the first
 MEASURES = ("psnr", "fd", "laplacian_ratio", "near_dirac")
 DIGITS = {"seed": "d", "minutes": ".1f", "images": ",.0f", "near_dirac": ".2%"}
 DIGITS |= {"psnr": ".2f", "fd": ".1f", "laplacian_ratio": ".2f"}
@@ -36,7 +36,8 @@ DIGITS |= {"psnr": ".2f", "fd": ".1f", "laplacian_ratio": ".2f"}
 
 def train(pictures: Path, run: Path, seed: int, settings: tuple[str, ...]) -> None:
     """One run of `vaekit train`, which goes on where it stopped, and is over at once where it is there."""
-    options = {"size": SIZE, "seed": seed, "draws": 1, "prior": "gaussian"} | dict(each.split("=") for each in settings)
+    options = {"size": SIZE, "seed": seed, "draws": 1, "prior": "gaussian"}
+    options |= dict(each.split("=", 1) for each in settings)
     command = [sys.executable, "-m", "vaekit", "train", pictures, "--out", run, "--resume"]
     for name, value in options.items():
         command += [f"--{name}", value]

@@ -227,11 +227,11 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
     priors: dict[str, Density] = {}
     for name, row in PRIORS.items():
         if name not in subject.vae.priors:
-            if train is None or row.fitted is None or (row.of_codes and subject.vae.codebook is None):
+            of_others = row.takes_minutes and row.of_codes != (subject.vae.codebook is not None)
+            if train is None or row.fitted is None or of_others:
                 continue
             if row.takes_minutes:
-                if subject.vae.codebook is None or row.of_codes:  # codes have a prior of their own
-                    subject.missing[name] = "it takes minutes to fit, and was not: vaekit fit-prior RUN"
+                subject.missing[name] = "it takes minutes to fit, and was not: vaekit fit-prior RUN"
                 continue
             subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
         try:

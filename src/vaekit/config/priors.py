@@ -38,6 +38,11 @@ class PriorRow:
     trained: bool = False  # whether it comes with the model from its training: `ObjectiveRow.learned_prior`
 
     @property
+    def has_seen_pictures(self) -> bool:
+        """Whether it was fitted or trained, and so could repeat pictures."""
+        return self.fitted is not None or self.trained
+
+    @property
     def takes_minutes(self) -> bool:
         """Whether it is there only if it was asked for; others need no fit, or one of seconds."""
         return self.fitted is not None and self.fitted.takes_minutes

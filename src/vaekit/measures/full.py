@@ -202,7 +202,7 @@ def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor)
             if space == "small":
                 subject.closest[name] = found_nearest
             found[name] = verdict = judged(found_nearest[1], usual[1])
-            if verdict.copies and name in PRIORS and name != "normal":  # which has seen no picture
+            if verdict.copies and name in PRIORS and PRIORS[name].has_seen_pictures:
                 kind = {"small": "pixels"}.get(space, space)
                 subject.warnings.append(f"z ~ {PRIORS[name].short}, by {kind}: {verdict.sentence}")
     except ValueError as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vaekit.models.posterior import Posterior, gathered
 from vaekit.models.vae import VAE
+from vaekit.networks.chain import in_evaluation
 
 DECODED_AT_ONCE = 16  # pictures: 256x256 is costly
 ENCODED_AT_ONCE = 50
@@ -18,14 +19,8 @@ ENCODED_AT_ONCE = 50
 @contextmanager
 def evaluating(vae: VAE) -> Iterator[torch.device]:
     """No gradients, evaluation mode, and every module's own mode restored after; gives the VAE's device."""
-    modes = [(module, module.training) for module in vae.modules()]
-    try:
-        vae.eval()
-        with torch.no_grad():
-            yield next(vae.parameters()).device
-    finally:
-        for module, training in modes:
-            module.training = training
+    with in_evaluation(vae), torch.no_grad():
+        yield next(vae.parameters()).device
 
 
 def encode_batches(vae: VAE, batches: Iterable[Tensor]) -> Posterior:

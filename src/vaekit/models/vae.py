@@ -33,7 +33,7 @@ from vaekit.models.kept import (
     write_priors,
 )
 from vaekit.models.posterior import Posterior
-from vaekit.networks.chain import batch_norms, in_evaluation, running_statistics_kept
+from vaekit.networks.chain import in_evaluation, running_statistics_kept
 from vaekit.system.files import read_tensors, write_tensors, write_text
 from vaekit.system.hub import fetched, names_repository, uploaded
 
@@ -148,7 +148,7 @@ class VAE(nn.Module):
         """Mean and logvar of the learned pictures, (K, d) each, where there are some."""
         if self.pseudo_inputs is None:
             return ()
-        with in_evaluation(batch_norms(self.encoder)):  # as when the prior is used
+        with in_evaluation(self.encoder):  # as when the prior is used
             return self.encode_unchecked(self.pseudo_inputs()).tensors
 
     def decode(self, z: Tensor) -> Tensor:
@@ -165,13 +165,13 @@ class VAE(nn.Module):
         Everything a training step needs goes through here, since DistributedDataParallel only sees `forward`. With
         `decodes_draws` the discriminator judges x_hat and the decoded draws, and its gradient ends at z.
         """
-        posterior, (eps, draws) = self.encode_unchecked(x), eps.tensor_split([self.latent_dim], 1)
-        z = posterior.sample(eps)
+        posterior = self.encode_unchecked(x)
+        z = posterior.sample(eps[:, : self.latent_dim])
         if not self.decodes_draws:
             x_hat, measured = decoded(self.decoder, posterior, z.to(self.dtype))
             return Pass(posterior.tensors, z, x_hat, self.shared(), measured)
         with running_statistics_kept(self.decoder):  # apart, since live BatchNorm would lead their gradient to z
-            fakes = self.decode(torch.cat([z.detach(), draws.to(z.dtype)])).chunk(2)
+            fakes = self.decode(torch.cat([z.detach(), eps[:, self.latent_dim :].to(z.dtype)])).chunk(2)
         return Pass(posterior.tensors, z, self.decode(z), self.shared(), fakes=torch.stack(fakes, 1))
 
     @torch.no_grad()

@@ -44,7 +44,7 @@ def passes(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractCont
 @contextmanager
 def again(layer: nn.Module, evaluated: list[_BatchNorm]) -> Iterator[None]:
     """A second run, which moves no statistics, with those norms in evaluation that were so in the first."""
-    with running_statistics_kept(layer), in_evaluation(evaluated):
+    with running_statistics_kept(layer), in_evaluation(*evaluated):
         yield
 
 
@@ -54,16 +54,16 @@ def batch_norms(layer: nn.Module) -> list[_BatchNorm]:
 
 
 @contextmanager
-def in_evaluation(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Let layers of BatchNorm use their running statistics inside the context."""
-    training = [norm for norm in norms if norm.training]
-    for norm in training:
-        norm.eval()
+def in_evaluation(*networks: nn.Module) -> Iterator[None]:
+    """Networks in evaluation mode inside the context, and every module's own mode restored after."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    for network in networks:
+        network.eval()
     try:
         yield
     finally:
-        for norm in training:
-            norm.train()
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager
