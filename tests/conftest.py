@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from vaekit.config.groups import Discriminator, Network
@@ -23,6 +24,23 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VAEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+DRAW = FigureCanvasAgg.draw
+
+
+@pytest.fixture(autouse=True, scope="session")
+def undrawn() -> Iterator[None]:
+    """Charts stay blank, since matplotlib draws for longer than a small model trains; `drawn` undoes that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FigureCanvasAgg, "draw", lambda canvas: setattr(canvas, "renderer", canvas.get_renderer()))
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts as matplotlib draws them."""
+    monkeypatch.setattr(FigureCanvasAgg, "draw", DRAW)
 
 
 @pytest.fixture(scope="session")

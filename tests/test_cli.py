@@ -29,7 +29,7 @@ def dry_run(capsys, *arguments):
 def test_the_flags_have_exactly_the_promised_names(capsys):
     config = dry_run(
         capsys,
-        *"--size 32 --preset released --seed 7 --images 500 --minutes 3 --batch 12 --micro-batch 4".split(),
+        *"--size 32 --preset released --seed 7 --minutes 3 --batch 12 --micro-batch 4".split(),
         *"--lr 0.01 --objective global --moments total --no-gan --device cpu --devices 2".split(),
         *"--precision bf16 --split 0.7 --out somewhere".split(),
     )
@@ -37,7 +37,6 @@ def test_the_flags_have_exactly_the_promised_names(capsys):
         "released",
         size=32,
         seed=7,
-        images=500,
         minutes=3.0,
         batch=12,
         micro_batch=4,
@@ -239,6 +238,17 @@ def test_resuming_takes_the_settings_of_the_run_and_those_given_over_them(photos
     (tmp_path / "config.json").write_text(config.to_json())
     resumed = dry_run(capsys, "--resume", "--out", str(tmp_path), "--devices", "3")
     assert resumed == dataclasses.replace(config, devices=3)
+
+
+def test_a_run_that_begins_with_another_is_not_that_one_resumed(photos, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "pictures.json"):
+        (other / name).write_text(preset("fast", size=48).resolved().to_json())
+    begun = dry_run(capsys, "--resume", "--init-from", str(other), "--out", str(tmp_path / "new"))
+    assert (begun.size, begun.init_from) == (preset("fast").resolved().size, str(other))
+    begun = dry_run(capsys, "--resume", "--init-from", str(other))
+    assert begun.init_from == str(other)
 
 
 def test_the_config_of_a_run_is_what_dry_run_prints(photos, tmp_path, capsys):

@@ -119,6 +119,9 @@ def quick(arguments):
         arguments += ["--seconds", "0.01"]
     if arguments[0] in ("train", "compare", "bench") and not {"--dry-run", "--resume"} & set(arguments):
         arguments += [*SMALL, "--network.latent-dim", "128" if "hierarchical" in arguments else "16"]
+        if "--minutes" in arguments:
+            at = arguments.index("--images")  # which would be refused: two lengths
+            del arguments[at : at + 2]
         arguments += [] if "--no-gan" in arguments else "--discriminator.channels 8 8 8 8 8".split()
     return arguments + [part for option, value in SLOW.items() if option in arguments for part in (option, value)]
 
@@ -227,5 +230,7 @@ def test_the_python_of_a_page_runs(here, page):
         vaekit.train(small, "photos", "runs/faces")
         shutil.copytree("runs/faces", "runs/first")  # the name on docs/index.md
         names = {"x": torch.zeros(2, 3, 16, 16)}
-        block = block.replace("minutes=5", "minutes=0.02").replace('vaekit.preset("released", size=64)', "small")
+        block = block.replace("minutes=5", "minutes=0.02").replace(
+            'vaekit.preset("fast", size=64, minutes=10)', "small"
+        )
         exec(block, names | {"small": small})

@@ -251,7 +251,8 @@ def parse(arguments: list[str]) -> Command:
         return parse_over(fresh, arguments)
     from vaekit.runs.folder import CONFIG_FILE, is_run, read_run_config
 
-    out, named = value_of("--out", arguments), next(filter(is_run, arguments[1:]), None)
+    out, begun = value_of("--out", arguments), value_of("--init-from", arguments)
+    named = next((argument for argument in arguments[1:] if argument != begun and is_run(argument)), None)
     if out is None and named is not None:
         arguments = [argument for argument in arguments if argument != named]
     run = Path(out or named or cast(Train, parse_over(fresh, arguments)).folder())

@@ -182,6 +182,19 @@ def test_weights_of_the_discriminator_are_refused_without_one(photos, capsys):
     assert "--weights.realism 7 has no effect: there is no discriminator" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--minutes 5 --images 1000",
+        "--preset paper --network.max-channels 99",
+        "--preset paper --optimizer.momentum 0.5",
+    ],
+)
+def test_settings_that_other_settings_leave_without_effect_are_refused(photos, capsys, options):
+    assert run(["train", str(photos), *options.split(), "--dry-run"]) == 2
+    assert "has no effect" in capsys.readouterr().err
+
+
 def test_a_weight_named_for_a_model_of_a_comparison_is_one_that_it_reads():
     with pytest.raises(
         ValueError, match=r"--weights.mmd 7 has no effect on --objective global: it is a weight of wae-mmd"

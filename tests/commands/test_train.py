@@ -51,7 +51,7 @@ def weights(vae):
     return {name: tensor.clone() for name, tensor in vae.state_dict().items()}
 
 
-def test_a_finished_run_holds_model_config_log_and_figures(tiny, photos, tmp_path):
+def test_a_finished_run_holds_model_config_log_and_figures(tiny, photos, tmp_path, drawn):
     vae = train(tiny, photos, tmp_path / "run")
     run = tmp_path / "run"
     loaded = VAE.from_pretrained(run)
@@ -343,7 +343,7 @@ def test_minutes_end_a_run_whatever_the_images(tiny, photos, tmp_path):
     assert "test/l1" in last
 
 
-def test_figures_can_be_drawn_again_byte_for_byte(tiny, photos, tmp_path):
+def test_figures_can_be_drawn_again_byte_for_byte(tiny, photos, tmp_path, drawn):
     train(tiny, photos, tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert {path.name: path.read_bytes() for path in draw_run(tmp_path)} == before

@@ -5,14 +5,17 @@ import resource
 import signal
 import sys
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vaekit.data import building
 from vaekit.data.cache import Prepared, default_cache_dir, prepare
 
 SIZE = 4
@@ -424,7 +427,9 @@ def test_names_that_are_no_text_are_kept(tmp_path, cache):
     add_picture(tmp_path / "odd" / "a.png", level=7)
     (tmp_path / "odd" / "a.png").rename(tmp_path / "odd" / name)
     grey(tmp_path / "odd", cache)
-    assert grey(tmp_path / "odd", cache).names == (name,)
+    prepared = grey(tmp_path / "odd", cache)
+    assert prepared.names == (name,)
+    assert len(prepared.names_sha256) == 64, "which a training asks for"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
@@ -435,6 +440,33 @@ def test_who_may_write_to_the_cache_may_lock_it(folder, cache):
     assert (cache / ".locks").stat().st_mode & 0o7777 == 0o777
     (lock,) = (cache / ".locks").iterdir()
     assert lock.stat().st_mode & 0o666 == 0o666
+
+
+def test_a_build_that_another_process_finishes_first_is_no_error(folder, cache, monkeypatch):
+    leftover = cache / f"{building.SCRATCH_PREFIX}other"
+    leftover.mkdir(parents=True)
+
+    @contextmanager
+    def finished_meanwhile(entry, wait):
+        leftover.rmdir()
+        yield True
+
+    monkeypatch.setattr(building, "locked", finished_meanwhile)
+    building.remove_leftovers(cache / "entry")
+
+
+def test_noting_what_was_skipped_takes_a_small_share_of_a_build(folder, cache, monkeypatch):
+    saved = []
+
+    def save_slowly(done, pixels, request):
+        saved.append(done.files)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(building, "SAVE_EVERY_FILES", 1)
+    monkeypatch.setattr(building.Done, "save", save_slowly)
+    assert levels(grey(folder, cache)) == [0, 20, 40, 10, 30]
+    assert saved[0] == 1
+    assert len(saved) < 5, "once more after each of the five"
 
 
 def test_checksums_tell_pictures_apart_and_are_kept(folder, cache):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from vaekit.commands.encode import OwnNames
 from vaekit.commands.evaluate import evaluate_run
@@ -127,6 +128,10 @@ class Pairs(torch.utils.data.Dataset):
         return Image.fromarray(self.arrays[i]), i % 2
 
 
+class Tensors(TensorDataset):
+    classes = CLASSES
+
+
 def hub_dataset(arrays):
     datasets = pytest.importorskip("datasets")
     pictures = [{"bytes": png(pixels), "path": None} for pixels in arrays]
@@ -199,6 +204,7 @@ def test_floats_are_the_pictures_but_for_their_own_resizing(arrays, tmp_path):
 
 LABELLED = {
     "pairs of torch": Pairs,
+    "tensors of torch": lambda arrays: Tensors(torch.from_numpy(arrays).permute(0, 3, 1, 2), torch.arange(NUM) % 2),
     "a pair of arrays": lambda arrays: (arrays, np.array(CLASSES)[np.arange(NUM) % 2]),
     "Hugging Face": hub_dataset,
 }

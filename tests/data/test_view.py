@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vaekit.data.cache import prepare
 from vaekit.data.decoding import UPRIGHT, UnreadablePicture, decode
@@ -140,6 +140,27 @@ def test_bands_of_a_tiff_are_read_however_they_are_stored(tmp_path, layout, dtyp
     data = LAYOUTS[layout](values, tmp_path / "a.tif")
     found = decode(data, NAME, View(16, 20, bands, depth=16))
     assert (found == values.transpose(2, 0, 1).astype(int) * (257 if dtype == np.uint8 else 1)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "CMYK", "YCbCr", "LAB"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_of_a_tiff_are_colours_in_every_view(tmp_path, mode, channels):
+    colours = Image.new("RGB", (12, 12), (200, 30, 30))
+    profile = ImageCms.createProfile("LAB")
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), profile, "RGB", "LAB")
+    stored = ImageCms.applyTransform(colours, to_lab) if mode == "LAB" else colours.convert(mode)
+    stored.save(tmp_path / "a.tif")
+    data = (tmp_path / "a.tif").read_bytes()
+    plain = decode(data, NAME, View(8, 8, channels)).astype(int)
+    for view in (View(8, 8, channels, depth=16), View(8, 8, channels, levels=(0, 255))):
+        found = decode(data, NAME, view) / (257 if view.depth == 16 else 1)
+        assert np.abs(found - plain).max() <= 1, view
+
+
+def test_four_inks_of_a_tiff_are_four_bands_where_those_are_asked_for(tmp_path):
+    Image.new("CMYK", (12, 12), (10, 20, 30, 40)).save(tmp_path / "a.tif")
+    found = decode((tmp_path / "a.tif").read_bytes(), NAME, View(8, 8, 4))
+    assert found[:, 0, 0].tolist() == [10, 20, 30, 40]
 
 
 def test_four_channels_of_a_png_are_colour_and_alpha(tmp_path):

@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 import torch
@@ -241,6 +241,7 @@ def test_a_folder_that_is_misspelled_is_never_looked_for_on_the_hub(trained, tmp
     assert not names_repository("runs/fces")
     assert not names_repository(Path("someone/faces")), "the command line gives paths"
     assert names_repository(Path("hf://someone/faces"))
+    assert names_repository(PureWindowsPath("hf://someone/faces"))
     assert not names_repository(str(trained))
     assert names_repository("someone/faces")
     assert names_repository("hf://runs/faces")

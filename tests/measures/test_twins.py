@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vaekit.commands import data
+from vaekit.commands.data import look_at
 from vaekit.commands.prepare import about_split
 from vaekit.data.cache import prepare
 from vaekit.data.loader import split
@@ -52,3 +54,15 @@ def test_twins_across_the_split_are_said_before_a_training(images, tmp_path):
     assert line.startswith("WARNING: 3 test pictures are nearly the same as a train picture")
     assert "35.png and 03.png" in line
     assert not about_split(prepared, train, test[:3])
+
+
+def test_frames_of_one_camera_are_listed_up_to_a_limit(tmp_path, monkeypatch):
+    frame = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    for i in range(30):
+        Image.fromarray(frame).save(tmp_path / f"{i:02d}.png")
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+    assert len(look_at(tmp_path).twins) == 30 * 29 / 2
+    monkeypatch.setattr(data, "MOST_PAIRS", 100)
+    look = look_at(tmp_path)
+    assert len(look.twins) == 100
+    assert any(line.startswith("the first 100 pairs of the same pixels and 0 of nearly") for line in look.lines)

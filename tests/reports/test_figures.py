@@ -11,7 +11,9 @@ from torch import nn
 
 from vaekit.models.posterior import Posterior
 from vaekit.priors.base import StandardNormal
-from vaekit.reports import figures
+from vaekit.reports import charts, figures
+
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 class PixelVAE(nn.Module):
@@ -267,6 +269,26 @@ def test_latent_statistics_shows_that_values_are_not_finite():
     whole, lost = (figures.latent_statistics(of_std(mean, each)) for each in (std, broken))
     assert (whole != lost).any()
     figures.latent_statistics(of_std(mean * math.nan, torch.zeros(4, 8)))
+
+
+def records_of(*values):
+    return [{"images_seen": 8 * i, "elapsed_sec": i, "test/psnr": value} for i, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        lambda models: charts.model_curves({name: records_of(20.0, 21.0) for name in models}, {"psnr": "PSNR"}),
+        lambda models: charts.power_spectra({"original": [4.0, 2.0]} | {m: [3.0, 1.0] for m in models}, models=True),
+    ],
+    ids=["curves", "spectra"],
+)
+def test_charts_of_a_comparison_have_a_colour_for_each_model(chart):
+    one, two = chart(["standard"]), chart(["standard", "beta"])
+    blue, orange = ([int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in (charts.BLUE, charts.ORANGE))
+    assert (one == blue).all(-1).any()
+    assert not (one == orange).all(-1).any()
+    assert (two == orange).all(-1).any()
 
 
 def test_curves_of_train_and_test_share_a_panel():

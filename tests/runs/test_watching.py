@@ -79,8 +79,9 @@ class Service:
     def Image(self, path):
         return f"image of {path}"
 
-    def finish(self):
+    def finish(self, exit_code=0):
         self.finished += 1
+        self.exit_code = exit_code
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
@@ -110,6 +111,16 @@ def test_a_run_that_goes_on_is_one_run_of_the_service(photos, tmp_path, monkeypa
     assert first == second
     assert {options["resume"] for options in service.started} == {"allow"}
     assert [step for step, _ in service.logged][-3:] == [7, 8, 8]
+
+
+def test_a_service_hears_that_a_training_failed(photos, tmp_path, monkeypatch):
+    service = Service("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    command(["train", str(photos), "--out", str(tmp_path / "run"), "--track", "wandb", *SMALL])
+    assert service.exit_code == 0
+    broken = ["--lr", "1e30", "--optimizer.clip", "None", "--optimizer.warmup", "0"]
+    assert command(["train", str(photos), "--out", str(tmp_path / "broken"), "--track", "wandb", *SMALL, *broken]) == 1
+    assert (service.finished, service.exit_code) == (2, 1)
 
 
 def test_a_service_that_fails_on_the_way_is_left_and_the_training_goes_on(photos, tmp_path, monkeypatch, capsys):

@@ -10,7 +10,16 @@ import pytest
 
 from vaekit.data import cache
 from vaekit.system import processors as module
-from vaekit.system.processors import TOLD, WAITING, cgroups, load, processors, quota
+from vaekit.system.processors import (
+    TOLD,
+    WAITING,
+    cgroups,
+    free_memory,
+    load,
+    memory_left,
+    processors,
+    quota,
+)
 
 
 def cgroup(folder, **files):
@@ -32,6 +41,33 @@ def cgroup(folder, **files):
 )
 def test_what_a_cgroup_grants_is_read_in_both_versions(tmp_path, files, granted):
     assert quota(cgroup(tmp_path, **files)) == granted
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory__max": "1000\n", "memory__current": "700\n", "memory__stat": "anon 500\ninactive_file 200\n"}, 500),
+        ({"memory__max": "max\n", "memory__current": "700\n", "memory__stat": "inactive_file 200\n"}, float("inf")),
+        (
+            {
+                "memory__limit_in_bytes": "1000\n",
+                "memory__usage_in_bytes": "700\n",
+                "memory__stat": "inactive_file 1\ntotal_inactive_file 100\n",
+            },
+            400,
+        ),
+        ({"memory__max": "1000\n", "memory__current": "1200\n", "memory__stat": "inactive_file 0\n"}, 0),
+        ({}, float("inf")),
+    ],
+)
+def test_memory_is_what_a_cgroup_leaves_with_its_cached_files(tmp_path, files, left):
+    assert memory_left(cgroup(tmp_path, **files)) == left
+
+
+def test_free_memory_is_the_least_of_all_limits(tmp_path, monkeypatch):
+    inner = cgroup(tmp_path, memory__max="5000", memory__current="1000", memory__stat="inactive_file 0")
+    monkeypatch.setattr(module, "cgroups", lambda root: [tmp_path / "none", inner])
+    assert free_memory() == 4000
 
 
 @pytest.mark.parametrize(("granted", "expected"), [("50000 100000", 1), ("250000 100000", 3), ("max 100000", 8)])

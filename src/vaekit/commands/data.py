@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ SPLIT = 0.8  # as trainings have it by default
 SHEET = 64  # pictures
 AT_ONCE = 256  # pictures in memory
 COMPARED = 20_000  # for near-duplicates, at even distances
+MOST_PAIRS = 100_000  # of them that are listed: frames of one camera are all alike
 DARK, EMPTY = 16, 2.0  # levels: the lightest pixel of a dark picture, the spread of an empty one
 USUAL_SIDES = (32, 64, 128, 256, 512)
 SHOWN = 5  # examples
@@ -110,9 +112,10 @@ def look_at(
     places = near(small_of(images, compared), compared)
     same = prepared.checksums
     exact = sum(same[i] == same[j] for i, j in places)
+    more, nearly = "the first " if len(places) == MOST_PAIRS else "", len(places) - exact
     look.twins = [(names[i], names[j]) for i, j in places]
     if places:
-        tell(f"{exact:,} pairs of the same pixels and {len(places) - exact:,} of nearly the same: {pairs(look.twins)}")
+        tell(f"{more}{exact:,} pairs of the same pixels and {nearly:,} of nearly the same: {pairs(look.twins)}")
     with suppress(ValueError):  # too few to split
         is_test = np.isin(np.arange(len(prepared)), split(names, SPLIT)[1])
         look.across = sum(bool(is_test[i]) != bool(is_test[j]) for i, j in places)
@@ -161,8 +164,9 @@ def about_headers(found: list[Header]) -> list[str]:
 
 
 def near(small: Tensor, places: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of places, the first one before the second, of small pictures (N, F) that are nearly the same."""
-    return [(int(places[i]), int(places[j])) for i, j in twins(small, small) if i < j]
+    """The first pairs of places, one before the other, of small pictures (N, F) that are nearly the same."""
+    found = ((int(places[i]), int(places[j])) for i, j in twins(small, small) if i < j)
+    return list(islice(found, MOST_PAIRS))
 
 
 def counts(values: Iterable[str]) -> str:

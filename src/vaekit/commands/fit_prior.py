@@ -30,6 +30,7 @@ from vaekit.runs.lock import claimed
 from vaekit.runs.log import PLAIN_LINE_EVERY_SEC, duration, last_counters
 from vaekit.runs.prior import MOST_NUMBERS, Say, keep, latents_of, length_of_fit
 from vaekit.system.devices import available, float32_products
+from vaekit.system.files import bytes_of
 from vaekit.system.ranks import check_one_process, rank_and_world
 
 RECIPE = 3  # of the fit of a network: raise it when an interrupted one of before cannot go on
@@ -195,7 +196,7 @@ def identity(subject: Subject, name: str, latents: Latents, length: Length) -> s
         subject.config.seed,
     )
     weights = weights_sha256(subject.vae.state_dict())
-    return hashlib.sha256(f"{weights} {about}".encode()).hexdigest()[:16]
+    return hashlib.sha256(bytes_of(f"{weights} {about}")).hexdigest()[:16]
 
 
 def loss_line(counters: Mapping[str, float], start: str) -> str:

@@ -23,7 +23,7 @@ from vaekit.priors.base import fitted_by
 from vaekit.reports.evaluation import Evaluation
 from vaekit.runs.log import last_counters
 from vaekit.system.devices import precision_here
-from vaekit.system.files import read_metadata, read_tensors, sha256
+from vaekit.system.files import bytes_of, read_metadata, read_tensors, sha256
 
 PROTOCOL_VERSION = 6  # raise it when a measure would give another number
 
@@ -86,7 +86,7 @@ def table_crc32(find: Callable[[Path, Sequence[str]], Attributes | Factors | Non
         found = find(subject.prepared.folder, subject.prepared.names)
     except ValueError:  # a table with gaps: nothing is measured by it
         return None
-    return None if found is None else zlib.crc32(found.values.tobytes(), zlib.crc32("\n".join(found.names).encode()))
+    return None if found is None else zlib.crc32(found.values.tobytes(), zlib.crc32(bytes_of("\n".join(found.names))))
 
 
 def preparation_of(config: Config) -> str:

@@ -141,7 +141,7 @@ class Optimizer:
     decay: Literal["cosine", "constant"] = "cosine"
     """What follows: cosine to zero at the end of the run, or constant."""
     clip: float | None = 3.0
-    """Bound on the norm of the VAE's gradient, in multiples of its usual norm; none for no bound."""
+    """Bound on the norm of the VAE's gradient, in multiples of its usual norm; None for no bound."""
     ema: float = 0.999
     """Decay a step of the running average of the weights, which everything drawn and saved uses."""
 

@@ -121,6 +121,12 @@ def why_unread(config: Config, name: str) -> str | None:
         return f"{on_objective}: it is of {owners}"
     if name == "moments" and "kl_global" not in config.weights_read:
         return on_objective
+    if name == "images" and config.minutes is not None:
+        return ": --minutes is the length of the run"
+    if name == "network.max_channels" and config.network.kind == "resnetv2":
+        return " on --network.kind resnetv2, whose stages all have --network.channels"
+    if name == "optimizer.momentum" and config.optimizer.kind == "adamw":
+        return " on --optimizer.kind adamw: it is Muon's"
     return None
 
 

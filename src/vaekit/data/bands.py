@@ -33,6 +33,7 @@ TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {  # by EXIF's number 
     8: np.rot90,
 }
 FEWEST_SIDE = 8  # pixels: a smaller array is no picture
+CONVERTED = (tiff.PALETTE, tiff.CMYK, tiff.YCBCR, tiff.LAB)  # TIFFs whose numbers are no brightness of a colour
 
 
 class NoPicture(ValueError):
@@ -100,14 +101,21 @@ def of_channels(unit: np.ndarray, channels: int) -> np.ndarray:
     raise NoPicture(f"{bands} bands, where {channels} are asked for; give --channels {bands}")
 
 
-def numbers_of(data: bytes, kind: str | None, as_stored: bool = False, deep: bool = False) -> np.ndarray:
+def numbers_of(
+    data: bytes, kind: str | None, as_stored: bool = False, deep: bool = False, colours: bool = False
+) -> np.ndarray:
     """The numbers in a file (H, W) or (H, W, S), upright. Raises `NoPicture` for one that holds none.
 
     Those of a DICOM file from 0 to 1 as it says they are to be shown, unless `as_stored`. With `deep`, files whose
-    values may have more than 8 bits that Pillow does not give are refused.
+    values may have more than 8 bits that Pillow does not give are refused. With `colours`, numbers that stand for
+    colours in another way than grey and RGB do (a palette, inks) are brought to RGB.
     """
     if data.startswith(tiff.STARTS):
-        return tiff_numbers(data)
+        layout = tiff.layout_of(data)
+        if not (colours and layout.space in CONVERTED):
+            return tiff_numbers(data, layout)
+        if not tiff.pillow_is_right(layout) or (deep and max(layout.bits) > 8):
+            raise NoPicture(f"{layout}, whose numbers are no grey or RGB; convert it")
     if kind == NUMPY:
         return array_in(data)
     if kind == DICOM:
@@ -130,13 +138,12 @@ def png_depth(data: bytes) -> int:
     return data[24] if data.startswith(b"\x89PNG") and len(data) > 24 else 8
 
 
-def tiff_numbers(data: bytes) -> np.ndarray:
+def tiff_numbers(data: bytes, layout: tiff.Layout) -> np.ndarray:
     """The first series of a TIFF: its bands, or its pages of one size, as (H, W, S)."""
     try:
         import tifffile
     except ImportError as error:
         raise NoPicture('a TIFF of many bands or bits needs tifffile; run: pip install "vaekit[formats]"') from error
-    layout = tiff.layout_of(data)
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             series: Any = file.series[0]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
+from vaekit.system.processors import free_memory
 
 MOST_PIXELS = 2 * 89_478_485  # twice a quarter of a gigabyte of RGB: what Pillow's own limit is by default
 MOST_SAMPLES = 16 * MOST_PIXELS  # of a picture of many bands
@@ -27,7 +27,7 @@ class Budget:
         """Wait until there is room for so many bytes, and hold them."""
         with self.changed:
             if self.limit is None:
-                self.limit = max(LEAST_BYTES, int(SHARE * psutil.virtual_memory().available))
+                self.limit = max(LEAST_BYTES, int(SHARE * free_memory()))
             limit = self.limit
             self.changed.wait_for(lambda: self.used == 0 or self.used + num_bytes <= limit)
             self.used += num_bytes

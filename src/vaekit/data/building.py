@@ -11,8 +11,8 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,8 @@ from vaekit.system.files import printable, replacing
 from vaekit.system.locks import held
 
 PIXELS_FILE, INDEX_FILE, DONE_FILE = "images.npy", "index.json", "done.json"
-SAVE_EVERY_FILES = 256  # what a killed build loses at most
+SAVE_EVERY_FILES = 256  # what a killed build loses at most, unless noting it takes long:
+SAVE_SHARE = 20  # times as long as that takes, nothing is noted again
 KEEP_UNFINISHED_SEC = 7 * 24 * 3600
 SCRATCH_PREFIX, LOCKS_FOLDER = ".building-", ".locks"
 CURE = "set VAEKIT_CACHE to a folder on a disk of this machine that you can write to"
@@ -108,7 +109,8 @@ def remove_leftovers(entry: Path) -> None:
     """Remove the folders of killed builds that no process has resumed for a week; their locks are free."""
     ours = (path for path in entry.parent.glob(f"{SCRATCH_PREFIX}*/") if os.access(path, os.W_OK))
     for leftover in ours:
-        with locked(leftover.with_name(leftover.name.removeprefix(SCRATCH_PREFIX)), wait=False) as is_dead:
+        entry_of_it = leftover.with_name(leftover.name.removeprefix(SCRATCH_PREFIX))
+        with suppress(FileNotFoundError), locked(entry_of_it, wait=False) as is_dead:  # another process may finish it
             if is_dead and time.time() - leftover.stat().st_mtime > KEEP_UNFINISHED_SEC:
                 remove(leftover)
 
@@ -140,7 +142,7 @@ class Done:
             replacing(Path(pixels.name).with_name(DONE_FILE)) as unfinished,
             open(unfinished, "wb", buffering=0) as file,
         ):
-            write_bytes(file, json.dumps(asdict(self)).encode(), request)
+            write_bytes(file, json.dumps(vars(self)).encode(), request)
             os.fsync(file.fileno())
 
     def add(self, name: str, picture: np.ndarray | UnreadablePicture, pixels: FileIO, request: Request) -> None:
@@ -158,15 +160,17 @@ def write_pixels(built: Path, request: Request, workers: int, progress: Progress
 
     No memory map is used: with one, a full disk raises no OSError but kills the process.
     """
-    done = Done.read(built)
+    done, busy_until = Done.read(built), 0.0
     with open_pixels(built, done, request) as file:
         with decoding_threads(workers) as pool:
             left = request.listing.names[done.files :]
             pictures = map_in_order(pool, request.decode, left, ahead=4 * workers)
             for name, picture in zip(left, pictures, strict=True):
                 done.add(name, picture, file, request)
-                if done.files % SAVE_EVERY_FILES == 0:
-                    done.save(file, request)
+                if done.files % SAVE_EVERY_FILES == 0 and time.monotonic() >= busy_until:
+                    started_at = time.monotonic()
+                    done.save(file, request)  # all that was skipped, each time
+                    busy_until = time.monotonic() + SAVE_SHARE * (time.monotonic() - started_at)
                 if progress is not None:
                     progress(done.files, len(request.listing.names))
         unreadable = {name for name, _ in done.skipped}

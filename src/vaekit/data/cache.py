@@ -19,7 +19,7 @@ from vaekit.data.formats import extra_readers
 from vaekit.data.sources.base import Source
 from vaekit.data.sources.folder import Folder
 from vaekit.data.view import View
-from vaekit.system.files import replacing
+from vaekit.system.files import bytes_of, replacing
 from vaekit.system.processors import processors
 
 CHECKSUMS_FILE = "checksums.npy"
@@ -56,7 +56,7 @@ class Prepared:
     @property
     def names_sha256(self) -> str:
         """Hash of the names in their order, which decide what is trained on (`loader.split`)."""
-        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        return hashlib.sha256(bytes_of("\n".join(self.names))).hexdigest()
 
     @cached_property
     def checksums(self) -> np.ndarray:

@@ -99,7 +99,8 @@ def pixels_of(raw: Raw, head: bytes, view: View) -> np.ndarray:
     if isinstance(raw, bytes):
         if kind not in (NUMPY, DICOM) and not view.of_numbers:
             return upright(raw, view)
-        raw = numbers_of(raw, kind, as_stored=view.levels is not None, deep=view.takes_range)
+        colours = view.channels in (1, 3)
+        raw = numbers_of(raw, kind, as_stored=view.levels is not None, deep=view.takes_range, colours=colours)
     if raw.ndim not in (2, 3):
         raise NoPicture(f"an array of shape {raw.shape}; a picture has (height, width) or (height, width, bands)")
     check_size(raw.shape[1], raw.shape[0])

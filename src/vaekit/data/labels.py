@@ -13,6 +13,7 @@ import numpy as np
 
 from vaekit.data.sources.folder import LABELS_FILE
 from vaekit.data.tables import Table, check_all_there, read_table
+from vaekit.system.files import bytes_of
 
 LABEL_COLUMNS = ("label", "labels", "class", "classes", "target", "category", "species", "diagnosis")
 NO_LABELS = ("", "index", "split", "partition", "set", "subset", "fold", "width", "height", "age")
@@ -51,7 +52,7 @@ class Labels:
     @property
     def crc32(self) -> int:
         """A checksum of the classes and of the class of each picture."""
-        return zlib.crc32(self.indices.astype("<i8").tobytes(), zlib.crc32("\n".join(self.classes).encode()))
+        return zlib.crc32(self.indices.astype("<i8").tobytes(), zlib.crc32(bytes_of("\n".join(self.classes))))
 
     @property
     def counts(self) -> dict[str, int]:

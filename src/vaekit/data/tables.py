@@ -152,7 +152,10 @@ def places_of(folder: Path, names: Sequence[str], table_folder: Path) -> dict[st
     counts, stems = Counter(bases), Counter(bare(base) for base in bases)
     alone = {base: i for i, base in enumerate(bases) if counts[base] == 1}
     without = {bare(base): i for i, base in enumerate(bases) if stems[bare(base)] == 1}
-    way = Path(os.path.relpath(folder, table_folder)).as_posix()
+    try:
+        way = Path(os.path.relpath(folder, table_folder)).as_posix()
+    except ValueError:  # on another drive of Windows: there is no way from one to the other
+        way = folder.as_posix()
     beside = {posixpath.normpath(f"{way}/{name}"): i for i, name in enumerate(names)}
     absolute = {f"{folder.as_posix()}/{name}": i for i, name in enumerate(names)}
     return without | alone | absolute | beside | {name: i for i, name in enumerate(names)}  # the last one counts

@@ -18,21 +18,28 @@ from vaekit.measures.distances import squared_distances
 NEAR = 0.08  # of a picture's own spread: a smaller difference at 16x16 makes two pictures nearly one
 EMPTY = 2 / 127.5  # standard deviation below which a picture shows nothing
 TEST_COMPARED, TRAIN_COMPARED = 2_000, 20_000  # pictures at most, at even distances
-AT_ONCE = 512
+AT_ONCE, LISTED_AT_ONCE = 512, 65_536
 
 
-def twins(small: Tensor, others: Tensor) -> Iterator[tuple[int, int]]:
-    """Places (i, j) of pictures of small (N, F) and others (M, F) in [-1, 1] that are nearly the same, by i.
+def near(small: Tensor, others: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Which pictures of small (N, F) and others (M, F) in [-1, 1] are nearly the same: bool (n, M), from which i on.
 
-    Pictures of one colour have none: all of them would be the same.
+    Pictures of one colour are like none: all of them would be the same.
     """
     small, others = small.double(), others.double()
     spread = (small - small.mean(1, keepdim=True)).square().sum(1)
     limits = torch.where(spread > EMPTY**2 * small.shape[1], NEAR**2 * spread, -1)
     for start in range(0, len(small), AT_ONCE):
         distances = squared_distances(small[start : start + AT_ONCE], others)
-        for i, j in (distances <= limits[start : start + AT_ONCE, None]).nonzero().tolist():
-            yield start + i, j
+        yield start, distances <= limits[start : start + AT_ONCE, None]
+
+
+def twins(small: Tensor, others: Tensor) -> Iterator[tuple[int, int]]:
+    """Places (i, j) of pictures that are nearly the same, see `near`, by i; of frames of one camera nearly all."""
+    for start, same in near(small, others):
+        for part in same.nonzero().split(LISTED_AT_ONCE):
+            for i, j in part.tolist():
+                yield start + i, j
 
 
 def across_split(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[list[tuple[int, int]], bool]:
@@ -42,7 +49,8 @@ def across_split(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> tup
     these are all.
     """
     some_test, some_train = test[evenly(len(test), TEST_COMPARED)], train[evenly(len(train), TRAIN_COMPARED)]
-    found: dict[int, int] = {}
-    for i, j in twins(small_of(images, some_test), small_of(images, some_train)):
-        found.setdefault(int(some_test[i]), int(some_train[j]))
-    return list(found.items()), len(some_test) == len(test) and len(some_train) == len(train)
+    found = []
+    for start, same in near(small_of(images, some_test), small_of(images, some_train)):
+        first = same.byte().argmax(1)  # of each row, where there is one
+        found += [(int(some_test[start + i]), int(some_train[first[i]])) for i in same.any(1).nonzero()[:, 0].tolist()]
+    return found, len(some_test) == len(test) and len(some_train) == len(train)

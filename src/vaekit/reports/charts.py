@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -185,15 +184,17 @@ def curves(records: Records) -> Pixels:
         raise ValueError(f"no finite value in the {len(records)} records of the log; nothing to draw")
     columns = min(len(panels), min((4, 3), key=lambda c: -len(panels) % c))  # the fewest empty places
     rows = math.ceil(len(panels) / columns)
-    width, height, strip = 2.7 * columns, 1.9 * rows + 0.2, 0.2
-    figure = new_figure(width, height, ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - strip / height)))
+    width, height, strip = 2.7 * columns, 1.9 * rows + 0.4, 0.2
+    figure = new_figure(width, height)
     last = max(record["images_seen"] for record in records)
     for i, (name, panel) in enumerate(panels.items()):
-        ax = figure.add_subplot(rows, columns, i + 1)
+        row, column = divmod(i, columns)
+        left, bottom = 2.7 * column + 0.5, 1.9 * (rows - 1 - row) + 0.45
+        ax = figure.add_axes((left / width, bottom / height, 2.1 / width, 1.4 / height))
         draw_curve(ax, panel)
         set_style(ax, name)
         ax.set_xlim(0, 1.02 * max(1, last))
-    figure.supxlabel("images seen", fontsize=8, color=INK)
+    figure.text(0.5, 0.08 / height, "images seen", fontsize=8, color=INK, ha="center", va="center")
     for text, color, inches in (("train", BLUE, 0.45), ("test", ORANGE, 0.05)):
         at = (1 - inches / width, 1 - strip / 2 / height)
         figure.text(*at, text, fontsize=9, color=color, ha="right", va="center")

@@ -13,14 +13,15 @@ import numpy as np
 from vaekit.config.settings import Config
 from vaekit.data.cache import Prepared, prepare_as
 from vaekit.data.loader import split
+from vaekit.data.sources.arrays import FROM_PYTHON
 from vaekit.data.sources.base import Source
-from vaekit.data.sources.datasets import parted
+from vaekit.data.sources.datasets import HUB, parted
 from vaekit.data.sources.folder import OUTPUT_MARK
 from vaekit.data.sources.naming import Pictures as Given
 from vaekit.data.sources.naming import source_of
 from vaekit.data.view import View
 from vaekit.models.vae import CONFIG_FILE, VAE
-from vaekit.system.files import remove_unfinished, replacing, write_json, write_text
+from vaekit.system.files import bytes_of, remove_unfinished, replacing, write_json, write_text
 
 PICTURES_FILE = "pictures.json"
 TRAINED_ON_FILE = "trained_on.npy"
@@ -62,7 +63,8 @@ def check_apart(out: Path, pictures: Path) -> None:
     """Raise `ValueError` if results would be written around the pictures: their figures would be taken for some."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give the folder that the results are to go to")
-    if pictures.resolve().is_relative_to(out.resolve()):
+    in_a_folder = pictures.parts[:1] not in ((FROM_PYTHON,), (HUB.partition("/")[0],))
+    if in_a_folder and pictures.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"the pictures are in {out}, where the results would be written; give another --out")
 
 
@@ -84,7 +86,7 @@ def place_of_other(place: Path, pictures: str) -> Path:
 
 def short_hash(name: Path | str) -> str:
     """Eight digits that tell a folder, or a label, from others that would have its name."""
-    return hashlib.sha256(str(name).encode()).hexdigest()[:8]
+    return hashlib.sha256(bytes_of(str(name))).hexdigest()[:8]
 
 
 def default_run(config: Config, source: Source, prefix: str = "") -> Path:

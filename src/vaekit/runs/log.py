@@ -70,7 +70,7 @@ class RunLog:
         self.progress.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.enabled:
             self.progress.stop()
             if self.tensorboard is not None:
@@ -78,7 +78,7 @@ class RunLog:
                     self.tensorboard.close()
             self.file.close()
             for watcher in self.watchers:
-                watcher.close()
+                watcher.close(failed=kind is not None and issubclass(kind, Exception))
 
     def write(self, record: Mapping[str, float | str]) -> None:
         """Append one record, which must hold `step`, to both logs; text goes to the file alone."""

@@ -54,7 +54,7 @@ class Pace:
         """Speed since the last call, or since the loop began."""
         images, sec = counters["images_seen"] - self.logged_images, counters["elapsed_sec"] - self.logged_at
         self.logged_at, self.logged_images = counters["elapsed_sec"], counters["images_seen"]
-        return images / sec
+        return images / max(sec, 1e-6)  # a coarse clock may not have moved
 
     def left_sec(self, counters: Counters, images_per_sec: float) -> float:
         """Seconds until the end of the run at this speed; with the discriminator still to come, at its price."""

@@ -33,8 +33,8 @@ class Watcher(Protocol):
     def measured(self, record: Record, figures: Sequence[Path]) -> None:
         """What was measured on test pictures, names with test/ before them, and the figures that were drawn."""
 
-    def close(self) -> None:
-        """The training is over or stopped."""
+    def close(self, failed: bool = False) -> None:
+        """The training is over or stopped, or has `failed`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Callbacks:
         if self.on_measure is not None:
             self.on_measure(record, figures)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         pass
 
 
@@ -77,8 +77,8 @@ class WandB:
         images = {f"figures/{path.stem}": self.package.Image(str(path)) for path in figures}
         self.package.log(numbers(record) | images, step=int(record["step"]))
 
-    def close(self) -> None:
-        self.package.finish()
+    def close(self, failed: bool = False) -> None:
+        self.package.finish(**({"exit_code": 1} if failed and self.package.__name__ == "wandb" else {}))
 
 
 class MLflow:
@@ -101,8 +101,8 @@ class MLflow:
         for path in figures:
             self.package.log_artifact(str(path), "figures")
 
-    def close(self) -> None:
-        self.package.end_run()
+    def close(self, failed: bool = False) -> None:
+        self.package.end_run("FAILED" if failed else "FINISHED")
 
 
 SERVICES: Mapping[str, Callable[[Any, Path, Config], Watcher]] = {"wandb": WandB, "trackio": WandB, "mlflow": MLflow}
@@ -121,8 +121,8 @@ class Guarded:
     def measured(self, record: Record, figures: Sequence[Path]) -> None:
         self.tell(lambda watcher: watcher.measured(record, figures))
 
-    def close(self) -> None:
-        self.tell(lambda watcher: watcher.close())
+    def close(self, failed: bool = False) -> None:
+        self.tell(lambda watcher: watcher.close(failed))
 
     def tell(self, of: Callable[[Watcher], object]) -> None:
         """Tell it something; after a fault nothing more."""

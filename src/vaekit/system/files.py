@@ -80,6 +80,11 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
+def bytes_of(text: str) -> bytes:
+    """A text as bytes, whatever it holds: names of files need be no text."""
+    return text.encode(errors="surrogateescape")
+
+
 def in_one_line(error: Exception) -> str:
     """What an error says, of any package, in one line; its kind if it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from vaekit.system.files import in_one_line
@@ -16,12 +16,17 @@ NAME = re.compile(r"(hf:/{1,2})?(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+
 NEEDED = 'run: pip install "vaekit[hub]"'
 
 
+def text_of(place: str | PurePath) -> str:
+    """A place as it was typed: Windows' paths turn slashes round."""
+    return place.as_posix() if isinstance(place, PurePath) else place
+
+
 def names_repository(place: str | Path) -> bool:
     """Whether a place is a name on the Hub: hf://user/name, or from Python the text user/name.
 
     A `Path`, which the command line gives, is one of this machine, and so is a folder that is here or would be in one.
     """
-    text = str(place)
+    text = text_of(place)
     if NAME.fullmatch(text) is None or Path(text).exists():
         return False
     return text.startswith(PREFIX) or (isinstance(place, str) and not Path(text).parent.exists())
@@ -33,7 +38,7 @@ def fetched(place: str | Path, needed: str, others: Sequence[str]) -> Path:
     Without a connection, what was fetched before is used. Raises `ValueError` if the repository or the file is not
     there, or cannot be reached.
     """
-    found = NAME.fullmatch(str(place))
+    found = NAME.fullmatch(text_of(place))
     assert found is not None, place
     name, revision = found["name"], found["revision"]
     with one_line(f"cannot fetch {name} from the Hub", name) as hub:

@@ -1,4 +1,4 @@
-"""How many processors this process may use, and what its threads do while they wait. Imports no torch."""
+"""What this process may use, processors and memory, and what its threads do while they wait. Imports no torch."""
 
 from __future__ import annotations
 
@@ -59,6 +59,29 @@ def load() -> tuple[float, float]:
     by_all = sum(sum(each[:8]) - rest for i, (each, rest) in enumerate(zip(times, idle, strict=True)) if i in allowed)
     taken = own.cpu_times()
     return by_all, taken.user + taken.system
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: those that are free, at most what its cgroups leave."""
+    import psutil
+
+    return int(min([psutil.virtual_memory().available, *map(memory_left, cgroups(CGROUPS))]))
+
+
+def memory_left(cgroup: Path) -> float:
+    """Bytes that one cgroup leaves, files in its cache counted as free; infinite if it has no limit."""
+
+    def read(*names: str) -> str:  # of version 2, or of 1
+        return next(path.read_text(encoding="utf-8") for name in names if (path := cgroup / name).is_file()).strip()
+
+    try:
+        limit = read("memory.max", "memory.limit_in_bytes")
+        used = int(read("memory.current", "memory.usage_in_bytes"))
+        counts = dict(line.split(" ") for line in read("memory.stat").splitlines())
+    except (OSError, ValueError, StopIteration):
+        return math.inf
+    cached = int(counts.get("total_inactive_file", counts.get("inactive_file", 0)))
+    return math.inf if limit == "max" else max(0, int(limit) - used + cached)
 
 
 def cgroups(root: Path) -> list[Path]:

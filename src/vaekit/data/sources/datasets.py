@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import re
 import threading
@@ -136,7 +137,7 @@ def label_of(item: Any) -> Any:
         item = item[1] if len(item) == 2 else None
     else:
         return None
-    value = item.item() if hasattr(item, "item") and getattr(item, "size", None) in (1, ()) else item
+    value = item.item() if hasattr(item, "item") and math.prod(getattr(item, "shape", ())) == 1 else item
     return value if isinstance(value, int | str) else None
 
 

@@ -27,7 +27,7 @@ from vaekit.data.sources.arrays import clean
 from vaekit.data.sources.base import Listing
 from vaekit.data.sources.folder import ARRAY, NO_PICTURES_IN, holds_picture, in_order, kinds
 from vaekit.data.sources.folder import SUFFIXES as PICTURES
-from vaekit.system.files import in_one_line
+from vaekit.system.files import bytes_of, in_one_line
 
 SUFFIX = ".tar"
 CLASS = ".cls"  # beside a picture: the name or the number of its class
@@ -63,7 +63,7 @@ class Shards:
     def folder(self) -> Path:
         """The folder of local shards; that of their copies for others."""
         if is_address(self.place):
-            return default_copies() / hashlib.sha256(self.place.encode()).hexdigest()[:16]
+            return default_copies() / hashlib.sha256(bytes_of(self.place)).hexdigest()[:16]
         path = Path(self.place)
         return path if path.is_dir() else path.parent
 
