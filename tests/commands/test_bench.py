@@ -10,6 +10,7 @@ from torch import nn
 from small import tiny_resnet
 from vaekit.cli import run
 from vaekit.commands.bench import bench, expected_hours, readable_bench
+from vaekit.config.presets import preset
 from vaekit.models.build import build_discriminator
 from vaekit.models.vae import build_vae
 from vaekit.training.flops import step_flops
@@ -63,6 +64,14 @@ def test_a_benchmark_says_how_fast_this_machine_trains(tiny):
     assert 0 < result["matmul_fraction"] < 1
     assert 0 < result["peak_memory_gib"] < 64
     assert "16x16, batch 4" in readable_bench(tiny, result)
+
+
+def test_a_preset_whose_discriminator_is_there_from_the_start_has_one_speed():
+    result = dict.fromkeys(
+        ("images_per_sec", "images_per_sec_adversarial", "expected_hours", "peak_memory_gib", "matmul_fraction"), 1.0
+    ) | {"device": "cpu", "precision": "fp32", "threads": 1, "gflop_per_image_adversarial": 1.0, "matmul_gflops": 1.0}
+    assert "without the discriminator" not in readable_bench(preset("paper"), result)
+    assert "without the discriminator" in readable_bench(preset("fast"), result)
 
 
 def test_the_command_prints_lines_or_json(capsys):

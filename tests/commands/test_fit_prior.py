@@ -136,13 +136,27 @@ def tensors_of(content, run):
 
 
 def test_a_flow_that_copies_is_told_and_not_the_default(run, monkeypatch):
-    monkeypatch.setattr(fit_prior, "check_copies", lambda subject, prior: Copying(0.5, 0.02, 0.1, 0.8, 500))
+    monkeypatch.setattr(fit_prior, "check_copies", lambda *_: Copying(0.5, 0.02, 0.1, 0.8, 500))
     said = []
     fit_prior_run(run, say=said.append)
     assert any("they repeat training pictures; the flow is not used" in line for line in said)
     assert read_metadata(run / FLOW)[COPIES] == "yes"
     assert VAE.from_pretrained(run).prior_name == "gaussian"
     assert sample_run(run, num_images=4).name == "samples-gaussian.png"
+
+
+def test_copies_are_looked_for_among_the_pictures_that_were_fitted(run, monkeypatch):
+    fitted_to, compared = [], []
+    real_latents, real_small = fit_prior.latents_of, fit_prior.small_of
+    monkeypatch.setattr(fit_prior, "FEWEST", 10)
+    monkeypatch.setattr(fit_prior, "length_of_fit", lambda seen: (40, 200))
+    monkeypatch.setattr(fit_prior, "latents_of", lambda *args: fitted_to.append(real_latents(*args)) or fitted_to[-1])
+    monkeypatch.setattr(
+        fit_prior, "small_of", lambda images, chosen: compared.append(chosen) or real_small(images, chosen)
+    )
+    fit_prior_run(run)
+    assert len(fitted_to[0].mean) == 40
+    assert len(compared[0]) == 20, "each of them in two views"
 
 
 def test_draws_are_compared_with_reconstructions_and_few_pictures_are_told(run, monkeypatch):
@@ -152,9 +166,10 @@ def test_draws_are_compared_with_reconstructions_and_few_pictures_are_told(run, 
     monkeypatch.setattr(fit_prior, "FEWEST", 10)
     found = []
     real = fit_prior.copying
-    monkeypatch.setattr(fit_prior, "copying", lambda *sets: found.append(sets) or real(*sets))
+    monkeypatch.setattr(fit_prior, "copying", lambda *sets, **how: found.append((*sets, how)) or real(*sets, **how))
     fit_prior_run(run, say=said.append)
-    (new, usual, train) = found[0]
+    (new, usual, train, how) = found[0]
+    assert how == {"mirrored": True}, "as the latents that it was fitted to"
     assert new.shape == usual.shape == (12, 768)
     assert train.shape == (48, 768)
     assert not torch.equal(new, usual)

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PureWindowsPath
@@ -15,6 +16,7 @@ import torch
 import vaekit
 from vaekit import VAE, Config
 from vaekit.cli import run as command
+from vaekit.export.card import numbers_of
 from vaekit.system.hub import names_repository
 
 pytest.importorskip("huggingface_hub")
@@ -182,10 +184,34 @@ def test_the_card_has_the_numbers_and_no_place_of_this_machine(trained, server, 
     assert 'VAE.from_pretrained("someone/faces")' in card
     assert "20 pictures" in card
     assert result["not_measured"]
+    assert "as 2 % of reconstructions, by pixels" in card
     assert all(reason not in card for reason in result["not_measured"].values())
     for text in (card, files["config.json"].decode()):
         assert str(photos) not in text
         assert str(trained) not in text
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_a_prior_that_repeats_training_pictures_is_never_shared(trained, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = shutil.copytree(trained, tmp_path / "run")
+    vae = VAE.from_pretrained(run)
+    vae.set_prior("gaussian", vae.priors["gaussian"], copies=True)
+    vae.save_pretrained(run)
+    vaekit.export_run(run, hub="someone/faces")
+    vae.push_to_hub("someone/others")
+    for name in ("someone/faces", "someone/others"):
+        assert "prior-gaussian.safetensors" not in server.models[name]
+        assert "gaussian" not in VAE.from_pretrained(name).priors
+    assert "gaussian" in VAE.from_pretrained(run).priors
+
+
+def test_the_card_names_the_features_of_its_distances(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    result = json.loads((run / "evaluation.json").read_text())
+    result["protocol"]["features"] = {"network": "efficientnet-lite0"}
+    (run / "evaluation.json").write_text(json.dumps(result))
+    assert "features efficientnet-lite0" in numbers_of(run)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")

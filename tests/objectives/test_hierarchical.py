@@ -13,6 +13,7 @@ from vaekit.models.vae import VAE, build_vae
 from vaekit.objectives.build import build_objective
 from vaekit.objectives.hierarchical import FREE_NATS, Hierarchical
 from vaekit.objectives.losses import vae_loss
+from vaekit.priors import learned
 from vaekit.training import loop
 from vaekit.training.state import build_state
 from vaekit.training.step import train_step
@@ -88,6 +89,20 @@ def test_draws_of_the_learned_prior_have_its_density(tiny, generator, objective)
     jacobian = torch.autograd.functional.jacobian(made, eps[0])
     expected = vae.priors["normal"].log_prob(eps) - torch.linalg.slogdet(jacobian.double()).logabsdet.float()
     torch.testing.assert_close(prior.log_prob(z), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_prior_of_two_levels_looks_at_some_draws_at_a_time(tiny, generator, monkeypatch):
+    vae = trained_a_little(of_objective(tiny, "hierarchical"), generator)
+    prior, z = vae.priors["learned"], torch.randn(7, vae.latent_dim, generator=generator)
+    whole = prior.log_prob(z), prior.sample(7, torch.Generator().manual_seed(0))
+    sizes = []
+    asked = vae.decoder.prior_of
+    monkeypatch.setattr(vae.decoder, "prior_of", lambda upper: sizes.append(len(upper)) or asked(upper))
+    monkeypatch.setattr(learned, "AT_ONCE", 3)
+    parts = prior.log_prob(z), prior.sample(7, torch.Generator().manual_seed(0))
+    assert sizes == [3, 3, 1] * 2
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_an_untrained_flow_gives_the_losses_of_the_standard_vae_to_the_bit_and_its_gradients(tiny, generator):

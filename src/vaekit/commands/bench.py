@@ -133,7 +133,8 @@ def readable_bench(config: Config, result: dict[str, float | str]) -> str:
     """The result in three lines for people."""
     height, width = config.image_size
     rate, slow, hours = (float(result[n]) for n in ("images_per_sec", "images_per_sec_adversarial", "expected_hours"))
-    speed = f"{rate:.3g} img/s without the discriminator, {slow:.3g} with it" if config.gan else f"{rate:.3g} img/s"
+    both = config.gan and config.discriminator_start > 0
+    speed = f"{rate:.3g} img/s without the discriminator, {slow:.3g} with it" if both else f"{rate:.3g} img/s"
     length = f"{config.minutes:g} min" if config.minutes is not None else f"{config.images:,} images"
     peak = float(result["peak_memory_gib"])
     memory = "not known here" if math.isnan(peak) else f"{peak:.1f} GiB"

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.figures import decoded
 from vaekit.reports.mosaic import Pixels, labelled, save_png, to_rgb
 from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, short_hash, title_of, trained_on
-from vaekit.runs.prior import MOST_NUMBERS, latents_from, prior_of
+from vaekit.runs.prior import MOST_NUMBERS, fitted_pictures, prior_of
 from vaekit.system.devices import available, float32_products, precision_here
 from vaekit.system.files import write_text
 from vaekit.system.ranks import check_one_process
@@ -219,7 +218,8 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
     of = f" of {len(indices):,}" if len(encoded) < len(indices) else ""
     subject.say(f"encoding {len(encoded):,}{of} train pictures")
     batches = HeldOut(prepared.images, encoded).batches(BATCH)
-    return TrainPart(prepared, indices, encoded, encode_batches(subject.vae, batches))
+    compared = fitted_pictures(config, subject.vae.latent_dim, indices)
+    return TrainPart(prepared, indices, encoded, encode_batches(subject.vae, batches), compared, config.flip)
 
 
 def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | None) -> dict[str, Density]:
@@ -235,8 +235,7 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
                 continue
             subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
         try:
-            known = None if train is None else partial(latents_from, train.posterior, config)
-            priors[name] = prior_of(run, subject.vae, name, known, subject.say)
+            priors[name] = prior_of(run, subject.vae, name, subject.say)
         except ValueError as error:
             subject.missing[name] = str(error)
     return priors

@@ -105,11 +105,11 @@ def page_of(run: str | Path, folder: Path, show_pictures: bool, say: Callable[[s
 def write_for_sharing(
     run: Path, vae: VAE, folder: Path, name: str, licence: str | None, show_pictures: bool
 ) -> list[Path]:
-    """Write what is shared of a run: weights, settings, priors, a model card, and new pictures.
+    """Write what is shared of a run: weights, settings, a model card, new pictures, and priors but those that copy.
 
     With `show_pictures` also reconstructions, which show test pictures beside them. Returns the files.
     """
-    vae.without_places().save_pretrained(folder)
+    vae.to_share().save_pretrained(folder)
     figures = {}
     for file, shows in (NEW | (OWN if show_pictures else {})).items():
         if (run / FIGURES_FOLDER / file).is_file():

@@ -17,7 +17,7 @@ from vaekit.commands.evaluate import in_precision_of
 from vaekit.config.settings import Config
 from vaekit.data.cache import Prepared
 from vaekit.data.loader import Batches, evenly
-from vaekit.measures.copying import FEWEST, TRAIN_COMPARED, Copying, copying, small, small_of
+from vaekit.measures.copying import FEWEST, Copying, copying, small, small_of
 from vaekit.models.base import Density
 from vaekit.models.batches import ENCODED_AT_ONCE, decode_batches, encode_batches
 from vaekit.models.kept import remove_stale, weights_sha256
@@ -28,7 +28,7 @@ from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint
 from vaekit.runs.folder import config_of, held_out_of, trained_on
 from vaekit.runs.lock import claimed
 from vaekit.runs.log import PLAIN_LINE_EVERY_SEC, duration, last_counters
-from vaekit.runs.prior import MOST_NUMBERS, Say, keep, latents_of, length_of_fit
+from vaekit.runs.prior import MOST_NUMBERS, Say, fitted_pictures, keep, latents_of, length_of_fit
 from vaekit.system.devices import available, float32_products
 from vaekit.system.files import bytes_of
 from vaekit.system.ranks import check_one_process, rank_and_world
@@ -124,7 +124,7 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
                 longer = f"vaekit fit-prior {subject.run} --kind {name} --minutes 5"
                 labels = ", also by label" if latents.labels is not None else ""
                 say(f"it has learned nothing more{labels}; a longer fit: {longer}")
-            copies = repeats(subject, name, prior, say)
+            copies = repeats(subject, name, prior, most, say)
         vae.set_prior(name, prior, copies)
         try:
             if first:
@@ -135,9 +135,9 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
         raise refused
 
 
-def repeats(subject: Subject, name: str, prior: Density, say: Say) -> bool:
+def repeats(subject: Subject, name: str, prior: Density, most: int, say: Say) -> bool:
     """Whether draws of a prior repeat training pictures, so that it is not the one that new pictures come from."""
-    found = check_copies(subject, prior)
+    found = check_copies(subject, prior, most)
     if found is None:
         say(f"too few pictures to tell whether draws of the {name} repeat training pictures: look at some")
     elif found.copies:
@@ -204,8 +204,8 @@ def loss_line(counters: Mapping[str, float], start: str) -> str:
     return f"held-out loss {counters['held_out_loss']:.4f}, 1 is {start}" if "held_out_loss" in counters else ""
 
 
-def check_copies(subject: Subject, prior: Density) -> Copying | None:
-    """Whether draws of a prior repeat training pictures, by their pixels; None with too few to tell."""
+def check_copies(subject: Subject, prior: Density, most: int) -> Copying | None:
+    """Whether draws of a prior repeat pictures that it was fitted to, by their pixels; None with too few to tell."""
     if min(len(subject.train), len(subject.test)) < FEWEST:
         return None
     vae, images = subject.vae, subject.prepared.images
@@ -217,4 +217,5 @@ def check_copies(subject: Subject, prior: Density) -> Copying | None:
             torch.cat([small(x_hat.cpu()) for x_hat in decode_batches(vae, z)])
             for z in (prior.sample(len(test), generator), known)
         )
-    return copying(new, usual, small_of(images, subject.train[evenly(len(subject.train), TRAIN_COMPARED)]))
+    fitted_to = fitted_pictures(subject.config, vae.latent_dim, subject.train, most)
+    return copying(new, usual, small_of(images, fitted_to), mirrored=subject.config.flip)

@@ -25,7 +25,7 @@ from vaekit.runs.log import last_counters
 from vaekit.system.devices import precision_here
 from vaekit.system.files import bytes_of, read_metadata, read_tensors, sha256
 
-PROTOCOL_VERSION = 6  # raise it when a measure would give another number
+PROTOCOL_VERSION = 7  # raise it when a measure would give another number
 
 
 def measured_before(path: Path, asked: Mapping[str, Any]) -> Evaluation | None:

@@ -20,7 +20,7 @@ NO_LICENCE = "The author of this model has not said under which licence it is."
 LIMITS = """\
 - It knows pictures like those that it was trained on; others come out as the nearest thing it knows.
 - New pictures have what the training pictures had, faults and imbalances included, and may look like one of them; the
-  line "copies" says how often.
+  table of new pictures says how many do.
 - Small details (text, fingers, single hairs) are invented rather than kept."""
 
 
@@ -122,7 +122,7 @@ def numbers_of(run: Path) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
     names = ", ".join(result.not_measured)  # and not the reasons, which may name places of this machine
     absent = f"Not measured: {names}. " if names else ""
-    features = (protocol.get("features") or {}).get("name", "none")
+    features = (protocol.get("features") or {}).get("network", "none")
     return (
         f"{result.markdown(notes=False)}\n\n{absent}Measured on {protocol['pictures']['num_images']:,} pictures that "
         f"were not trained on, by `vaekit evaluate` (protocol {protocol['version']}, features {features}, seed "

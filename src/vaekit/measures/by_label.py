@@ -17,6 +17,7 @@ from vaekit.data.attributes import find_attributes
 from vaekit.data.labels import Labels
 from vaekit.data.loader import evenly
 from vaekit.data.pixels import to_float, to_uint8
+from vaekit.measures.codes import as_decoded
 from vaekit.measures.full import Subject, TrainPart
 from vaekit.measures.probes import gap_between, probabilities_of, task_of
 from vaekit.measures.quick import BATCH
@@ -116,8 +117,9 @@ def answered(
     pictures = (to_float(to_uint8(x_hat.float())) for x_hat in decode_batches(subject.vae, z, BATCH))
     drawn = encode_batches(subject.vae, pictures)
     scored = question.labels[np.concatenate([test, some[order]])]
-    means = torch.cat([posterior.mean, drawn.mean])
-    task = task_of(train.posterior.mean, question.labels[train.encoded], means, scored)
+    codebook = subject.vae.codebook
+    means = torch.cat([posterior.mean, as_decoded(codebook, drawn.mean)])
+    task = task_of(as_decoded(codebook, train.posterior.mean), question.labels[train.encoded], means, scored)
     right = probabilities_of(task)[0].argmax(1) == task.test_classes
     accuracy = float(right[len(test) :].mean())
     counts = np.bincount(task.train_classes)

@@ -23,7 +23,6 @@ from vaekit.measures.distances import squared_distances
 NEIGHBOURS = 50  # after the nearest one
 SIDE = 16  # pixels of the small pictures
 AT_ONCE = 256
-TRAIN_COMPARED = 20_000  # training pictures at most, at even distances
 RARE = 0.02  # of the test pictures are this near to a training picture, by definition
 FEWEST = 100  # pictures: of fewer, one or two decide
 POINTS = 0.02  # more of the samples than that, and than chance explains: they count as copies
@@ -58,14 +57,19 @@ class Copying:
         return f"{found}: {'they repeat training pictures' if self.copies else none}"
 
 
-def nearest(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+def nearest(queries: Tensor, train: Tensor, mirrored: bool = False) -> tuple[Tensor, Tensor]:
     """The place (N,) of the training picture (M, F) nearest to each query (N, F), and its ratio (N,).
 
-    The ratio is its distance over the mean distance to the `NEIGHBOURS` after it: 0 for a copy, near 1 else.
+    The ratio is its distance over the mean distance to the `NEIGHBOURS` after it: 0 for a copy, near 1 else. With
+    `mirrored`, of `small` pictures, that of the mirror image where it is less: what is learned from was mirrored too.
     Raises `ValueError` for fewer than three training pictures.
     """
     if len(train) < 3:
         raise ValueError(f"{len(train)} training pictures; whether samples copy any needs three or more")
+    if mirrored:
+        turned = queries.unflatten(1, (-1, SIDE, SIDE)).flip(-1).flatten(1)
+        (these, of_these), (others, of_others) = nearest(queries, train), nearest(turned, train)
+        return torch.where(of_others < of_these, others, these), torch.minimum(of_these, of_others)
     train = train.double()
     places, ratios = [], []
     for part in queries.double().split(AT_ONCE):
@@ -76,13 +80,13 @@ def nearest(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(places), torch.cat(ratios)
 
 
-def copying(samples: Tensor, test: Tensor, train: Tensor) -> Copying:
+def copying(samples: Tensor, test: Tensor, train: Tensor, mirrored: bool = False) -> Copying:
     """Whether samples (N, F) repeat training pictures (M, F) more than reconstructed test pictures (T, F) do.
 
-    Those say what is usual: people are photographed twice, and some pictures are rare. Raises `ValueError` as `nearest`
-    does.
+    Those say what is usual: people are photographed twice, and some pictures are rare. `mirrored` and what is raised
+    are as in `nearest`.
     """
-    return judged(nearest(samples, train)[1], nearest(test, train)[1])
+    return judged(nearest(samples, train, mirrored)[1], nearest(test, train, mirrored)[1])
 
 
 def judged(ratios: Tensor, usual: Tensor) -> Copying:

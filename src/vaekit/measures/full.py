@@ -23,7 +23,7 @@ from vaekit.data.loader import HeldOut, evenly
 from vaekit.data.view import USUAL_CHANNELS
 from vaekit.measures.anomalies import anomaly_scores, joined, known_of
 from vaekit.measures.codes import as_decoded
-from vaekit.measures.copying import TRAIN_COMPARED, Copying, judged, nearest, small_of
+from vaekit.measures.copying import Copying, judged, nearest, small_of
 from vaekit.measures.disentanglement import disentanglement
 from vaekit.measures.extractor import Extractor
 from vaekit.measures.features import LPIPS_SMALLEST, load_lpips
@@ -138,17 +138,18 @@ def pairwise_measures(subject: Subject) -> dict[str, Pairwise]:
 
 @dataclass(frozen=True)
 class TrainPart:
-    """The pictures that a run trained on, and the posterior of those that are `encoded`: all, or as many as fit."""
+    """The pictures that a run trained on, and the posterior of those that are `encoded`: all, or as many as fit.
+
+    Samples are compared by pixels with those that are `compared`, what priors are fitted to, and with their mirror
+    images where those were `mirrored`.
+    """
 
     prepared: Prepared
     indices: np.ndarray
     encoded: np.ndarray
     posterior: Posterior
-
-    @property
-    def compared(self) -> np.ndarray:
-        """Those that samples are compared with by pixels: 20,000 at most."""
-        return self.indices[evenly(len(self.indices), TRAIN_COMPARED)]
+    compared: np.ndarray
+    mirrored: bool
 
 
 def measure_generations(
@@ -177,7 +178,8 @@ def measure_generations(
         some = train.indices[evenly(len(train.indices), num_images)]
         measured["train"] = subject.against_test("train", subject.real_set(train.prepared, some))
         for space, (key, of_train) in references(subject, train).items():
-            for name, verdict in copied(subject, list(latents), space, of_train).items():
+            mirrored = space == "small" and train.mirrored
+            for name, verdict in copied(subject, list(latents), space, of_train, mirrored).items():
                 measured[name][key] = verdict.share
                 measured[name][COPIES] = float(verdict.copies or measured[name].get(COPIES, 0))
     return measured
@@ -185,20 +187,20 @@ def measure_generations(
 
 def references(subject: Subject, train: TrainPart) -> dict[str, tuple[str, Tensor]]:
     """What samples are compared with for copies, by the attribute of a `PictureSet`: the name of the measure, and
-    train pictures in that space. By pixels at most 20,000 of them, by features those of the row `train`.
+    train pictures in that space. By pixels those that priors are fitted to, by features those of the row `train`.
     """
     found = {"small": ("copied_pixels", small_of(train.prepared.images, train.compared))}
     features = subject.sets["train"].features
     return found if features is None else found | {"features": ("copied_features", features)}
 
 
-def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor) -> dict[str, Copying]:
+def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor, mirrored: bool) -> dict[str, Copying]:
     """For each set of samples, whether more of it is as near to one train picture as 2 % of the reconstructions are."""
     found = {}
     try:
-        usual = nearest(getattr(subject.sets["sampled"], space), of_train)
+        usual = nearest(getattr(subject.sets["sampled"], space), of_train, mirrored)
         for name in names:
-            found_nearest = nearest(getattr(subject.sets[name], space), of_train)
+            found_nearest = nearest(getattr(subject.sets[name], space), of_train, mirrored)
             if space == "small":
                 subject.closest[name] = found_nearest
             found[name] = verdict = judged(found_nearest[1], usual[1])

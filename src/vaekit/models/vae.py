@@ -218,9 +218,8 @@ class VAE(nn.Module):
         metadata = {"image_shape": json.dumps(self.image_shape), "latent_dim": json.dumps(self.latent_dim)}
         if self.config_json is not None:
             metadata["config"] = self.config_json
-        write_tensors(self.state_dict(), folder / WEIGHTS_FILE, metadata)
-        if self.config_json is not None:
             write_text(self.config_json + "\n", folder / CONFIG_FILE)
+        write_tensors(self.state_dict(), folder / WEIGHTS_FILE, metadata)
         write_priors(self.kept, folder, self.state_dict())
 
     def push_to_hub(self, name: str, private: bool = True) -> str:
@@ -229,12 +228,13 @@ class VAE(nn.Module):
         `vaekit.export_run(run, hub=name)` adds a model card. Raises `ValueError` if the Hub refuses, or is not there.
         """
         with tempfile.TemporaryDirectory() as folder:
-            self.without_places().save_pretrained(folder)
+            self.to_share().save_pretrained(folder)
             return uploaded(Path(folder), name, private)
 
-    def without_places(self) -> VAE:
-        """Itself with the same tensors, and a config that names no place of this machine."""
+    def to_share(self) -> VAE:
+        """Itself with the same tensors, without places of this machine and priors that repeat training pictures."""
         shared = copy.copy(self)
+        shared.kept = {name: kept for name, kept in self.kept.items() if not kept.copies}
         if self.config_json is not None:
             shared.config_json = dataclasses.replace(Config.from_json(self.config_json), init_from=None).to_json()
         return shared

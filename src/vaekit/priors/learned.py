@@ -15,6 +15,8 @@ from torch import Tensor
 from vaekit.priors.base import log_standard_normal
 from vaekit.priors.mixture import GaussianMixturePrior
 
+AT_ONCE = 256
+
 
 @dataclass(frozen=True, eq=False)
 class VampPrior:
@@ -52,7 +54,8 @@ class TwoLevelPrior:
     def expected(self, upper: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logvar (N, d / 2) of the lower level."""
         weight = next(self.decoder.parameters())
-        mean, logvar = (part.float().cpu() for part in self.decoder.prior_of(upper.to(weight.device, weight.dtype)))
+        parts = [self.decoder.prior_of(part.to(weight.device, weight.dtype)) for part in upper.split(AT_ONCE)]
+        mean, logvar = (torch.cat(each).float().cpu() for each in zip(*parts, strict=True))
         return mean, logvar
 
     def sample(self, num_images: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
@@ -63,7 +66,7 @@ class TwoLevelPrior:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) of z (N, d): (N,), nats."""
-        upper, lower = z.chunk(2, 1)
+        upper, lower = z.detach().float().cpu().chunk(2, 1)
         mean, logvar = self.expected(upper)
         scaled = (lower - mean) * torch.exp(-0.5 * logvar)
         return log_standard_normal(upper) + log_standard_normal(scaled) - 0.5 * logvar.sum(1)

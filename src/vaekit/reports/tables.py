@@ -53,7 +53,7 @@ MEASURES = {
     "recall": Measure("recall", ".3f", UP),
     "density": Measure("density", ".3f", UP),
     "coverage": Measure("coverage", ".3f", UP),
-    "copied_pixels": Measure("as near to one train picture as 2 % of test ones, by pixels", ".1%"),
+    "copied_pixels": Measure("as near to one train picture as 2 % of reconstructions, by pixels", ".1%"),
     "copied_features": Measure("the same, by features", ".1%"),
     "sliced_wasserstein": Measure("sliced Wasserstein x 1000", ".1f", DOWN),
     "kl_global": Measure("KL_G (eq. 20), nats", ".1f"),

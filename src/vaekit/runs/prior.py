@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,21 +23,18 @@ from vaekit.priors.base import Latents, fit_prior, fitted_by
 from vaekit.runs.folder import config_of, trained_on
 from vaekit.system.ranks import object_from_rank_zero, objects_of_ranks, rank_and_world
 
-AFTER_IMAGES = 5  # at the end of a training: pictures seen for each one encoded for a prior
-FEWEST_ENCODED = 2048
+FEWEST_ENCODED = 2048  # at the end of a training
 DRAWS_PER_IMAGE = 3  # of a flow, for each picture seen
 MOST_NUMBERS = 30_000_000  # of means: 60,000 latents of 512 entries, 120 MB, and a gigabyte while moments are taken
 
 Say = Callable[[str], object]
 
 
-def prior_of(
-    run: Path, vae: VAE, name: str, latents: Callable[[], Latents] | None = None, say: Say = lambda line: None
-) -> Density:
+def prior_of(run: Path, vae: VAE, name: str, say: Say = lambda line: None) -> Density:
     """The prior `name` of a run: one that came with its model, or one fitted now to its train latents, and then kept.
 
-    `latents` gives those, if they are known already. `say` hears where it could not be kept. Raises `ValueError` if the
-    train pictures are gone, or for a prior that takes minutes to fit and is not there.
+    `say` hears where it could not be kept. Raises `ValueError` if the train pictures are gone, or for a prior that
+    takes minutes to fit and is not there.
     """
     if name in vae.priors:
         return vae.priors[name]
@@ -49,8 +45,7 @@ def prior_of(
     if fitted_by(name).takes_minutes:
         raise ValueError(f"{run} has no {name}; fit one, which takes minutes: vaekit fit-prior {run} --kind {name}")
     config = config_of(run, vae)
-    found = (latents or (lambda: latents_of_run(run, vae, config, say)))()
-    prior = fit_prior(name, found, config.seed)
+    prior = fit_prior(name, latents_of_run(run, vae, config, say), config.seed)
     vae.set_prior(name, prior)
     try:
         keep(name, run, vae)
@@ -80,20 +75,23 @@ def latents_of(
     of a labels.csv, if there are any, classes or attributes; `say` hears why not.
     """
     views = 2 if config.flip else 1
-    most = min(most, MOST_NUMBERS // vae.latent_dim)
-    chosen = indices[evenly(len(indices), max(2, most // views))]
+    chosen = fitted_pictures(config, vae.latent_dim, indices, most)
     batches = Batches(prepared.images, chosen, ENCODED_AT_ONCE)
     posterior = gathered([encoded(vae, batches, mirrored) for mirrored in (False, True)[:views]])
     known = object_from_rank_zero(labels_of(prepared, chosen, say) if rank_and_world()[0] == 0 else {})
     if "labels" in known:
         known["labels"] = torch.cat([known["labels"]] * views)
     codes = None if vae.codebook is None else vae.codebook.codes.detach().cpu()
-    return dataclasses.replace(latents_from(posterior, config, views), codes=codes, **known)
+    return Latents(posterior.mean, posterior.std, config.positions, views, codes=codes, **known)
 
 
-def latents_from(posterior: Posterior, config: Config, views: int = 1) -> Latents:
-    """A posterior (N, d) as what priors are fitted to."""
-    return Latents(posterior.mean, posterior.std, config.positions, views)
+def fitted_pictures(config: Config, latent_dim: int, indices: np.ndarray, most: int = MOST_NUMBERS) -> np.ndarray:
+    """Of the pictures at `indices` those that priors are fitted to: as many as have `most` latents, at even distances.
+
+    A picture has two where the run mirrors pictures.
+    """
+    most = min(most, MOST_NUMBERS // latent_dim)
+    return indices[evenly(len(indices), max(2, most // (2 if config.flip else 1)))]
 
 
 def encoded(vae: VAE, batches: Batches, mirrored: bool) -> Posterior:
@@ -129,9 +127,9 @@ def labels_of(prepared: Prepared, chosen: np.ndarray, say: Say) -> dict[str, Any
 
 
 def length_of_fit(images_seen: float) -> tuple[int, int]:
-    """After a training that saw so many images: latents to encode, and draws of a flow; about a tenth of its time.
+    """After a training that saw so many images: latents to encode, and draws of a flow; about a seventh of its time.
 
     Of training on a picture, encoding it costs a sixteenth (54 and 896 a second on two cores), a draw of a flow about a
-    fortieth.
+    fortieth. All are encoded after two epochs.
     """
-    return max(FEWEST_ENCODED, int(images_seen / AFTER_IMAGES)), int(DRAWS_PER_IMAGE * images_seen)
+    return max(FEWEST_ENCODED, int(images_seen)), int(DRAWS_PER_IMAGE * images_seen)
