@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from vaekit.data.labels import Labels
+from vaekit.measures import probes as probes_module
 from vaekit.measures.probes import BY_CLASS, BY_ORDER, anomaly_auroc, knn_probe, linear_probe, usefulness
+from vaekit.reports.evaluation import usefulness_table
 
 probes = pytest.mark.parametrize("probe", [linear_probe, knn_probe])
 
@@ -94,6 +96,24 @@ def test_the_nearest_neighbours_go_by_angle_and_not_by_length(random):
 def test_twenty_neighbours_vote_or_fewer_where_there_are_few_pictures(random):
     assert knn_probe(*halved(*clusters(random, ["a", "b"] * 50)))["k"] == 7
     assert knn_probe(*halved(*clusters(random, ["a", "b"] * 500)))["k"] == 20
+
+
+def test_a_linear_probe_of_many_classes_learns_from_fewer_pictures_of_each(random, monkeypatch):
+    parts = halved(*clusters(random, ["rare", *[str(i) for i in range(10)] * 40, "rare"], d=12))
+    monkeypatch.setattr(probes_module, "MOST_PRODUCTS", 12 * 11 * 60)
+    assert linear_probe(*parts)["num_train"] == pytest.approx(60, abs=11)
+    assert linear_probe(*parts)["accuracy"] > 0.99
+    assert knn_probe(*parts)["num_train"] == 201
+
+
+def test_of_very_many_classes_there_are_neighbours_alone(random, monkeypatch):
+    parts = halved(*clusters(random, ["a", "b", "c"] * 40))
+    scores = {"error": np.linspace(0, 1, 60)}
+    monkeypatch.setattr(probes_module, "MOST_CLASSES", 2)
+    found = usefulness(*parts, scores)
+    assert found["knn_accuracy"] == 1
+    assert "linear_accuracy" not in found
+    assert ["accuracy", "-", "1.000", "0.333"] in usefulness_table(found).rows
 
 
 @probes

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from vaekit.priors import gaussian
 from vaekit.priors.base import Latents
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
 from vaekit.system.files import write_tensors
@@ -13,6 +14,12 @@ from vaekit.system.files import write_tensors
 def latents(generator):
     mixed = torch.randn(500, 4, generator=generator) @ torch.randn(4, 4, generator=generator)
     return Latents(2 + mixed, 0.1 + torch.rand(500, 4, generator=generator))
+
+
+def test_more_entries_than_a_covariance_is_fitted_to_are_refused(monkeypatch):
+    monkeypatch.setattr(gaussian, "LARGEST", 3)
+    with pytest.raises(ValueError, match="latents of 4 entries; a covariance is fitted to 3 at most"):
+        fit_gaussian(Latents(torch.randn(9, 4), torch.ones(9, 4)))
 
 
 def test_its_moments_are_those_of_the_aggregate_posterior(latents):

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
+from vaekit.priors import mixture
 from vaekit.priors.base import StandardNormal
 from vaekit.priors.mixture import GaussianMixturePrior, fit_gaussian_mixture
 
@@ -27,6 +28,13 @@ def torchs(prior):
     else:
         parts = Independent(Normal(prior.mean, prior.scale), 1)
     return MixtureSameFamily(Categorical(prior.weights), parts)
+
+
+def test_of_very_many_entries_covariances_are_diagonal(monkeypatch, generator):
+    z = torch.randn(400, 3, generator=generator) @ torch.tensor([[1.0, 0.9, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    assert fit_gaussian_mixture(z).covariance == "full"
+    monkeypatch.setattr(mixture, "LARGEST_FULL", 2)
+    assert fit_gaussian_mixture(z).covariance == "diag"
 
 
 @both

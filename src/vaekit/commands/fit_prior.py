@@ -30,7 +30,7 @@ from vaekit.runs.lock import claimed
 from vaekit.runs.log import PLAIN_LINE_EVERY_SEC, duration, last_counters
 from vaekit.runs.prior import MOST_NUMBERS, Say, fitted_pictures, keep, latents_of, length_of_fit
 from vaekit.system.devices import available, float32_products
-from vaekit.system.files import bytes_of
+from vaekit.system.files import bytes_of, in_one_line
 from vaekit.system.ranks import check_one_process, rank_and_world
 
 RECIPE = 3  # of the fit of a network: raise it when an interrupted one of before cannot go on
@@ -95,8 +95,8 @@ def fit_after_training(subject: Subject, images_seen: float, elapsed_sec: float,
     length = Length(draws, max(LEAST_MINUTES, elapsed_sec / 60 / 5))
     try:
         fit_and_keep(subject, subject.config.fitted_prior, most, length, say)
-    except (ValueError, OSError) as error:
-        say(f"WARNING: no prior for new pictures: {error}; vaekit fit-prior {subject.run} tries again")
+    except (ValueError, OSError, RuntimeError) as error:  # as of a full GPU
+        say(f"WARNING: no prior for new pictures: {in_one_line(error)}; vaekit fit-prior {subject.run} tries again")
 
 
 def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Say) -> None:

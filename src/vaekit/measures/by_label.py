@@ -119,7 +119,7 @@ def answered(
     scored = question.labels[np.concatenate([test, some[order]])]
     codebook = subject.vae.codebook
     means = torch.cat([posterior.mean, as_decoded(codebook, drawn.mean)])
-    task = task_of(as_decoded(codebook, train.posterior.mean), question.labels[train.encoded], means, scored)
+    task = task_of(as_decoded(codebook, train.posterior.mean), question.labels[train.encoded], means, scored).bounded()
     right = probabilities_of(task)[0].argmax(1) == task.test_classes
     accuracy = float(right[len(test) :].mean())
     counts = np.bincount(task.train_classes)

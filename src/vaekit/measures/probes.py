@@ -6,6 +6,7 @@ Labels that are probabilities of one thing, as those of the solar cells, are cut
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Collection, Mapping
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.labels import Labels
+from vaekit.data.loader import evenly
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression  # slow to import
@@ -26,6 +28,8 @@ Scores: TypeAlias = dict[str, float | int | str]
 
 REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, the inverse of the penalty's weight
 FOLDS = 3
+MOST_PRODUCTS = 500_000_000  # N d K that a linear probe learns from in minutes
+MOST_CLASSES = 2_000  # beyond, a linear probe takes hours, and there is none
 NEIGHBOURS = 20
 BY_ORDER = "train and test pictures of the model"
 BY_CLASS = "halves of the held-out pictures, split by class"
@@ -36,7 +40,8 @@ def linear_probe(train_means: Array, train_labels: Labels, test_means: Array, te
 
     Logistic regression on means standardised by the train part. Its C is the one of `REGULARISATIONS` with the least
     log loss in a threefold cross-validation of the train part, tried upwards until the loss rises; it is 0.01 if a
-    class has one picture only. A fit that has not converged after 1,000 steps is used as it is.
+    class has one picture only. A fit that has not converged after 1,000 steps is used as it is. Where N d times the
+    number of classes is more than 500 million, it learns from fewer pictures, at even distances in each class.
 
     Returns `accuracy` with its binomial standard error `accuracy_se`; `balanced_accuracy`, the mean recall of the
     classes of the test part; for two classes `auroc` (`auroc_se`) and `average_precision` of the class `positive`,
@@ -46,7 +51,7 @@ def linear_probe(train_means: Array, train_labels: Labels, test_means: Array, te
     Raises `ValueError` if shapes and labels do not fit together, a mean is not finite, either part has only one
     class or the test part one that the train part lacks.
     """
-    task = task_of(train_means, train_labels, test_means, test_labels)
+    task = task_of(train_means, train_labels, test_means, test_labels).bounded()
     probabilities, c = probabilities_of(task)
     return task.scores(probabilities) | {"c": c}
 
@@ -76,9 +81,7 @@ def anomaly_auroc(scores: Array, labels: Labels, normal: str | Collection[str] |
     `normal` names one class or several, by default `labels.normal`: the lower of two numbers, else the most
     frequent. `auroc` is the probability that an abnormal picture has the larger score; below 0.5 the abnormal
     ones are, for instance, easier to reconstruct. `auroc_se` is its standard error (Hanley and McNeil 1982).
-
-    The model was trained on both kinds, without labels, and so may have learned to reconstruct abnormal pictures too.
-    In the usual setting a model is trained on normal pictures alone, and should do better.
+    A model that was trained on normal pictures alone, as is usual, should do better than one that has seen both.
 
     Raises `ValueError` for scores that are not finite or not as many as labels, an unknown class, or pictures that are
     all normal or all abnormal.
@@ -119,8 +122,8 @@ def usefulness(
     `anomaly_<name>_auroc` and `anomaly_<name>_auroc_se` those of the others. The probes learn from the train pictures
     and are scored on the test pictures, except where that cannot be: other pictures have no train part, and a CSV may
     be sorted so that the test part shows one class only, or one that the train part lacks. The probes then learn from
-    one half of the test pictures, drawn class by class from `seed`, and are scored on the other, and `protocol` says
-    so. An anomaly score learns nothing and takes all test pictures either way.
+    one half of the test pictures, drawn class by class from `seed`, and are scored on the other; `protocol` says so.
+    Of more than 2,000 classes there is no linear probe.
 
     Raises `ValueError` as the probes do, and if there are no such halves: the test pictures show one class only, or a
     class only once.
@@ -129,11 +132,9 @@ def usefulness(
     if gap_between(train_labels.decided(), test_labels.decided()):
         first, second = halves_of(test_labels.decided(), seed)
         parts, protocol = (test_means[first], test_labels[first], test_means[second], test_labels[second]), BY_CLASS
-    results = {
-        "linear": linear_probe(*parts),
-        "knn": knn_probe(*parts),
-        "anomaly": anomaly_auroc(test_scores["error"], test_labels, normal),
-    }
+    knn = knn_probe(*parts)
+    linear = linear_probe(*parts) if int(knn["classes"]) <= MOST_CLASSES else {}
+    results = {"linear": linear, "knn": knn, "anomaly": anomaly_auroc(test_scores["error"], test_labels, normal)}
     for name, scores in test_scores.items():
         if name != "error":
             found = anomaly_auroc(scores, test_labels, normal)
@@ -155,6 +156,16 @@ class Task:
     test_classes: np.ndarray
     names: list[str]
     positive: int | None
+
+    def bounded(self) -> Task:
+        """Itself with as many train pictures as a linear probe can learn from in minutes, some of each class."""
+        most = MOST_PRODUCTS // (self.train.shape[1] * len(self.names))
+        if len(self.train) <= most:
+            return self
+        by_class = np.argsort(self.train_classes, kind="stable")
+        _, firsts = np.unique(self.train_classes, return_index=True)
+        kept = np.union1d(by_class[evenly(len(by_class), most)], firsts)
+        return dataclasses.replace(self, train=self.train[kept], train_classes=self.train_classes[kept])
 
     def scores(self, probabilities: np.ndarray) -> Scores:
         """Score predictions (M, K), with the guess of the most frequent class beside them."""

@@ -20,6 +20,7 @@ from vaekit.system.files import write_tensors
 
 NAME = "gaussian"  # in the files
 TENSORS = ("mean", "root", "inverse")
+LARGEST = 8192  # entries: the covariance of twice as many takes gigabytes, and minutes to take apart
 SMALLEST = 1e-6  # variance of a direction, as a share of the largest: one that never varies has a density all the same
 
 
@@ -98,7 +99,10 @@ def fit_gaussian(latents: Latents, seed: int = 0) -> GaussianPrior:
 
     Its mean is that of the means (eq. 16), its covariance that of the means and, on the diagonal, the mean variance:
     eq. 17 with the entries beside the diagonal that it leaves out. Nothing is drawn: `seed` is there for the table.
+    Raises `ValueError` for more entries than `LARGEST`.
     """
+    if latents.mean.shape[1] > LARGEST:
+        raise ValueError(f"latents of {latents.mean.shape[1]:,} entries; a covariance is fitted to {LARGEST:,} at most")
     means = latents.mean.double()
     mean = means.mean(0)
     covariance = (

@@ -25,6 +25,7 @@ NAME = "gaussian-mixture"  # in the files
 GRID: Mapping[str, tuple[int, ...]] = {"full": (1, 2, 5, 10), "diag": (1, 10, 50)}
 REGULARISATION = 1e-3  # added to the variances, as a share of the entry's own
 MOST = 20_000  # latents that `fit_mixture` takes
+LARGEST_FULL = 2048  # entries: beyond, a covariance of each component takes many minutes, and is diagonal
 MAX_ITERATIONS = 20  # of EM: 70 more gained 2 nats of 190 (d = 256, 2 components) and took four times as long
 
 
@@ -115,8 +116,8 @@ def fit_gaussian_mixture(
     What is left open of `components` and `covariance` (`full` or `diag`) is chosen from `GRID` by the likelihood of a
     tenth of the latents, drawn by `seed` and kept from the fit; more components are tried until that gets worse. With
     nothing to choose all latents are fitted. Fewer than ten have no tenth to keep from the fit: the defaults are then
-    one component and a diagonal covariance. EM stops after 20 rounds and draws its start from `seed`. An entry that
-    never varies gets a standard deviation of 0.03.
+    one component and a diagonal covariance, as it is for more than 2,048 entries. EM stops after 20 rounds and draws
+    its start from `seed`. An entry that never varies gets a standard deviation of 0.03.
 
     Raises `ValueError` for latents that are not (N, d) with N of two or more or not finite, fewer latents than
     components, or an unknown covariance.
@@ -133,7 +134,8 @@ def fit_gaussian_mixture(
     order = np.random.default_rng(seed).permutation(len(points))
     held_out, fitted = np.split(points[order], [len(points) // 10])
     best, best_score = None, -math.inf
-    for kind in [covariance] if covariance else GRID:
+    kinds = [kind for kind in GRID if kind == "diag" or points.shape[1] <= LARGEST_FULL]
+    for kind in [covariance] if covariance else kinds:
         previous = -math.inf
         for size in [components] if components else GRID[kind]:
             if size > 1 and 10 * size > len(fitted):

@@ -143,12 +143,15 @@ def usefulness_table(scores: Mapping[str, Any]) -> Table:
     """The probes side by side, and the anomaly score below them."""
 
     def row(name: str) -> list[str]:
-        error = scores.get(f"linear_{name}_se"), scores.get(f"knn_{name}_se"), None
-        values = (scores[f"linear_{name}"], scores[f"knn_{name}"], scores[f"linear_{name}_majority"])
-        cells = (f"{v:.3f}" + (f" ± {e:.3f}" if e else "") for v, e in zip(values, error, strict=True))
+        keys = f"linear_{name}", f"knn_{name}", f"knn_{name}_majority"
+        errors = (scores.get(f"{key}_se") for key in keys)
+        cells = (
+            f"{scores[key]:.3f}" + (f" ± {error:.3f}" if error else "") if key in scores else ABSENT
+            for key, error in zip(keys, errors, strict=True)
+        )
         return [name.replace("_", " "), *cells]
 
-    names = [name for name in PROBED if f"linear_{name}" in scores]
+    names = [name for name in PROBED if f"knn_{name}" in scores]
     anomalies = []
     for name, title in ANOMALIES.items():
         key = "anomaly_auroc" if name == "error" else f"anomaly_{name}_auroc"
