@@ -17,7 +17,7 @@ from vaekit.cli_data import DATA_COMMANDS, DataCommand
 from vaekit.cli_use import USE_COMMANDS, UseCommand
 from vaekit.config.drawing import Drawing
 from vaekit.config.measuring import Measuring
-from vaekit.config.presets import PRESETS, check_all_is_read, model_config, preset
+from vaekit.config.presets import PRESETS, check_all_is_read, check_one_length, model_config, preset
 from vaekit.config.priors import FittedName
 from vaekit.config.settings import Config
 from vaekit.config.variants import MODELS, ModelNames
@@ -181,6 +181,7 @@ class Compare:
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
 
     def run(self) -> None:
+        check_one_length(self.config)
         for model in self.models:  # a slip of the pen is told before torch is loaded
             model_config(self.config, model)
         own_process(self.config.device)
@@ -203,6 +204,7 @@ class Bench:
     config: Annotated[Config, tyro.conf.arg(name="")] = PRESETS["fast"]
 
     def run(self) -> None:
+        check_one_length(self.config)
         own_process(self.config.device)
         from vaekit.commands.bench import bench, readable_bench
         from vaekit.system.files import json_text

@@ -195,6 +195,12 @@ def test_settings_that_other_settings_leave_without_effect_are_refused(photos, c
     assert "has no effect" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["compare PHOTOS", "bench"])
+def test_a_comparison_and_a_benchmark_have_one_length_too(photos, capsys, command):
+    assert run([*command.replace("PHOTOS", str(photos)).split(), "--minutes", "5", "--images", "1000"]) == 2
+    assert "--images 1000 has no effect: --minutes is the length of the run" in capsys.readouterr().err
+
+
 def test_a_weight_named_for_a_model_of_a_comparison_is_one_that_it_reads():
     with pytest.raises(
         ValueError, match=r"--weights.mmd 7 has no effect on --objective global: it is a weight of wae-mmd"

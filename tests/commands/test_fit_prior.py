@@ -12,11 +12,14 @@ from vaekit import VAE, evaluate_run, fit_prior_run, sample_run, train
 from vaekit.cli import run as command
 from vaekit.commands import fit_prior
 from vaekit.commands.sample import label_name
-from vaekit.config.priors import COPIES, PRIORS, WEIGHTS
+from vaekit.config.priors import COPIES, PICTURES, PRIORS, WEIGHTS
+from vaekit.data.loader import evenly
 from vaekit.measures.copying import Copying
 from vaekit.priors.base import fitted_by
 from vaekit.runs.checkpoint import all_checkpoints
+from vaekit.runs.folder import config_of
 from vaekit.runs.lock import claimed
+from vaekit.runs.prior import compared_with
 from vaekit.system.files import read_metadata, read_tensors, write_tensors
 
 OF_ALL = [name for name, row in PRIORS.items() if not (row.trained or row.of_codes)]
@@ -157,6 +160,11 @@ def test_copies_are_looked_for_among_the_pictures_that_were_fitted(run, monkeypa
     fit_prior_run(run)
     assert len(fitted_to[0].mean) == 40
     assert len(compared[0]) == 20, "each of them in two views"
+    assert read_metadata(run / FLOW)[PICTURES] == "20"
+    vae = VAE.from_pretrained(run)
+    assert vae.kept["flow"].pictures == 20
+    of_flow = evenly(1000, 20)
+    assert set(of_flow) <= set(compared_with(vae, config_of(run, vae), np.arange(1000))), "an evaluation knows them"
 
 
 def test_draws_are_compared_with_reconstructions_and_few_pictures_are_told(run, monkeypatch):

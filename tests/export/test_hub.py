@@ -196,13 +196,16 @@ def test_a_prior_that_repeats_training_pictures_is_never_shared(trained, server,
     monkeypatch.chdir(tmp_path)
     run = shutil.copytree(trained, tmp_path / "run")
     vae = VAE.from_pretrained(run)
+    vae.push_to_hub("someone/others")
+    assert "prior-gaussian.safetensors" in server.models["someone/others"]
     vae.set_prior("gaussian", vae.priors["gaussian"], copies=True)
     vae.save_pretrained(run)
     vaekit.export_run(run, hub="someone/faces")
     vae.push_to_hub("someone/others")
     for name in ("someone/faces", "someone/others"):
-        assert "prior-gaussian.safetensors" not in server.models[name]
+        assert "prior-gaussian.safetensors" not in server.models[name], "also where it was uploaded before"
         assert "gaussian" not in VAE.from_pretrained(name).priors
+    assert "`gaussian`" not in server.models["someone/faces"]["README.md"].decode()
     assert "gaussian" in VAE.from_pretrained(run).priors
 
 

@@ -66,3 +66,4 @@ def test_frames_of_one_camera_are_listed_up_to_a_limit(tmp_path, monkeypatch):
     look = look_at(tmp_path)
     assert len(look.twins) == 100
     assert any(line.startswith("the first 100 pairs of the same pixels and 0 of nearly") for line in look.lines)
+    assert look.across == 24 * 6, "all pairs are counted, though not listed"

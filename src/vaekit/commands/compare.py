@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -155,11 +156,13 @@ def subjects_of(entries: EntriesByModel) -> Subjects:
     prepared, test = held_out_of(runs[first], config)
 
     def draws(prior: str) -> Mapping[str, torch.Tensor]:
-        return {
-            model: prior_of(run, vaes[model], prior).sample(COLUMNS, torch.Generator().manual_seed(config.seed))
-            for model, run in runs.items()
-            if PRIORS[prior].of_every_model or prior in vaes[model].priors
-        }
+        found = {}
+        for model, run in runs.items():
+            if PRIORS[prior].of_every_model or prior in vaes[model].priors:
+                with suppress(ValueError):  # latents that are too long for it: the table lacks it too
+                    density = prior_of(run, vaes[model], prior, at_hand=prepared)
+                    found[model] = density.sample(COLUMNS, torch.Generator().manual_seed(config.seed))
+        return found
 
     return Subjects(
         vaes,

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from vaekit.data.sources.folder import Folder
 from vaekit.data.sources.naming import Pictures, source_of
 from vaekit.data.view import View
 from vaekit.measures.copying import small_of
-from vaekit.measures.twins import twins
+from vaekit.measures.twins import near
 from vaekit.reports.mosaic import grid, save_png, to_rgb
 from vaekit.runs.prior import Say
 from vaekit.system.files import printable
@@ -109,18 +109,18 @@ def look_at(
         if len(found):
             tell(f"{len(found):,} {what}: {some(names[i] for i in found)}")
     compared = evenly(len(prepared), COMPARED)
-    places = near(small_of(images, compared), compared)
+    is_test = np.zeros(len(prepared), bool)
+    with suppress(ValueError):  # too few to split
+        is_test[split(names, SPLIT)[1]] = True
+    places, look.across = pairs_of(small_of(images, compared), compared, is_test)
     same = prepared.checksums
     exact = sum(same[i] == same[j] for i, j in places)
     more, nearly = "the first " if len(places) == MOST_PAIRS else "", len(places) - exact
     look.twins = [(names[i], names[j]) for i, j in places]
     if places:
         tell(f"{more}{exact:,} pairs of the same pixels and {nearly:,} of nearly the same: {pairs(look.twins)}")
-    with suppress(ValueError):  # too few to split
-        is_test = np.isin(np.arange(len(prepared)), split(names, SPLIT)[1])
-        look.across = sum(bool(is_test[i]) != bool(is_test[j]) for i, j in places)
-        if look.across:
-            tell(f"WARNING: {look.across:,} of them lie on both sides of the split: test numbers will be too good")
+    if look.across:
+        tell(f"WARNING: {look.across:,} pairs lie on both sides of the split: test numbers will be too good")
     if out is not None:
         chosen = HeldOut(images, evenly(len(prepared), SHEET)).some(SHEET)
         tell(f"a contact sheet is in {save_png(grid(to_rgb(chosen)), out)}")
@@ -163,10 +163,19 @@ def about_headers(found: list[Header]) -> list[str]:
     return lines
 
 
-def near(small: Tensor, places: np.ndarray) -> list[tuple[int, int]]:
-    """The first pairs of places, one before the other, of small pictures (N, F) that are nearly the same."""
-    found = ((int(places[i]), int(places[j])) for i, j in twins(small, small) if i < j)
-    return list(islice(found, MOST_PAIRS))
+def pairs_of(small: Tensor, places: np.ndarray, is_test: np.ndarray) -> tuple[list[tuple[int, int]], int]:
+    """The first pairs of places of small pictures (N, F) that are nearly the same, and how many lie across the split.
+
+    `places` (N,) of the pictures, of which `is_test` says on which side they are.
+    """
+    found: list[tuple[int, int]] = []
+    across, sides = 0, torch.from_numpy(is_test[places])
+    for start, same in near(small, small):
+        same = same.triu(start + 1)  # each pair once
+        across += int((same & (sides != sides[start : start + len(same), None])).sum())
+        some = same.nonzero()[: MOST_PAIRS - len(found)]
+        found += [(int(places[start + i]), int(places[j])) for i, j in some.tolist()]
+    return found, across
 
 
 def counts(values: Iterable[str]) -> str:

@@ -46,7 +46,7 @@ from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.figures import decoded
 from vaekit.reports.mosaic import Pixels, labelled, save_png, to_rgb
 from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, short_hash, title_of, trained_on
-from vaekit.runs.prior import MOST_NUMBERS, fitted_pictures, prior_of
+from vaekit.runs.prior import MOST_NUMBERS, compared_with, prior_of
 from vaekit.system.devices import available, float32_products, precision_here
 from vaekit.system.files import write_text
 from vaekit.system.ranks import check_one_process
@@ -218,13 +218,14 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
     of = f" of {len(indices):,}" if len(encoded) < len(indices) else ""
     subject.say(f"encoding {len(encoded):,}{of} train pictures")
     batches = HeldOut(prepared.images, encoded).batches(BATCH)
-    compared = fitted_pictures(config, subject.vae.latent_dim, indices)
+    compared = compared_with(subject.vae, config, indices)
     return TrainPart(prepared, indices, encoded, encode_batches(subject.vae, batches), compared, config.flip)
 
 
 def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | None) -> dict[str, Density]:
     """Every prior of the run by name: those that it has, and those that are fitted in seconds to the train latents."""
     priors: dict[str, Density] = {}
+    at_hand = None if train is None else train.prepared
     for name, row in PRIORS.items():
         if name not in subject.vae.priors:
             of_others = row.takes_minutes and row.of_codes != (subject.vae.codebook is not None)
@@ -235,7 +236,7 @@ def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | No
                 continue
             subject.say(f"fitting {row.fitted.what} to the latents of the train pictures")
         try:
-            priors[name] = prior_of(run, subject.vae, name, subject.say)
+            priors[name] = prior_of(run, subject.vae, name, subject.say, at_hand)
         except ValueError as error:
             subject.missing[name] = str(error)
     return priors

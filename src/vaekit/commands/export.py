@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from vaekit.commands.towards import directions_of
-from vaekit.config.priors import PRIORS
 from vaekit.data.loader import HeldOut
 from vaekit.export.archive import export_archives
 from vaekit.export.card import model_card
@@ -72,8 +71,7 @@ def export_run(
     with tempfile.TemporaryDirectory() as place:
         written = write_for_sharing(Path(run), vae, Path(place), hub, licence, show_pictures)
         say(f"uploading {', '.join(sorted(path.name for path in written))}")
-        priors = [row.fitted.file for row in PRIORS.values() if row.fitted is not None]
-        return uploaded(Path(place), hub, private=not public, replaced=[*priors, *NEW, *OWN])
+        return uploaded(Path(place), hub, private=not public, replaced=[*NEW, *OWN])
 
 
 def judged_by(run: Path, vae: VAE) -> tuple[Tensor, str]:
@@ -109,7 +107,8 @@ def write_for_sharing(
 
     With `show_pictures` also reconstructions, which show test pictures beside them. Returns the files.
     """
-    vae.to_share().save_pretrained(folder)
+    vae = vae.to_share()
+    vae.save_pretrained(folder)
     figures = {}
     for file, shows in (NEW | (OWN if show_pictures else {})).items():
         if (run / FIGURES_FOLDER / file).is_file():

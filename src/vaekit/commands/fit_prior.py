@@ -28,7 +28,7 @@ from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint
 from vaekit.runs.folder import config_of, held_out_of, trained_on
 from vaekit.runs.lock import claimed
 from vaekit.runs.log import PLAIN_LINE_EVERY_SEC, duration, last_counters
-from vaekit.runs.prior import MOST_NUMBERS, Say, fitted_pictures, keep, latents_of, length_of_fit
+from vaekit.runs.prior import MOST_COMPARED, MOST_NUMBERS, Say, fitted_pictures, keep, latents_of, length_of_fit
 from vaekit.system.devices import available, float32_products
 from vaekit.system.files import bytes_of, in_one_line
 from vaekit.system.ranks import check_one_process, rank_and_world
@@ -58,9 +58,9 @@ def fit_prior_run(
     """Fit a prior, by default of the kind that a finished run ended with, to its train pictures; returns its file.
 
     A flow, or a transformer of codes, is fitted for so many `minutes`, by default for about a tenth of the time that
-    the training took; the others need no length. It takes the place of one that the run has. After a kill, the same
-    command goes on. Raises `ValueError` for an unknown kind, a folder without a model, and train pictures that are gone
-    or have changed.
+    the training took, encoding aside; the others need no length. It takes the place of one that the run has. After a
+    kill, the same command goes on. Raises `ValueError` for an unknown kind, a folder without a model, and train
+    pictures that are gone or have changed.
     """
     check_one_process("fit-prior")
     if kind is not None:
@@ -95,7 +95,9 @@ def fit_after_training(subject: Subject, images_seen: float, elapsed_sec: float,
     length = Length(draws, max(LEAST_MINUTES, elapsed_sec / 60 / 5))
     try:
         fit_and_keep(subject, subject.config.fitted_prior, most, length, say)
-    except (ValueError, OSError, RuntimeError) as error:  # as of a full GPU
+    except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and rank_and_world()[1] > 1:
+            raise  # as of a full GPU: the other ranks would wait for this one
         say(f"WARNING: no prior for new pictures: {in_one_line(error)}; vaekit fit-prior {subject.run} tries again")
 
 
@@ -114,7 +116,13 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
         latents = latents_of(vae, config, subject.prepared, subject.train, most, say)
     for name in dict.fromkeys(("gaussian", kind)):
         started_at = time.monotonic()
-        prior = fitted(subject, name, latents, length, say)
+        try:
+            prior = fitted(subject, name, latents, length, say)
+        except ValueError as error:
+            if name == kind:
+                raise
+            say(f"no {name}: {error}")
+            continue
         copies = False
         if fitted_by(name).takes_minutes:
             took = duration(time.monotonic() - started_at)
@@ -125,7 +133,7 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
                 labels = ", also by label" if latents.labels is not None else ""
                 say(f"it has learned nothing more{labels}; a longer fit: {longer}")
             copies = repeats(subject, name, prior, most, say)
-        vae.set_prior(name, prior, copies)
+        vae.set_prior(name, prior, copies, len(latents.mean) // latents.views)
         try:
             if first:
                 keep(name, subject.run, vae)
@@ -218,4 +226,5 @@ def check_copies(subject: Subject, prior: Density, most: int) -> Copying | None:
             for z in (prior.sample(len(test), generator), known)
         )
     fitted_to = fitted_pictures(subject.config, vae.latent_dim, subject.train, most)
+    fitted_to = fitted_to[evenly(len(fitted_to), MOST_COMPARED)]
     return copying(new, usual, small_of(images, fitted_to), mirrored=subject.config.flip)

@@ -94,6 +94,12 @@ def check_all_is_read(config: Config) -> None:
             check_is_read(config, name, value)
 
 
+def check_one_length(config: Config) -> None:
+    """Raise `ValueError` for a length in images, other than its preset's, beside one in minutes."""
+    if config.images != PRESETS[config.preset].images:
+        check_is_read(config, "images", config.images)
+
+
 def check_is_read(config: Config, name: str, value: Any) -> None:
     """Raise `ValueError` for a setting, by its dotted name, that has no effect in a run with `config`."""
     why = why_unread(config, name)

@@ -113,6 +113,7 @@ PRIORS: Mapping[str, PriorRow] = {
     ),
 }
 WEIGHTS = "weights_sha256"  # in the metadata of a fitted prior: the weights whose latents it was fitted to
+PICTURES = "pictures"  # there: how many it was fitted to
 COPIES = "copies"  # there, and in an evaluation: whether its draws repeat training pictures
 
 if TYPE_CHECKING:

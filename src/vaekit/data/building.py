@@ -26,8 +26,7 @@ from vaekit.system.files import printable, replacing
 from vaekit.system.locks import held
 
 PIXELS_FILE, INDEX_FILE, DONE_FILE = "images.npy", "index.json", "done.json"
-SAVE_EVERY_FILES = 256  # what a killed build loses at most, unless noting it takes long:
-SAVE_SHARE = 20  # times as long as that takes, nothing is noted again
+SAVE_EVERY_FILES = 256  # what a killed build loses at most, while fewer than four times as many were skipped
 KEEP_UNFINISHED_SEC = 7 * 24 * 3600
 SCRATCH_PREFIX, LOCKS_FOLDER = ".building-", ".locks"
 CURE = "set VAEKIT_CACHE to a folder on a disk of this machine that you can write to"
@@ -160,17 +159,17 @@ def write_pixels(built: Path, request: Request, workers: int, progress: Progress
 
     No memory map is used: with one, a full disk raises no OSError but kills the process.
     """
-    done, busy_until = Done.read(built), 0.0
+    done = Done.read(built)
+    saved = done.files
     with open_pixels(built, done, request) as file:
         with decoding_threads(workers) as pool:
             left = request.listing.names[done.files :]
             pictures = map_in_order(pool, request.decode, left, ahead=4 * workers)
             for name, picture in zip(left, pictures, strict=True):
                 done.add(name, picture, file, request)
-                if done.files % SAVE_EVERY_FILES == 0 and time.monotonic() >= busy_until:
-                    started_at = time.monotonic()
-                    done.save(file, request)  # all that was skipped, each time
-                    busy_until = time.monotonic() + SAVE_SHARE * (time.monotonic() - started_at)
+                if done.files - saved >= max(SAVE_EVERY_FILES, len(done.skipped) // 4):  # whose names it writes again
+                    done.save(file, request)
+                    saved = done.files
                 if progress is not None:
                     progress(done.files, len(request.listing.names))
         unreadable = {name for name, _ in done.skipped}

@@ -29,12 +29,16 @@ class View:
 
     @property
     def kind(self) -> str:
-        """What its entries of the cache are called after, beside their pictures; empty for the usual view."""
+        """What its entries of the cache are called after, beside their pictures; empty for the usual view.
+
+        Where values are numbers, those of palettes and inks are colours all the same, which they were not before.
+        """
         profiles = "" if self.colour_profiles else "-as-stored"
         fit = "" if self.fit == "crop" else f"-{self.fit}"
         depth = "" if self.depth == 8 else f"-{self.depth}bit"
         levels = "" if self.levels is None else "-from-{!r}-to-{!r}".format(*map(float, self.levels))
-        return profiles + fit + depth + levels
+        colours = "-colours" if self.takes_range and self.channels in USUAL_CHANNELS else ""
+        return profiles + fit + depth + levels + colours
 
     @property
     def image_bytes(self) -> int:

@@ -19,8 +19,8 @@ EVALUATION_FILE = "evaluation.json"
 NO_LICENCE = "The author of this model has not said under which licence it is."
 LIMITS = """\
 - It knows pictures like those that it was trained on; others come out as the nearest thing it knows.
-- New pictures have what the training pictures had, faults and imbalances included, and may look like one of them; the
-  table of new pictures says how many do.
+- New pictures have what the training pictures had, faults and imbalances included, and may look like one of them:
+  where it was measured, the table of new pictures says how many do.
 - Small details (text, fingers, single hairs) are invented rather than kept."""
 
 

@@ -19,7 +19,7 @@ from vaekit.data.loader import evenly
 from vaekit.data.pixels import to_float, to_uint8
 from vaekit.measures.codes import as_decoded
 from vaekit.measures.full import Subject, TrainPart
-from vaekit.measures.probes import gap_between, probabilities_of, task_of
+from vaekit.measures.probes import MOST_CLASSES, gap_between, probabilities_of, task_of
 from vaekit.measures.quick import BATCH
 from vaekit.models.batches import decode_batches, encode_batches
 from vaekit.models.posterior import Posterior
@@ -92,6 +92,10 @@ def questions(subject: Subject, conditions: Conditions, labels: Labels | None) -
     labels = None if labels is None else labels.decided()
     if labels is None or not set(conditions.names) <= set(labels.classes):
         raise ValueError(f"the prior was fitted with the labels {', '.join(conditions.names[:10])}, these are others")
+    if len(labels.classes) > MOST_CLASSES:
+        raise ValueError(
+            f"{len(labels.classes):,} classes, more than the {MOST_CLASSES:,} that a linear probe tells apart"
+        )
     yield Question("class", labels, labels.classes)
 
 

@@ -234,7 +234,10 @@ def usefulness_of(
     train_means = as_decoded(subject.vae.codebook, train_means)
     test = subject.test.indices
     try:
-        return usefulness(train_means, labels[learned], posterior.mean, labels[test], scores, normal, subject.seed)
+        found = usefulness(train_means, labels[learned], posterior.mean, labels[test], scores, normal, subject.seed)
+        if "linear_accuracy" not in found:
+            subject.missing["linear probe"] = f"{found['knn_classes']:,} classes are too many for it"
+        return found
     except ValueError as error:
         subject.missing["usefulness"] = str(error)
         return None

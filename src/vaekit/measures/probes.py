@@ -163,8 +163,8 @@ class Task:
         if len(self.train) <= most:
             return self
         by_class = np.argsort(self.train_classes, kind="stable")
-        _, firsts = np.unique(self.train_classes, return_index=True)
-        kept = np.union1d(by_class[evenly(len(by_class), most)], firsts)
+        rank = np.arange(len(by_class)) - np.searchsorted(classes := self.train_classes[by_class], classes)
+        kept = by_class[np.union1d(evenly(len(by_class), most), np.flatnonzero(rank < FOLDS))]
         return dataclasses.replace(self, train=self.train[kept], train_classes=self.train_classes[kept])
 
     def scores(self, probabilities: np.ndarray) -> Scores:

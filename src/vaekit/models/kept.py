@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekit.config.priors import COPIES, PRIORS, WEIGHTS
+from vaekit.config.priors import COPIES, PICTURES, PRIORS, WEIGHTS
 from vaekit.config.variants import code_of
 from vaekit.models.base import Density
 from vaekit.models.decoding import expects_lower, flow_of
@@ -28,16 +28,21 @@ OF_BEFORE = "model_sha256"  # of the whole file of the weights, in the priors of
 
 @dataclass(frozen=True)
 class Kept:
-    """A prior of a model: the hash of the weights that it was fitted to, and whether it repeats training pictures."""
+    """A prior of a model: the hash of the weights that it was fitted to, and whether it repeats training pictures.
+
+    `pictures`: to how many it was fitted, at even distances; 0 where that is not known.
+    """
 
     prior: Density
     of: str
     copies: bool = False
+    pictures: int = 0
 
     @property
     def metadata(self) -> dict[str, str]:
         """What its file says of it."""
-        return {WEIGHTS: self.of} | ({COPIES: "yes"} if self.copies else {})
+        known = {PICTURES: str(self.pictures)} if self.pictures else {}
+        return {WEIGHTS: self.of} | ({COPIES: "yes"} if self.copies else {}) | known
 
 
 def standard_normal(latent_dim: int) -> dict[str, Kept]:
@@ -113,7 +118,7 @@ def read_priors(
             continue
         if WEIGHTS not in about and OF_BEFORE not in about:
             warnings.warn(f"{path} is of an earlier version, and may be of other weights than these", stacklevel=3)
-        found[name] = Kept(prior, own.content, about.get(COPIES) == "yes")
+        found[name] = Kept(prior, own.content, about.get(COPIES) == "yes", int(about.get(PICTURES, 0)))
     return found
 
 

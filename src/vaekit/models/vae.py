@@ -93,14 +93,14 @@ class VAE(nn.Module):
         """The best of them, which `sample` takes; `prior.log_prob(z)` gives nats."""
         return self.priors[self.prior_name]
 
-    def set_prior(self, name: str, prior: Density, copies: bool = False) -> None:
-        """Have a prior that was fitted to its latents as they are now; one that `copies` is never the best.
+    def set_prior(self, name: str, prior: Density, copies: bool = False, pictures: int = 0) -> None:
+        """Have a prior that was fitted to its latents as they are now, of so many `pictures`, if that is known.
 
-        Raises `ValueError` for a name that is not in the table.
+        One that `copies` is never the best. Raises `ValueError` for a name that is not in the table.
         """
         if name not in PRIORS:
             raise ValueError(f"no prior is called {name!r}; choose one of {', '.join(PRIORS)}")
-        self.kept[name] = Kept(prior, weights_sha256(self.state_dict()), copies)
+        self.kept[name] = Kept(prior, weights_sha256(self.state_dict()), copies, pictures)
 
     def _apply(self, fn: Any, recurse: bool = True) -> VAE:
         """What `to`, `cuda` and `half` do: networks of priors move along, in their own precision."""

@@ -25,16 +25,17 @@ from vaekit.system.ranks import object_from_rank_zero, objects_of_ranks, rank_an
 
 FEWEST_ENCODED = 2048  # at the end of a training
 DRAWS_PER_IMAGE = 3  # of a flow, for each picture seen
+MOST_COMPARED = 60_000  # pictures, for copies
 MOST_NUMBERS = 30_000_000  # of means: 60,000 latents of 512 entries, 120 MB, and a gigabyte while moments are taken
 
 Say = Callable[[str], object]
 
 
-def prior_of(run: Path, vae: VAE, name: str, say: Say = lambda line: None) -> Density:
+def prior_of(run: Path, vae: VAE, name: str, say: Say = lambda line: None, at_hand: Prepared | None = None) -> Density:
     """The prior `name` of a run: one that came with its model, or one fitted now to its train latents, and then kept.
 
-    `say` hears where it could not be kept. Raises `ValueError` if the train pictures are gone, or for a prior that
-    takes minutes to fit and is not there.
+    `say` hears where it could not be kept; `at_hand` are the run's own pictures, if they are known. Raises `ValueError`
+    if the train pictures are gone, or for a prior that takes minutes to fit and is not there.
     """
     if name in vae.priors:
         return vae.priors[name]
@@ -45,8 +46,10 @@ def prior_of(run: Path, vae: VAE, name: str, say: Say = lambda line: None) -> De
     if fitted_by(name).takes_minutes:
         raise ValueError(f"{run} has no {name}; fit one, which takes minutes: vaekit fit-prior {run} --kind {name}")
     config = config_of(run, vae)
-    prior = fit_prior(name, latents_of_run(run, vae, config, say), config.seed)
-    vae.set_prior(name, prior)
+    prepared, indices = trained_on(run, config, at_hand)
+    latents = latents_of(vae, config, prepared, indices, MOST_NUMBERS, say)
+    prior = fit_prior(name, latents, config.seed)
+    vae.set_prior(name, prior, pictures=len(latents.mean) // latents.views)
     try:
         keep(name, run, vae)
     except OSError as error:
@@ -58,12 +61,6 @@ def keep(name: str, run: Path, vae: VAE) -> None:
     """Write a prior of a model beside its weights in the folder of a run. Raises `OSError` if the disk refuses it."""
     kept: Any = vae.kept[name]
     kept.prior.save(run / fitted_by(name).file, kept.metadata)
-
-
-def latents_of_run(run: Path, vae: VAE, config: Config, say: Say) -> Latents:
-    """The latents of the pictures that a run trained on. Raises `ValueError` if those are gone or have changed."""
-    prepared, indices = trained_on(run, config)
-    return latents_of(vae, config, prepared, indices, MOST_NUMBERS, say)
 
 
 def latents_of(
@@ -92,6 +89,17 @@ def fitted_pictures(config: Config, latent_dim: int, indices: np.ndarray, most: 
     """
     most = min(most, MOST_NUMBERS // latent_dim)
     return indices[evenly(len(indices), max(2, most // (2 if config.flip else 1)))]
+
+
+def compared_with(vae: VAE, config: Config, indices: np.ndarray) -> np.ndarray:
+    """Of the pictures at `indices` those that a model's priors were fitted to, for copies: 60,000 at most.
+
+    Priors of before do not say to how many: as many as priors are fitted to at most.
+    """
+    most = len(fitted_pictures(config, vae.latent_dim, indices))
+    counts = {kept.pictures or most for name, kept in vae.kept.items() if PRIORS[name].fitted is not None} or {most}
+    places = np.unique(np.concatenate([evenly(len(indices), count) for count in sorted(counts)]))
+    return indices[places[evenly(len(places), MOST_COMPARED)]]
 
 
 def encoded(vae: VAE, batches: Batches, mirrored: bool) -> Posterior:

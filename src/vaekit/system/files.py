@@ -82,7 +82,7 @@ def printable(text: str) -> str:
 
 def bytes_of(text: str) -> bytes:
     """A text as bytes, whatever it holds: names of files need be no text."""
-    return text.encode(errors="surrogateescape")
+    return text.encode(errors="surrogatepass")
 
 
 def in_one_line(error: Exception) -> str:

@@ -62,7 +62,8 @@ def place_of_hub() -> dict[str, str | None]:
 def uploaded(folder: Path, name: str, private: bool, replaced: Sequence[str] = ()) -> str:
     """Upload the files of a folder to a repository of models, which is made if it is not there; its address.
 
-    Files called as in `replaced` that an earlier upload has left there, and this one does not have, are removed.
+    Tensors, and files called as in `replaced`, that an earlier upload has left there, and this one does not have, are
+    removed.
 
     Raises `ValueError` for a name that is none, without a token, and if the Hub cannot be reached.
     """
@@ -76,7 +77,7 @@ def uploaded(folder: Path, name: str, private: bool, replaced: Sequence[str] = (
             repo_id=found["name"],
             folder_path=folder,
             commit_message="A model of vaekit",
-            delete_patterns=list(replaced),
+            delete_patterns=["*.safetensors", *replaced],
         )
     return str(url)
 
