@@ -119,8 +119,9 @@ def quick(arguments):
         arguments += ["--seconds", "0.01"]
     if arguments[0] in ("train", "compare", "bench") and not {"--dry-run", "--resume"} & set(arguments):
         arguments += [*SMALL, "--network.latent-dim", "128" if "hierarchical" in arguments else "16"]
-        if "--minutes" in arguments:
-            at = arguments.index("--images")  # which would be refused: two lengths
+        unread = ["--images"] * ("--minutes" in arguments) + ["--network.max-channels"] * ("paper" in arguments)
+        for option in unread:  # which are refused beside those
+            at = arguments.index(option)
             del arguments[at : at + 2]
         arguments += [] if "--no-gan" in arguments else "--discriminator.channels 8 8 8 8 8".split()
     return arguments + [part for option, value in SLOW.items() if option in arguments for part in (option, value)]

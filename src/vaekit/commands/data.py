@@ -120,7 +120,7 @@ def look_at(
     if places:
         tell(f"{more}{exact:,} pairs of the same pixels and {nearly:,} of nearly the same: {pairs(look.twins)}")
     if look.across:
-        tell(f"WARNING: {look.across:,} pairs lie on both sides of the split: test numbers will be too good")
+        tell(f"WARNING: {look.across:,} of them lie on both sides of the split: test numbers will be too good")
     if out is not None:
         chosen = HeldOut(images, evenly(len(prepared), SHEET)).some(SHEET)
         tell(f"a contact sheet is in {save_png(grid(to_rgb(chosen)), out)}")
