@@ -50,6 +50,7 @@ def test_the_flags_have_exactly_the_promised_names(capsys):
         split=0.7,
     )
     assert config == expected.resolved()
+    assert dry_run(capsys, "--images", "500") == preset("fast", images=500).resolved()  # or minutes, not both
 
 
 def test_the_preset_gives_the_defaults_of_all_other_flags(capsys):

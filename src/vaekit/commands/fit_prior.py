@@ -28,7 +28,7 @@ from vaekit.runs.checkpoint import latest, load_checkpoint, save_checkpoint
 from vaekit.runs.folder import config_of, held_out_of, trained_on
 from vaekit.runs.lock import claimed
 from vaekit.runs.log import PLAIN_LINE_EVERY_SEC, duration, last_counters
-from vaekit.runs.prior import MOST_COMPARED, MOST_NUMBERS, Say, fitted_pictures, keep, latents_of, length_of_fit
+from vaekit.runs.prior import MOST_NUMBERS, Say, keep, latents_of, length_of_fit, pictures_of_fits
 from vaekit.system.devices import available, float32_products
 from vaekit.system.files import bytes_of, in_one_line
 from vaekit.system.ranks import check_one_process, rank_and_world
@@ -132,8 +132,8 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
                 longer = f"vaekit fit-prior {subject.run} --kind {name} --minutes 5"
                 labels = ", also by label" if latents.labels is not None else ""
                 say(f"it has learned nothing more{labels}; a longer fit: {longer}")
-            copies = repeats(subject, name, prior, most, say)
-        vae.set_prior(name, prior, copies, len(latents.mean) // latents.views)
+            copies = repeats(subject, name, prior, latents.num_pictures, say)
+        vae.set_prior(name, prior, copies, latents.num_pictures)
         try:
             if first:
                 keep(name, subject.run, vae)
@@ -143,9 +143,9 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
         raise refused
 
 
-def repeats(subject: Subject, name: str, prior: Density, most: int, say: Say) -> bool:
+def repeats(subject: Subject, name: str, prior: Density, pictures: int, say: Say) -> bool:
     """Whether draws of a prior repeat training pictures, so that it is not the one that new pictures come from."""
-    found = check_copies(subject, prior, most)
+    found = check_copies(subject, prior, pictures)
     if found is None:
         say(f"too few pictures to tell whether draws of the {name} repeat training pictures: look at some")
     elif found.copies:
@@ -212,8 +212,8 @@ def loss_line(counters: Mapping[str, float], start: str) -> str:
     return f"held-out loss {counters['held_out_loss']:.4f}, 1 is {start}" if "held_out_loss" in counters else ""
 
 
-def check_copies(subject: Subject, prior: Density, most: int) -> Copying | None:
-    """Whether draws of a prior repeat pictures that it was fitted to, by their pixels; None with too few to tell."""
+def check_copies(subject: Subject, prior: Density, pictures: int) -> Copying | None:
+    """Whether draws of a prior repeat the `pictures` that it was fitted to, by pixels; None with too few to tell."""
     if min(len(subject.train), len(subject.test)) < FEWEST:
         return None
     vae, images = subject.vae, subject.prepared.images
@@ -225,6 +225,5 @@ def check_copies(subject: Subject, prior: Density, most: int) -> Copying | None:
             torch.cat([small(x_hat.cpu()) for x_hat in decode_batches(vae, z)])
             for z in (prior.sample(len(test), generator), known)
         )
-    fitted_to = fitted_pictures(subject.config, vae.latent_dim, subject.train, most)
-    fitted_to = fitted_to[evenly(len(fitted_to), MOST_COMPARED)]
-    return copying(new, usual, small_of(images, fitted_to), mirrored=subject.config.flip)
+    fitted_to = small_of(images, pictures_of_fits(subject.train, [pictures]))
+    return copying(new, usual, fitted_to, mirrored=subject.config.flip)

@@ -19,7 +19,7 @@ from vaekit.data.fitting import box_of, cut_and_resize, framed, inner_size
 from vaekit.data.formats import readable_formats
 from vaekit.data.magic import HEAD_BYTES, kind_of, why_not_read
 from vaekit.data.sources.base import Raw
-from vaekit.data.view import OWN, View
+from vaekit.data.view import OWN, USUAL_CHANNELS, View
 from vaekit.system.files import printable
 
 # What Pillow lets out on broken data: 100,000 damaged files gave the first five, its source has the others.
@@ -99,7 +99,7 @@ def pixels_of(raw: Raw, head: bytes, view: View) -> np.ndarray:
     if isinstance(raw, bytes):
         if kind not in (NUMPY, DICOM) and not view.of_numbers:
             return upright(raw, view)
-        colours = view.channels in (1, 3)
+        colours = view.channels in USUAL_CHANNELS
         raw = numbers_of(raw, kind, as_stored=view.levels is not None, deep=view.takes_range, colours=colours)
     if raw.ndim not in (2, 3):
         raise NoPicture(f"an array of shape {raw.shape}; a picture has (height, width) or (height, width, bands)")

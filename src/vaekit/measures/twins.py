@@ -18,7 +18,7 @@ from vaekit.measures.distances import squared_distances
 NEAR = 0.08  # of a picture's own spread: a smaller difference at 16x16 makes two pictures nearly one
 EMPTY = 2 / 127.5  # standard deviation below which a picture shows nothing
 TEST_COMPARED, TRAIN_COMPARED = 2_000, 20_000  # pictures at most, at even distances
-AT_ONCE, LISTED_AT_ONCE = 512, 65_536
+AT_ONCE = 512
 
 
 def near(small: Tensor, others: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -32,14 +32,6 @@ def near(small: Tensor, others: Tensor) -> Iterator[tuple[int, Tensor]]:
     for start in range(0, len(small), AT_ONCE):
         distances = squared_distances(small[start : start + AT_ONCE], others)
         yield start, distances <= limits[start : start + AT_ONCE, None]
-
-
-def twins(small: Tensor, others: Tensor) -> Iterator[tuple[int, int]]:
-    """Places (i, j) of pictures that are nearly the same, see `near`, by i; of frames of one camera nearly all."""
-    for start, same in near(small, others):
-        for part in same.nonzero().split(LISTED_AT_ONCE):
-            for i, j in part.tolist():
-                yield start + i, j
 
 
 def across_split(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[list[tuple[int, int]], bool]:

@@ -68,6 +68,11 @@ class Latents:
         if not (self.mean.isfinite().all() and self.std.isfinite().all()):
             raise ValueError("some latents are not finite; a prior needs a model whose training did not diverge")
 
+    @property
+    def num_pictures(self) -> int:
+        """Of how many pictures they are."""
+        return len(self.mean) // self.views
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One z of each posterior (eq. 6): N draws (N, d) of the aggregate posterior (eq. 15)."""
         return self.mean + self.std * torch.randn(self.mean.shape, generator=generator)

@@ -138,7 +138,7 @@ def held_out(latents: Latents, seed: int) -> tuple[Tensor, Tensor]:
 
     Without enough pictures to do both, none is left to judge by.
     """
-    num_pictures = len(latents.mean) // latents.views
+    num_pictures = latents.num_pictures
     if num_pictures < FEWEST:
         return torch.arange(len(latents.mean)), torch.arange(0)
     order = torch.randperm(num_pictures, generator=torch.Generator().manual_seed(seed))

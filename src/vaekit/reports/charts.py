@@ -184,12 +184,13 @@ def curves(records: Records) -> Pixels:
         raise ValueError(f"no finite value in the {len(records)} records of the log; nothing to draw")
     columns = min(len(panels), min((4, 3), key=lambda c: -len(panels) % c))  # the fewest empty places
     rows = math.ceil(len(panels) / columns)
-    width, height, strip = 2.7 * columns, 1.9 * rows + 0.4, 0.2
+    across, down, strip = 2.7, 1.9, 0.2  # inches of a panel, and of the line above all
+    width, height = across * columns, down * rows + 2 * strip
     figure = new_figure(width, height)
     last = max(record["images_seen"] for record in records)
     for i, (name, panel) in enumerate(panels.items()):
         row, column = divmod(i, columns)
-        left, bottom = 2.7 * column + 0.5, 1.9 * (rows - 1 - row) + 0.45
+        left, bottom = across * column + 0.5, down * (rows - 1 - row) + 0.45
         ax = figure.add_axes((left / width, bottom / height, 2.1 / width, 1.4 / height))
         draw_curve(ax, panel)
         set_style(ax, name)

@@ -142,14 +142,14 @@ def by_label_table(found: Mapping[str, Mapping[str, float]]) -> Table:
 def usefulness_table(scores: Mapping[str, Any]) -> Table:
     """The probes side by side, and the anomaly score below them."""
 
+    def cell(key: str) -> str:
+        if key not in scores:
+            return ABSENT
+        error = scores.get(f"{key}_se")
+        return f"{scores[key]:.3f}" + (f" ± {error:.3f}" if error else "")
+
     def row(name: str) -> list[str]:
-        keys = f"linear_{name}", f"knn_{name}", f"knn_{name}_majority"
-        errors = (scores.get(f"{key}_se") for key in keys)
-        cells = (
-            f"{scores[key]:.3f}" + (f" ± {error:.3f}" if error else "") if key in scores else ABSENT
-            for key, error in zip(keys, errors, strict=True)
-        )
-        return [name.replace("_", " "), *cells]
+        return [name.replace("_", " "), *map(cell, (f"linear_{name}", f"knn_{name}", f"knn_{name}_majority"))]
 
     names = [name for name in PROBED if f"knn_{name}" in scores]
     anomalies = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def prior_of(run: Path, vae: VAE, name: str, say: Say = lambda line: None, at_ha
     prepared, indices = trained_on(run, config, at_hand)
     latents = latents_of(vae, config, prepared, indices, MOST_NUMBERS, say)
     prior = fit_prior(name, latents, config.seed)
-    vae.set_prior(name, prior, pictures=len(latents.mean) // latents.views)
+    vae.set_prior(name, prior, pictures=latents.num_pictures)
     try:
         keep(name, run, vae)
     except OSError as error:
@@ -71,7 +71,7 @@ def latents_of(
     Where the run mirrors pictures, so are these, for a second view of each. Their labels are those of class folders or
     of a labels.csv, if there are any, classes or attributes; `say` hears why not.
     """
-    views = 2 if config.flip else 1
+    views = views_of(config)
     chosen = fitted_pictures(config, vae.latent_dim, indices, most)
     batches = Batches(prepared.images, chosen, ENCODED_AT_ONCE)
     posterior = gathered([encoded(vae, batches, mirrored) for mirrored in (False, True)[:views]])
@@ -82,23 +82,30 @@ def latents_of(
     return Latents(posterior.mean, posterior.std, config.positions, views, codes=codes, **known)
 
 
-def fitted_pictures(config: Config, latent_dim: int, indices: np.ndarray, most: int = MOST_NUMBERS) -> np.ndarray:
-    """Of the pictures at `indices` those that priors are fitted to: as many as have `most` latents, at even distances.
+def views_of(config: Config) -> int:
+    """Latents of one picture that priors are fitted to: of its mirror image too where the run mirrors pictures."""
+    return 2 if config.flip else 1
 
-    A picture has two where the run mirrors pictures.
-    """
+
+def fitted_pictures(config: Config, latent_dim: int, indices: np.ndarray, most: int = MOST_NUMBERS) -> np.ndarray:
+    """Those at `indices` that priors are fitted to, at even distances: as many as have `most` latents."""
     most = min(most, MOST_NUMBERS // latent_dim)
-    return indices[evenly(len(indices), max(2, most // (2 if config.flip else 1)))]
+    return indices[evenly(len(indices), max(2, most // views_of(config)))]
 
 
 def compared_with(vae: VAE, config: Config, indices: np.ndarray) -> np.ndarray:
-    """Of the pictures at `indices` those that a model's priors were fitted to, for copies: 60,000 at most.
+    """Of the pictures at `indices` those that a model's priors were fitted to, for copies; see `pictures_of_fits`.
 
     Priors of before do not say to how many: as many as priors are fitted to at most.
     """
     most = len(fitted_pictures(config, vae.latent_dim, indices))
     counts = {kept.pictures or most for name, kept in vae.kept.items() if PRIORS[name].fitted is not None} or {most}
-    places = np.unique(np.concatenate([evenly(len(indices), count) for count in sorted(counts)]))
+    return pictures_of_fits(indices, counts)
+
+
+def pictures_of_fits(indices: np.ndarray, counts: Iterable[int]) -> np.ndarray:
+    """Those of the pictures at `indices` that fits of so many saw, all together; 60,000 of them at most."""
+    places = np.unique(np.concatenate([evenly(len(indices), count) for count in counts]))
     return indices[places[evenly(len(places), MOST_COMPARED)]]
 
 
