@@ -12,11 +12,11 @@ import vaekit
 from vaekit import VAE, LatentTable, read_picture, save_picture
 from vaekit.cli import run as command
 from vaekit.commands.latents import numbers_of
-from vaekit.commands.towards import direction
+from vaekit.commands.towards import ENCODED, direction
 from vaekit.measures.pictures import l1
 from vaekit.models.kept import weights_sha256
-from vaekit.runs.folder import config_of
-from vaekit.runs.prior import latents_of_run
+from vaekit.runs.folder import config_of, trained_on
+from vaekit.runs.prior import latents_of
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +265,10 @@ def test_a_picture_is_moved_towards_a_label(with_labels, label, sign, tmp_path):
     out = vaekit.towards_run(run, picture, label, tmp_path / "row.png", said.append)
     with Image.open(out) as row:
         assert row.width > row.height
-    latents = latents_of_run(run, VAE.from_pretrained(run), config_of(run, VAE.from_pretrained(run)), said.append)
-    step = direction(latents, label)
     vae = VAE.from_pretrained(run)
+    config = config_of(run, vae)
+    latents = latents_of(vae, config, *trained_on(run, config), ENCODED, said.append)
+    step = direction(latents, label)
     z = vae.encode(read_picture(picture, vae)).mean
     light = [vae.decode(z + t * step).mean().item() for t in (-1, 0, 1)]
     assert light == sorted(light, reverse=sign < 0)
