@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from vaekit.commands import draw
 from vaekit.config.groups import Discriminator, Network
 from vaekit.config.presets import preset
 from vaekit.config.settings import Config
 
+# Shells let jobs in the background ignore Ctrl-C, and what those start too: tests that send it would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests run in parallel, and tiny tensors gain nothing from threads that wait for each other.
 torch.set_num_threads(1)
 
@@ -26,20 +30,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-DRAW = FigureCanvasAgg.draw
+DRAW, DRAW_FIGURES = FigureCanvasAgg.draw, draw.draw_figures
 
 
 @pytest.fixture(autouse=True, scope="session")
 def undrawn() -> Iterator[None]:
-    """Charts stay blank, since matplotlib draws for longer than a small model trains; `drawn` undoes that."""
+    """Trainings leave no figures, and charts stay blank, which takes longer than a small training; `drawn` undoes it."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw, "draw_figures", lambda *_: [])
         patch.setattr(FigureCanvasAgg, "draw", lambda canvas: setattr(canvas, "renderer", canvas.get_renderer()))
         yield
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charts as matplotlib draws them."""
+    """Figures of trainings, and charts as matplotlib draws them."""
+    monkeypatch.setattr(draw, "draw_figures", DRAW_FIGURES)
     monkeypatch.setattr(FigureCanvasAgg, "draw", DRAW)
 
 

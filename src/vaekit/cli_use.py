@@ -157,7 +157,7 @@ class Anomalies:
     out: Path
     """Empty folder for scores.csv, maps/ and highest.png."""
     by: str = "error"
-    """Score to sort by: error, local_error, error_by_texture, kl, kl_individual, log_prob, likelihood_ratio (LLR>1, of
+    """Score to sort by: error, local_error, error_by_texture, kl, kl_individual, nll, likelihood_ratio (LLR>1, of
     two levels) or darkness."""
 
     def run(self) -> None:

@@ -24,6 +24,7 @@ from vaekit.measures.quick import evaluate
 from vaekit.models.vae import VAE
 from vaekit.priors.mixture import GaussianMixturePrior
 from vaekit.reports.evaluation import readable_evaluation
+from vaekit.runs.prior import keep
 
 OF_ALL = [name for name, row in PRIORS.items() if not (row.trained or row.of_codes)]
 
@@ -198,6 +199,17 @@ def test_labels_that_were_edited_are_measured_anew(run, folder, tmp_path):
     assert evaluate_run(run, features="none", labels=labels, reuse=True) == before
     labels.write_text("file,label\n" + "\n".join(row.replace("00.png,bad", "00.png,good") for row in rows))
     assert evaluate_run(run, features="none", labels=labels, reuse=True)["protocol"] != before["protocol"]
+
+
+def test_numbers_of_other_priors_are_measured_anew(run):
+    """Those that an evaluation fits itself are its own: they are there when it is asked again."""
+    measured = evaluate_run(run, features="none")
+    assert evaluate_run(run, features="none", reuse=True).measuring_sec == measured.measuring_sec
+    vae = VAE.from_pretrained(run)
+    gaussian = dataclasses.replace(vae.priors["gaussian"], mean=torch.ones(vae.latent_dim))
+    vae.set_prior("gaussian", gaussian)
+    keep("gaussian", run, vae)
+    assert evaluate_run(run, features="none", reuse=True).generation["gaussian"] != measured.generation["gaussian"]
 
 
 def test_a_result_of_another_version_is_measured_again(run):

@@ -49,6 +49,7 @@ class Runs:
         run = self.folder / name
         if not run.is_dir():
             vaekit.train(of_objective(self.tiny, name), self.photos, run)
+            vaekit.draw_run(run)
             vaekit.evaluate_run(run, features="none")
         return run
 

@@ -349,7 +349,7 @@ def test_figures_can_be_drawn_again_byte_for_byte(tiny, photos, tmp_path, drawn)
     assert {path.name: path.read_bytes() for path in draw_run(tmp_path)} == before
 
 
-def test_figures_can_be_drawn_from_other_pictures(tiny, photos, tmp_path):
+def test_figures_can_be_drawn_from_other_pictures(tiny, photos, tmp_path, drawn):
     train(tiny, photos, tmp_path / "run")
     other = tmp_path / "other"
     other.mkdir()

@@ -59,13 +59,13 @@ def test_the_error_by_texture_does_not_change_with_the_contrast(known):
 
 def test_the_log_density_is_that_of_the_gaussian(known):
     expected = 0.5 * known.posterior.mean.square().sum(1) / 4 + 2 * math.log(2 * math.pi * 4)
-    torch.testing.assert_close(anomaly_scores(known)["log_prob"], expected.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(anomaly_scores(known)["nll"], expected.double(), rtol=1e-5, atol=1e-5)
 
 
 def test_points_have_no_kl_and_a_model_without_a_gaussian_no_density(known):
     points = Posterior(known.posterior.mean, torch.full((3, 4), -math.inf))
     found = anomaly_scores(Known(known.x, known.x_hat, points))
-    assert set(ANOMALIES) - set(found) == {"kl", "kl_individual", "log_prob", "likelihood_ratio"}
+    assert set(ANOMALIES) - set(found) == {"kl", "kl_individual", "nll", "likelihood_ratio"}
     assert all(scores.isfinite().all() for scores in found.values())
 
 

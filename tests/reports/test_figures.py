@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from vaekit.config.priors import PRIORS
+from vaekit.config.variants import OBJECTIVES
 from vaekit.models.posterior import Posterior
 from vaekit.priors.base import StandardNormal
 from vaekit.reports import charts, figures
@@ -289,6 +291,18 @@ def test_charts_of_a_comparison_have_a_colour_for_each_model(chart):
     assert (one == blue).all(-1).any()
     assert not (one == orange).all(-1).any()
     assert (two == orange).all(-1).any()
+
+
+@pytest.mark.parametrize(
+    "styles",
+    [
+        charts.styles_of(len(PRIORS) + 3),  # beside reconstructions, posteriors and train pictures
+        charts.model_styles([name + gan for name in list(OBJECTIVES)[:14] for gan in ("", "+gan")]),
+    ],
+    ids=["of-one-model", "of-models"],
+)
+def test_no_two_lines_of_a_chart_look_alike(styles):
+    assert len({str(style) for style in styles}) == len(styles)
 
 
 def test_curves_of_train_and_test_share_a_panel():

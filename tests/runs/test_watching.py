@@ -25,7 +25,7 @@ def config(tiny):
     return dataclasses.replace(tiny, prior="gaussian", draws=2)
 
 
-def test_functions_hear_of_every_record_and_every_measurement(config, photos, tmp_path):
+def test_functions_hear_of_every_record_and_every_measurement(config, photos, tmp_path, drawn):
     steps, measured = [], []
     vaekit.train(
         config, photos, tmp_path / "run", on_step=steps.append, on_measure=lambda *given: measured.append(given)
@@ -85,7 +85,7 @@ class Service:
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_a_service_gets_settings_losses_measures_and_figures(name, photos, tmp_path, monkeypatch):
+def test_a_service_gets_settings_losses_measures_and_figures(name, photos, tmp_path, monkeypatch, drawn):
     service = Service(name)
     monkeypatch.setitem(sys.modules, name, service)
     run = tmp_path / "run"
@@ -151,7 +151,7 @@ def test_a_missing_package_says_how_to_get_it(photos, tmp_path, monkeypatch, cap
 
 
 @pytest.mark.filterwarnings("ignore")  # of mlflow and what it needs
-def test_mlflow_keeps_a_run_in_its_own_store(photos, tmp_path, monkeypatch):
+def test_mlflow_keeps_a_run_in_its_own_store(photos, tmp_path, monkeypatch, drawn):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -172,7 +172,7 @@ def test_mlflow_keeps_a_run_in_its_own_store(photos, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # of wandb and what it needs
-def test_wandb_itself_takes_a_run_without_a_network(photos, tmp_path, monkeypatch):
+def test_wandb_itself_takes_a_run_without_a_network(photos, tmp_path, monkeypatch, drawn):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaekit.commands.protocol import measured_before, protocol_of
+from vaekit.commands.protocol import measured_before, priors_sha256, protocol_of
 from vaekit.config.measuring import Features, Measuring
 from vaekit.config.priors import PRIORS
 from vaekit.config.settings import Config
@@ -133,7 +133,7 @@ def measure_run(
     say("diagnosing the latents")
     latents = diagnosed(vae, posterior, seed, config.objective)
     result = Evaluation(
-        protocol=protocol,
+        protocol=protocol | {"priors": priors_sha256(run)},  # with those fitted just now
         reconstruction=reconstruction,
         generation=generation,
         latents=latents,

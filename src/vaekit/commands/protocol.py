@@ -25,7 +25,7 @@ from vaekit.runs.log import last_counters
 from vaekit.system.devices import precision_here
 from vaekit.system.files import bytes_of, read_metadata, read_tensors, sha256
 
-PROTOCOL_VERSION = 7  # raise it when a measure would give another number
+PROTOCOL_VERSION = 8  # raise it when a measure would give another number
 
 
 def measured_before(path: Path, asked: Mapping[str, Any]) -> Evaluation | None:
@@ -61,7 +61,7 @@ def protocol_of(
             "preparation": preparation_of(config),
             "crc32": subject.prepared.crc32,
         },
-        "priors": networks_sha256(run),
+        "priors": priors_sha256(run),
         "features": None if subject.extractor is None else subject.extractor.protocol() | {"neighbours_of": AT_MOST},
         "ms_ssim_scales": ms_ssim_scales(*config.image_size),
         "attributes": table_crc32(find_attributes, subject),
@@ -74,9 +74,9 @@ def protocol_of(
     }
 
 
-def networks_sha256(run: Path) -> dict[str, str]:
-    """Which priors a run has whose fit takes minutes, by their tensors; others are fitted when needed."""
-    paths = {name: run / fitted_by(name).file for name, row in PRIORS.items() if row.takes_minutes}
+def priors_sha256(run: Path) -> dict[str, str]:
+    """Which fitted priors a run keeps, by their tensors."""
+    paths = {name: run / fitted_by(name).file for name, row in PRIORS.items() if row.fitted is not None}
     return {name: weights_sha256(read_tensors(path)[0]) for name, path in paths.items() if read_metadata(path)}
 
 

@@ -87,7 +87,7 @@ def anomaly_scores(known: Known) -> dict[str, Tensor]:
     """Every score by name, (B,) each, on the CPU; those that need a width or the Gaussian where there is one.
 
     `error`, mean |x - x_hat|; `local_error`; `error_by_texture`; `kl`, KL(q(z|x) || N(0, I)), and `kl_individual`,
-    nats (eqs 11 and 21): how much the model has to say of the picture; `log_prob`, -log p(mean) under the Gaussian of
+    nats (eqs 11 and 21): how much the model has to say of the picture; `nll`, -log p(mean) under the Gaussian of
     the train latents, nats; `likelihood_ratio`, of two levels. `darkness` asks no model: what a score has to be better
     than.
     """
@@ -99,7 +99,7 @@ def anomaly_scores(known: Known) -> dict[str, Tensor]:
     if not known.posterior.points:
         scores |= {"kl": known.posterior.kl_standard(), "kl_individual": known.posterior.kl_individual()}
     if known.gaussian is not None:
-        scores["log_prob"] = -known.gaussian.log_prob(known.posterior.mean.cpu())
+        scores["nll"] = -known.gaussian.log_prob(known.posterior.mean.cpu())
     if known.expected is not None:
         scores["likelihood_ratio"] = likelihood_ratio(known, known.expected)
     scores["darkness"] = -known.x.flatten(1).mean(1)

@@ -24,6 +24,7 @@ FAINT = "#9a9a9a"
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito: told apart with any colour vision
 PALETTE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d3b")  # Okabe-Ito, yellow left out
 DASHES = (0, (4, 3))
+ROUNDS = ("-", DASHES, "-.", ":")  # of lines, where there are more than colours
 POSITIONS = ("images_seen", "elapsed_sec", "step", "num_images")  # entries of a record that are no curve
 
 
@@ -146,10 +147,10 @@ def power_spectra(spectra: Mapping[str, Sequence[float]], models: bool = False) 
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     original = np.asarray(spectra["original"])
     others = {name: np.asarray(values).clip(1e-12) for name, values in spectra.items() if name != "original"}
-    plain = [{"color": PALETTE[i % len(PALETTE)]} for i in range(len(others))]
     cycles = np.arange(1, len(original) + 1)
     above.loglog(cycles, original.clip(1e-12), color=INK, linewidth=1.4, label="original")
-    for (name, values), style in zip(others.items(), model_styles(others) if models else plain, strict=True):
+    styles = model_styles(others) if models else styles_of(len(others))
+    for (name, values), style in zip(others.items(), styles, strict=True):
         above.loglog(cycles, values, **style, linewidth=1.4, label=name)
         below.semilogx(cycles, 10 * np.log10(values / original.clip(1e-12)), **style)
     below.axhline(0, color=INK, linewidth=1)
@@ -252,11 +253,17 @@ def model_curves(records: Mapping[str, Records], names: Mapping[str, str]) -> Pi
     return render(figure)
 
 
+def styles_of(lines: int) -> list[dict[str, Any]]:
+    """A colour for each line, and dashes where colours come again."""
+    return [{"color": PALETTE[i % len(PALETTE)], "linestyle": ROUNDS[i // len(PALETTE) % 4]} for i in range(lines)]
+
+
 def model_styles(models: Iterable[str]) -> list[dict[str, Any]]:
-    """A colour for each objective, solid with a discriminator and dashed without."""
-    colors: dict[str, str] = {}
+    """A colour for each objective, solid with a discriminator and dashed without; dots where colours come again."""
+    places: dict[str, int] = {}
     styles = []
     for model in models:
-        color = colors.setdefault(model.replace("+gan", ""), PALETTE[len(colors) % len(PALETTE)])
-        styles.append({"color": color, "linestyle": "-" if "+gan" in model else DASHES})
+        again, color = divmod(places.setdefault(model.replace("+gan", ""), len(places)), len(PALETTE))
+        linestyle = ROUNDS[2 * (again % 2) + ("+gan" not in model)]
+        styles.append({"color": PALETTE[color], "linestyle": linestyle})
     return styles

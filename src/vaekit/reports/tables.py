@@ -91,7 +91,7 @@ ANOMALIES: Mapping[str, str] = {
     "error_by_texture": "error over texture",
     "kl": "KL (eq. 11)",
     "kl_individual": "KL_I (eq. 21)",
-    "log_prob": "-log p(mean), Gaussian",
+    "nll": "-log p(mean), Gaussian",
     "likelihood_ratio": "likelihood ratio of two levels, LLR>1",
     "darkness": "darkness of the picture, without a model",
 }
