@@ -16,6 +16,7 @@ from vaekit.commands import draw
 from vaekit.config.groups import Discriminator, Network
 from vaekit.config.presets import preset
 from vaekit.config.settings import Config
+from vaekit.export import explorer
 
 # Shells let jobs in the background ignore Ctrl-C, and what those start too: tests that send it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,9 +36,10 @@ DRAW, DRAW_FIGURES = FigureCanvasAgg.draw, draw.draw_figures
 
 @pytest.fixture(autouse=True, scope="session")
 def undrawn() -> Iterator[None]:
-    """Trainings leave no figures, and charts stay blank, which takes longer than a small training; `drawn` undoes it."""
+    """Trainings draw no figures, and charts stay blank: both take longer than a small training; `drawn` undoes it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draw, "draw_figures", lambda *_: [])
+        patch.setattr(explorer, "FIGURE_IMAGES", 24)  # draws that a page shows
         patch.setattr(FigureCanvasAgg, "draw", lambda canvas: setattr(canvas, "renderer", canvas.get_renderer()))
         yield
 

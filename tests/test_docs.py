@@ -115,6 +115,8 @@ def quick(arguments):
         arguments += ["--features", "none"]  # the feature network takes minutes
     if arguments[0] == "compare" and "--models" not in arguments:
         arguments += ["--models", "standard", "total+gan"]  # all ten take a minute
+    if arguments[0] == "sample" and "--count" not in arguments:
+        arguments += ["--count", "4"]
     if arguments[0] == "bench":
         arguments += ["--seconds", "0.01"]
     if arguments[0] in ("train", "compare", "bench") and not {"--dry-run", "--resume"} & set(arguments):
@@ -209,6 +211,7 @@ def test_the_tour_runs_from_pictures_to_a_page(here):
     for cell in notebook.cells:
         cell.source = cell.source.replace("minutes=4", "minutes=0.05, batch=4, draws=1, device='cpu'")
         cell.source = cell.source.replace('PICTURES = "elpv"', 'PICTURES = "photos"').replace("channels=1, ", "")
+        cell.source = cell.source.replace("size=64", "size=16").replace('web="page"', 'web="page", show_pictures=True')
     if not (ROOT / "src" / "vaekit" / "export" / "page" / "ort").is_dir():
         assert os.environ.get("VAEKIT_BROWSER") != "required"
         assert "web=" in notebook.cells.pop().source  # what npm brings is not here

@@ -252,7 +252,7 @@ def with_labels(tiny, tmp_path_factory):
         noise = random.integers(0, 16, (16, 16, 3))
         Image.fromarray((level + noise).clip(0, 255).astype(np.uint8)).save(folder / kind / f"{i}.png")
     run = tmp_path_factory.mktemp("runs") / "run"
-    config = dataclasses.replace(tiny, images=4000, batch=16, gan=False)
+    config = dataclasses.replace(tiny, images=4000, batch=16, gan=False, prior="gaussian")
     vaekit.train(config, folder, run)
     return run, folder
 

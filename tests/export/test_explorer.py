@@ -69,7 +69,7 @@ def test_latents_of_pictures_are_there_only_where_asked_for(sorted_run, built, q
         vaekit.export_run(sorted_run, web=tmp_path / name, show_pictures=name == "shown")
         for name in ("without", "shown")
     )
-    drawn = vae.draw(400, torch.Generator().manual_seed(0))
+    drawn = vae.draw(explorer.FIGURE_IMAGES, torch.Generator().manual_seed(0))
     np.testing.assert_array_equal(np.load(without / "model" / "latents.npy"), drawn.numpy())
     assert "draws from the prior" in about(without)["latents_of"]
     assert "test pictures" in about(shown)["latents_of"]

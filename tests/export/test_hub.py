@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PureWindowsPath
 
@@ -258,6 +259,7 @@ def test_without_a_connection_it_is_one_line(trained, monkeypatch, capsys, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(time, "sleep", lambda sec: None)  # between tries
     assert command(["export", str(trained), "--hub", "someone/faces"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("vaekit: cannot upload to someone/faces")
     with pytest.raises(ValueError, match="cannot fetch someone/faces from the Hub: the Hub cannot be reached"):

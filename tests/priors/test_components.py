@@ -62,7 +62,7 @@ def groups(generator, num=600, apart=3.0):
 
 def test_an_untrained_flow_with_components_is_their_mixture(generator):
     latents = groups(generator)
-    flow = fit_flow(latents, length=Length(0), components=2)
+    flow = fit_flow(latents, length=Length(0), components=2, width=32, depth=1)
     start, gaussian = flow.network.start, flow.gaussian
     assert start.means.shape == (2, 4)
     covariances = start.directions @ torch.diag_embed(start.variances) @ start.directions.mT

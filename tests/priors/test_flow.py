@@ -123,10 +123,11 @@ def latents(generator):
 
 
 def test_an_untrained_flow_is_the_fitted_gaussian(latents):
-    flow, gaussian = fit_flow(latents, length=Length(0), components=0), fit_gaussian(latents)
+    flow, gaussian = fit_flow(latents, length=Length(0), components=0, width=32, depth=2), fit_gaussian(latents)
     draws = [prior.sample(50, torch.Generator().manual_seed(2)) for prior in (flow, gaussian)]
     torch.testing.assert_close(*draws)
-    torch.testing.assert_close(flow.log_prob(latents.mean), gaussian.log_prob(latents.mean))
+    z = latents.mean[::8]
+    torch.testing.assert_close(flow.log_prob(z), gaussian.log_prob(z))
     assert flow.held_out_loss == 1
 
 

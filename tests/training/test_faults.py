@@ -30,7 +30,7 @@ from vaekit.system.process import without_tensorboard
 from vaekit.training.state import build_state, fabric_of
 
 children = multiprocessing.get_context("forkserver")  # whose server has imported everything when a child starts
-children.set_forkserver_preload(["pytest", "vaekit.cli", "vaekit.commands.train"])
+children.set_forkserver_preload(["pytest", "vaekit.cli", "vaekit.commands.train", "vaekit.commands.fit_prior"])
 
 ALWAYS = 1e-9  # minutes: save after every step
 FLAGS = (

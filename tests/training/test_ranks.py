@@ -22,6 +22,7 @@ from torch import nn
 
 from small import of_model, tiny_resnet
 from vaekit.cli import run as run_command
+from vaekit.commands import draw
 from vaekit.commands import train as commands
 from vaekit.config.variants import COMPARED, OBJECTIVES, PAPER
 from vaekit.data.cache import prepare
@@ -53,7 +54,9 @@ def run_ranks(job, world, folder, *arguments):
     """What `job(rank, world, *arguments)` returns on each of `world` real processes."""
     folder = folder / f"{job.__name__}-{world}"
     folder.mkdir()
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["vaekit.commands.train"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["vaekit.commands.train", "vaekit.commands.fit_prior"]
+    )
     settings = (job, world, folder, dict(os.environ), *arguments)
     multiprocessing.start_processes(be_rank, settings, nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
@@ -64,6 +67,7 @@ def be_rank(rank, job, world, folder, environment, *arguments):
     os.environ.update(environment)
     os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world), WORLD_SIZE=str(world))
     torch.set_num_threads(1)
+    draw.draw_figures = lambda *_: []  # as in conftest, of another process
     rendezvous, patience = f"file://{folder}/rendezvous", datetime.timedelta(seconds=HANG_SEC)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world, timeout=patience)
     torch.save(job(rank, world, *arguments), folder / f"{rank}.pt")

@@ -6,6 +6,8 @@ Frechet distance is the FID only in the features of the Inception network of 201
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,7 +31,20 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     Raises `ValueError` for fewer than 2 pictures, features that are not finite or of different F.
     """
     check_features(real, fake, least=2)
-    return frechet_distance_of_moments(*moments(real), *moments(fake))
+    return frechet_distance_of_factors(*factored(real), *factored(fake))
+
+
+def factored(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (F,) of features (N, F), and A (F, R) with A A^T their covariance over N - 1; R is the smaller of N and F.
+
+    Of few pictures A is what the pictures are off the mean, without an eigenvector.
+    """
+    if len(features) > features.shape[1]:
+        mean, cov = moments(features)
+        return mean, factor_of(cov)
+    rows = features.cpu().double()
+    mean = rows.mean(0)
+    return mean, (rows - mean).T / math.sqrt(len(rows) - 1)
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,13 +55,17 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def frechet_distance_of_moments(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
-    """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), of means (F,) and covariances (F, F), float64.
+    """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), of means (F,) and covariances (F, F), float64."""
+    return frechet_distance_of_factors(mean1, factor_of(cov1), mean2, factor_of(cov2))
 
-    For cov = A A^T the eigenvalues of cov1 cov2 are the squared singular values of A1^T A2, so the trace of the root
-    is their sum: real, never negative, and accurate where covariances are singular, as with N < F.
+
+def frechet_distance_of_factors(mean1: Tensor, a1: Tensor, mean2: Tensor, a2: Tensor) -> float:
+    """The same of means (F,) and factors (F, R) of covariances A A^T.
+
+    The eigenvalues of cov1 cov2 are the squared singular values of A1^T A2, so the trace of the root is their sum:
+    real, never negative, and accurate where covariances are singular, as with N < F.
     """
-    cross = factor_of(cov1).T @ factor_of(cov2)
-    trace = torch.trace(cov1) + torch.trace(cov2) - 2 * torch.linalg.svdvals(cross).sum()
+    trace = a1.square().sum() + a2.square().sum() - 2 * torch.linalg.svdvals(a1.T @ a2).sum()
     return max(0.0, ((mean1 - mean2).square().sum() + trace).item())
 
 
