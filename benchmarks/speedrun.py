@@ -28,7 +28,8 @@ from vaekit.runs.log import last_counters
 from vaekit.system.devices import precision_here
 
 SIZE, PSNR, FD = 64, 25.0, 30.0  # the task
-RECORD = ("objective=hierarchical", "images=24000")  # settings of the last record, or of the candidate for the first
+# Settings of the last record, or of the candidate for the first.
+RECORD = ("objective=hierarchical", "images=20000", "weights.features=16000", "weights.realism=600")
 MEASURES = ("psnr", "fd", "laplacian_ratio", "near_dirac")
 DIGITS = {"seed": "d", "minutes": ".1f", "images": ",.0f", "near_dirac": ".2%"}
 DIGITS |= {"psnr": ".2f", "fd": ".1f", "laplacian_ratio": ".2f"}
