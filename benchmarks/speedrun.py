@@ -28,7 +28,7 @@ from vaekit.runs.log import last_counters
 from vaekit.system.devices import precision_here
 
 SIZE, PSNR, FD = 64, 25.0, 30.0  # the task
-# Settings of the last record, or of the candidate for the first.
+# Settings of the last record.
 RECORD = ("objective=hierarchical", "images=20000", "weights.features=16000", "weights.realism=600")
 MEASURES = ("psnr", "fd", "laplacian_ratio", "near_dirac")
 DIGITS = {"seed": "d", "minutes": ".1f", "images": ",.0f", "near_dirac": ".2%"}

@@ -126,6 +126,7 @@ def server(monkeypatch, tmp_path):
 def trained(tiny, photos, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"
     vaekit.train(tiny, photos, run)
+    vaekit.draw_run(run)
     vaekit.evaluate_run(run, features="none")
     return run
 
