@@ -1,6 +1,6 @@
 """The speedrun: minutes of training to PSNR 25 dB and FD-EffNet 30 on test pictures, from nothing, on this machine.
 
-    python benchmarks/speedrun.py celeba/ --runs runs/speedrun [--settings images=24000 weights.features=4000]
+    python benchmarks/speedrun.py celeba/ --runs runs/speedrun [--settings objective=hierarchical images=18000]
 
 Each seed is one `vaekit train` of a fixed length, alone on the machine; without `--settings` that of the last record.
 Its final model is measured on all test pictures, reconstructed from sampled z. What is there already is not trained

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +45,25 @@ def undrawn() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def with_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw, "draw_figures", DRAW_FIGURES)
+        yield
+
+
+@pytest.fixture(scope="session")
+def figures() -> Callable[[], AbstractContextManager[None]]:
+    """A context whose trainings draw their figures, charts blank."""
+    return with_figures
+
+
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Figures of trainings, and charts as matplotlib draws them."""
-    monkeypatch.setattr(draw, "draw_figures", DRAW_FIGURES)
     monkeypatch.setattr(FigureCanvasAgg, "draw", DRAW)
+    with with_figures():
+        yield
 
 
 @pytest.fixture(scope="session")

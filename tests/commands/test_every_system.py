@@ -42,21 +42,21 @@ of_points = each([name for name, row in OBJECTIVES.items() if row.points])
 class Runs:
     """A finished run of each objective by its name, trained when it is first asked for."""
 
-    def __init__(self, tiny, photos, folder):
-        self.tiny, self.photos, self.folder = tiny, photos, folder
+    def __init__(self, tiny, photos, folder, figures):
+        self.tiny, self.photos, self.folder, self.figures = tiny, photos, folder, figures
 
     def __truediv__(self, name):
         run = self.folder / name
         if not run.is_dir():
-            vaekit.train(of_objective(self.tiny, name), self.photos, run)
-            vaekit.draw_run(run)
+            with self.figures():
+                vaekit.train(of_objective(self.tiny, name), self.photos, run)
             vaekit.evaluate_run(run, features="none")
         return run
 
 
 @pytest.fixture(scope="module")
-def runs(tiny, photos, tmp_path_factory):
-    return Runs(tiny, photos, tmp_path_factory.mktemp("runs"))
+def runs(tiny, photos, tmp_path_factory, figures):
+    return Runs(tiny, photos, tmp_path_factory.mktemp("runs"), figures)
 
 
 @each(["global", "sigma", "lagging", "vae-gan", *OF_OTHER_NETWORKS])

@@ -349,6 +349,11 @@ def test_figures_can_be_drawn_again_byte_for_byte(tiny, photos, tmp_path, drawn)
     assert {path.name: path.read_bytes() for path in draw_run(tmp_path)} == before
 
 
+def test_drawing_on_the_way_changes_no_weight(tiny, photos, tmp_path, drawn):
+    once, thrice = (weights(train(dataclasses.replace(tiny, draws=n), photos, tmp_path / str(n))) for n in (1, 3))
+    assert all(torch.equal(once[name], thrice[name]) for name in once)
+
+
 def test_figures_can_be_drawn_from_other_pictures(tiny, photos, tmp_path, drawn):
     train(tiny, photos, tmp_path / "run")
     other = tmp_path / "other"
@@ -419,7 +424,7 @@ def test_a_missing_device_is_refused_with_those_there_are(tiny, photos, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_bf16_trains_with_float32_losses(tiny, photos, tmp_path):
+def test_bf16_trains_with_float32_losses(tiny, photos, tmp_path, drawn):
     train(dataclasses.replace(tiny, precision="bf16"), photos, tmp_path)
     assert VAE.from_pretrained(tmp_path).encoder.mean.weight.dtype == torch.float32
     assert all(math.isfinite(record.get("kl_global", 0)) for record in read_records(tmp_path))

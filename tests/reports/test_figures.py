@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from vaekit.config.priors import PRIORS
-from vaekit.config.variants import OBJECTIVES
+from vaekit.config.variants import COMPARED
 from vaekit.models.posterior import Posterior
 from vaekit.priors.base import StandardNormal
 from vaekit.reports import charts, figures
@@ -297,7 +297,7 @@ def test_charts_of_a_comparison_have_a_colour_for_each_model(chart):
     "styles",
     [
         charts.styles_of(len(PRIORS) + 3),  # beside reconstructions, posteriors and train pictures
-        charts.model_styles([name + gan for name in list(OBJECTIVES)[:14] for gan in ("", "+gan")]),
+        charts.model_styles([name + gan for name in COMPARED for gan in ("", "+gan")]),
     ],
     ids=["of-one-model", "of-models"],
 )

@@ -54,13 +54,8 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, sum(rows.T @ rows for rows in centred) / (len(features) - 1)
 
 
-def frechet_distance_of_moments(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
-    """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), of means (F,) and covariances (F, F), float64."""
-    return frechet_distance_of_factors(mean1, factor_of(cov1), mean2, factor_of(cov2))
-
-
 def frechet_distance_of_factors(mean1: Tensor, a1: Tensor, mean2: Tensor, a2: Tensor) -> float:
-    """The same of means (F,) and factors (F, R) of covariances A A^T.
+    """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), of means (F,) and factors (F, R) of cov = A A^T.
 
     The eigenvalues of cov1 cov2 are the squared singular values of A1^T A2, so the trace of the root is their sum:
     real, never negative, and accurate where covariances are singular, as with N < F.

@@ -24,7 +24,7 @@ FAINT = "#9a9a9a"
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe-Ito: told apart with any colour vision
 PALETTE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d3b")  # Okabe-Ito, yellow left out
 DASHES = (0, (4, 3))
-ROUNDS = ("-", DASHES, "-.", ":")  # of lines, where there are more than colours
+ROUNDS = ("-", DASHES, "-.", ":", (0, (8, 2)), (0, (6, 2, 1, 2, 1, 2)))  # of lines, where there are more than colours
 POSITIONS = ("images_seen", "elapsed_sec", "step", "num_images")  # entries of a record that are no curve
 
 
@@ -255,15 +255,17 @@ def model_curves(records: Mapping[str, Records], names: Mapping[str, str]) -> Pi
 
 def styles_of(lines: int) -> list[dict[str, Any]]:
     """A colour for each line, and dashes where colours come again."""
-    return [{"color": PALETTE[i % len(PALETTE)], "linestyle": ROUNDS[i // len(PALETTE) % 4]} for i in range(lines)]
+    return [
+        {"color": PALETTE[i % len(PALETTE)], "linestyle": ROUNDS[i // len(PALETTE) % len(ROUNDS)]} for i in range(lines)
+    ]
 
 
 def model_styles(models: Iterable[str]) -> list[dict[str, Any]]:
-    """A colour for each objective, solid with a discriminator and dashed without; dots where colours come again."""
+    """A colour for each objective, two kinds of line for each: with +gan in its name, and without."""
     places: dict[str, int] = {}
     styles = []
     for model in models:
         again, color = divmod(places.setdefault(model.replace("+gan", ""), len(places)), len(PALETTE))
-        linestyle = ROUNDS[2 * (again % 2) + ("+gan" not in model)]
+        linestyle = ROUNDS[(2 * again + ("+gan" not in model)) % len(ROUNDS)]
         styles.append({"color": PALETTE[color], "linestyle": linestyle})
     return styles
