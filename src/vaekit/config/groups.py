@@ -92,8 +92,8 @@ class Weights:
     kl_individual: float = 0.8
     """beta_2, on KL_I (objective global)."""
     l1: float = 5000.0
-    """beta_3, on the mean absolute difference (objectives with L1); four times it keeps the price of a pixel where the side
-    is doubled, as for realism and features."""
+    """beta_3, on the mean absolute difference (objectives with L1). Four times it, and realism and features, for
+    pictures of twice the side keep the price of a pixel."""
     realism: float = 300.0
     """beta_4, on the cross-entropy of the realism map (where there is a discriminator)."""
     features: float = 8000.0
