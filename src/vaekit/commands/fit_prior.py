@@ -131,7 +131,7 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
             if prior.held_out_loss >= 1:
                 longer = f"vaekit fit-prior {subject.run} --kind {name} --minutes 5"
                 labels = ", also by label" if latents.labels is not None else ""
-                say(f"it has learned nothing more{labels}; a longer fit: {longer}")
+                say(f"it has learned nothing more{labels} in this time; longer: {longer}")
             copies = repeats(subject, name, prior, latents.num_pictures, say)
         vae.set_prior(name, prior, copies, latents.num_pictures)
         try:
