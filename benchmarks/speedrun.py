@@ -21,7 +21,7 @@ from common import show
 from time_to_quality import Judge
 from vaekit.commands.evaluate import in_precision_of
 from vaekit.measures.distances import frechet_distance
-from vaekit.measures.full import FEW_IMAGES
+from vaekit.measures.full import few_images
 from vaekit.measures.quick import BATCH, evaluate, reconstruct
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import read_run_config
@@ -73,8 +73,8 @@ def main(
     judge = Judge(folders[0])
     rows = [measured(run, judge) for run in folders]
     show(f"Speedrun: {' '.join(settings)}", rows, DIGITS, json)
-    if (num_images := len(judge.held_out.indices)) < FEW_IMAGES:
-        print(f"{num_images} test pictures: distances of so few are too large to be compared with those of 2,400")
+    for warning in few_images(len(judge.held_out.indices)):
+        print(warning)
     missed = {
         f"{PSNR:g} dB": sum(not row["psnr"] >= PSNR for row in rows),
         f"FD-EffNet {FD:g}": sum(not row["fd"] <= FD for row in rows),

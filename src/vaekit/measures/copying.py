@@ -71,10 +71,9 @@ def nearest(queries: Tensor, train: Tensor, mirrored: bool = False) -> tuple[Ten
         (these, of_these), (others, of_others) = nearest(queries, train), nearest(turned, train)
         return torch.where(of_others < of_these, others, these), torch.minimum(of_these, of_others)
     train = train.double()
-    norms = train.square().sum(1)
     places, ratios = [], []
-    for part in queries.double().split(AT_ONCE):
-        distances = squared_distances(part, train, norms).clamp(min=0).sqrt()
+    for _, squared in squared_distances(queries.double(), train, AT_ONCE):
+        distances = squared.clamp(min=0).sqrt()
         values, order = distances.topk(min(NEIGHBOURS + 1, len(train)), largest=False)
         places.append(order[:, 0])
         ratios.append(values[:, 0] / values[:, 1:].mean(1).clamp(min=1e-12))

@@ -7,6 +7,7 @@ Frechet distance is the FID only in the features of the Inception network of 201
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -152,9 +153,7 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) ->
     reach_of_real, reach_of_fake = reach(real, k), reach(fake, k)
     precise = torch.zeros(len(fake), dtype=torch.bool)
     recalled, balls = 0, torch.zeros(len(real), dtype=torch.int64)  # balls: how many fake pictures each real one holds
-    for start in range(0, len(real), CHUNK):
-        rows = slice(start, start + CHUNK)
-        distance = squared_distances(real[rows], fake)
+    for rows, distance in squared_distances(real, fake, CHUNK):
         in_real = distance < reach_of_real[rows, None]
         precise |= in_real.any(0)
         balls[rows] = in_real.sum(1)
@@ -169,17 +168,19 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) ->
 
 def reach(features: Tensor, k: int) -> Tensor:
     """Squared distance of each picture to its k-th neighbour in its set, (N, F) -> (N,)."""
-    rows = (squared_distances(chunk, features) for chunk in features.split(CHUNK))
-    return torch.cat([row.kthvalue(k + 1).values for row in rows])  # the first is the picture itself
+    parts = (distance for _, distance in squared_distances(features, features, CHUNK))
+    return torch.cat([distance.kthvalue(k + 1).values for distance in parts])  # the first is the picture itself
 
 
-def squared_distances(x: Tensor, y: Tensor, norms: Tensor | None = None) -> Tensor:
-    """(n, F), (m, F) -> (n, m). In float64 the products lose nothing that matters and are 10 times as fast.
+def squared_distances(x: Tensor, y: Tensor, at_once: int) -> Iterator[tuple[slice, Tensor]]:
+    """(N, F), (M, F) -> which rows of x, `at_once` at most, and theirs, (n, M).
 
-    `norms` (m,) are the squared norms of y, where many parts x are asked about: squares of y take its memory again.
+    In float64 the products lose nothing that matters and are 10 times as fast as differences.
     """
-    norms = y.square().sum(1) if norms is None else norms
-    return x.square().sum(1)[:, None] + norms - 2 * x @ y.T
+    norms = y.square().sum(1)
+    for start in range(0, len(x), at_once):
+        rows = slice(start, start + at_once)
+        yield rows, x[rows].square().sum(1)[:, None] + norms - 2 * x[rows] @ y.T
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, seed: int = 0) -> dict[str, float]:

@@ -29,9 +29,8 @@ def near(small: Tensor, others: Tensor) -> Iterator[tuple[int, Tensor]]:
     small, others = small.double(), others.double()
     spread = (small - small.mean(1, keepdim=True)).square().sum(1)
     limits = torch.where(spread > EMPTY**2 * small.shape[1], NEAR**2 * spread, -1)
-    for start in range(0, len(small), AT_ONCE):
-        distances = squared_distances(small[start : start + AT_ONCE], others)
-        yield start, distances <= limits[start : start + AT_ONCE, None]
+    for rows, distances in squared_distances(small, others, AT_ONCE):
+        yield rows.start, distances <= limits[rows, None]
 
 
 def across_split(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[list[tuple[int, int]], bool]:

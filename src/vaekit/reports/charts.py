@@ -255,9 +255,7 @@ def model_curves(records: Mapping[str, Records], names: Mapping[str, str]) -> Pi
 
 def styles_of(lines: int) -> list[dict[str, Any]]:
     """A colour for each line, and dashes where colours come again."""
-    return [
-        {"color": PALETTE[i % len(PALETTE)], "linestyle": ROUNDS[i // len(PALETTE) % len(ROUNDS)]} for i in range(lines)
-    ]
+    return [style_of(i % len(PALETTE), i // len(PALETTE)) for i in range(lines)]
 
 
 def model_styles(models: Iterable[str]) -> list[dict[str, Any]]:
@@ -266,6 +264,9 @@ def model_styles(models: Iterable[str]) -> list[dict[str, Any]]:
     styles = []
     for model in models:
         again, color = divmod(places.setdefault(model.replace("+gan", ""), len(places)), len(PALETTE))
-        linestyle = ROUNDS[(2 * again + ("+gan" not in model)) % len(ROUNDS)]
-        styles.append({"color": PALETTE[color], "linestyle": linestyle})
+        styles.append(style_of(color, 2 * again + ("+gan" not in model)))
     return styles
+
+
+def style_of(color: int, turn: int) -> dict[str, Any]:
+    return {"color": PALETTE[color], "linestyle": ROUNDS[turn % len(ROUNDS)]}
