@@ -141,9 +141,7 @@ def test_the_commands_of_pages_run_one_after_another(here, pages):
         if arguments[0] == "explore" or "--web" in arguments:
             continue  # until Ctrl-C, and with what npm brings: tests/export/test_explorer.py, test_page.py
         with pytest.MonkeyPatch.context() as patch:
-            if (
-                "int8" in arguments
-            ):  # 20 s each, and in tests/export/test_precision.py: here the line is only understood
+            if "int8" in arguments:  # 20 s each, in tests/export/test_precision.py: here the line is only read
                 patch.setattr(export, "export_run", lambda *_, **options: options["precision"])
             assert run(quick(arguments)) == 0, arguments
 
