@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from common import in_fresh_process, peak_mib, resident_mib, show
+from common import in_fresh_process, own_memory, show
 
 BATCH = 16
 COLD_BATCHES = 200
@@ -48,7 +48,7 @@ def write_array(path: Path, count: int, side: int) -> None:
 
 
 def timed(command: str, folder: Path, side: int) -> tuple[float, float]:
-    """Seconds of a command, and its peak of memory above that before, MiB."""
+    """Seconds of a command, and the most memory of its own, MiB, mapped files left out."""
     from vaekit import evaluate_run, preset, train
     from vaekit.commands.fit_prior import fit_prior_run
     from vaekit.config.groups import Discriminator, Network
@@ -73,9 +73,10 @@ def timed(command: str, folder: Path, side: int) -> tuple[float, float]:
         "evaluate": lambda: evaluate_run(folder / "run", features="none"),
         "fit-prior": lambda: fit_prior_run(folder / "run", "gaussian-mixture"),
     }
-    before, started_at = resident_mib(), time.perf_counter()
-    commands[command]()
-    return time.perf_counter() - started_at, peak_mib() - before
+    with own_memory() as most_mib:
+        started_at = time.perf_counter()
+        commands[command]()
+        return time.perf_counter() - started_at, most_mib()
 
 
 def cold_reads(path: Path, ahead: bool) -> float:

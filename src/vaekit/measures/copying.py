@@ -22,7 +22,7 @@ from vaekit.measures.distances import squared_distances
 
 NEIGHBOURS = 50  # after the nearest one
 SIDE = 16  # pixels of the small pictures
-AT_ONCE = 256
+AT_ONCE = 64
 RARE = 0.02  # of the test pictures are this near to a training picture, by definition
 FEWEST = 100  # pictures: of fewer, one or two decide
 POINTS = 0.02  # more of the samples than that, and than chance explains: they count as copies
@@ -66,18 +66,18 @@ def nearest(queries: Tensor, train: Tensor, mirrored: bool = False) -> tuple[Ten
     """
     if len(train) < 3:
         raise ValueError(f"{len(train)} training pictures; whether samples copy any needs three or more")
+    train = train.double()
     if mirrored:
         turned = queries.unflatten(1, (-1, SIDE, SIDE)).flip(-1).flatten(1)
         (these, of_these), (others, of_others) = nearest(queries, train), nearest(turned, train)
         return torch.where(of_others < of_these, others, these), torch.minimum(of_these, of_others)
-    train = train.double()
-    places, ratios = [], []
-    for _, squared in squared_distances(queries.double(), train, AT_ONCE):
-        distances = squared.clamp(min=0).sqrt()
-        values, order = distances.topk(min(NEIGHBOURS + 1, len(train)), largest=False)
-        places.append(order[:, 0])
-        ratios.append(values[:, 0] / values[:, 1:].mean(1).clamp(min=1e-12))
-    return torch.cat(places), torch.cat(ratios)
+    places = queries.new_empty(len(queries), dtype=torch.int64)  # whole: pieces would lie between the large blocks
+    ratios = queries.new_empty(len(queries), dtype=torch.float64)
+    for rows, squared in squared_distances(queries.double(), train, AT_ONCE):
+        values, order = squared.clamp_(min=0).sqrt_().topk(min(NEIGHBOURS + 1, len(train)), largest=False)
+        places[rows] = order[:, 0]
+        ratios[rows] = values[:, 0] / values[:, 1:].mean(1).clamp(min=1e-12)
+    return places, ratios
 
 
 def copying(samples: Tensor, test: Tensor, train: Tensor, mirrored: bool = False) -> Copying:
