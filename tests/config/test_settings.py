@@ -135,6 +135,7 @@ REFUSED = {  # by how their names begin
     "optimizer.kind": "what the other optimiser remembers",
     "moments_memory": "do not remember that many steps",
     "split": "test pictures would be some that it has trained on",
+    "split_by": "test pictures would be some that it has trained on",
     "init_from": "has begun elsewhere",
     "colour_profiles": "would have other pixels",
     "fit": "would have other pixels",

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,20 @@ def test_split_parts_each_folder_so_that_both_parts_show_every_class():
     train, test = split(paths({"cats": 10, "dogs": 5, "dogs/small": 5}), 0.8)
     assert test.tolist() == [8, 9, 14, 19]
     assert sorted([*train, *test]) == list(range(20))
+
+
+def test_a_split_by_hash_is_as_if_drawn_and_moves_few_pictures_when_more_come():
+    names = paths({"cats": 400, "dogs": 100})
+    train, test = split(names, 0.8, "hash")
+    assert (len(train), len(test)) == (400, 100)
+    assert sorted([*train, *test]) == list(range(500))
+    assert (test >= 400).sum() == 20, "both parts show every class"
+    for part in (test[test < 400], train[train < 400]):
+        assert abs(part.mean() - 199.5) < 3 * 400 / math.sqrt(12 * len(part))
+    fewer = split(names[:390], 0.8, "hash")[1]
+    assert len(np.intersect1d(fewer, test)) > 70
+    elsewhere = [f"photos/{name}" for name in names]
+    assert split(elsewhere, 0.8, "hash")[1].tolist() == test.tolist()
 
 
 def test_folders_of_single_pictures_are_parted_as_one_folder_would_be():

@@ -6,7 +6,7 @@ from PIL import Image
 
 from vaekit.commands import data
 from vaekit.commands.data import look_at
-from vaekit.commands.prepare import about_split
+from vaekit.commands.prepare import about_shift, about_split
 from vaekit.data.cache import prepare
 from vaekit.data.loader import split
 from vaekit.measures.copying import small_of
@@ -55,6 +55,23 @@ def test_twins_across_the_split_are_said_before_a_training(images, tmp_path):
     assert line.startswith("WARNING: 3 test pictures are nearly the same as a train picture")
     assert "35.png and 03.png" in line
     assert not about_split(prepared, train, test[:3])
+
+
+def test_test_pictures_of_another_kind_are_told_and_a_split_by_hash_mixes_them():
+    random = np.random.default_rng(0)
+    lightness = np.linspace(60, 180, 400)[:, None, None, None]  # as where files come sorted
+    images = np.clip(lightness + random.normal(0, 40, (400, 3, 24, 24)), 0, 255).astype(np.uint8)
+    names = [f"{i:03d}.png" for i in range(400)]
+    (line,) = about_shift(images, *split(names, 0.8))
+    small = small_of(images, np.arange(400)).double().numpy()
+    between = ((small[:320].mean(0) - small[320:].mean(0)) ** 2).sum()
+    assert f"{between / small.var(0).sum():.0%} of all variance" in line
+    assert not about_shift(images, *split(names, 0.8, "hash"))
+    assert not about_shift(images[::8], *split(names[::8], 0.8)), "fifty pictures are too few to tell"
+
+
+def test_equal_pictures_are_of_one_kind():
+    assert not about_shift(np.zeros((40, 3, 24, 24), np.uint8), np.arange(30), np.arange(30, 40))
 
 
 def test_frames_of_one_camera_are_listed_up_to_a_limit(tmp_path, monkeypatch):

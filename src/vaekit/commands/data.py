@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vaekit.commands.prepare import about_files, about_skipped, prepare_pictures
+from vaekit.commands.prepare import about_files, about_shift, about_skipped, prepare_pictures
 from vaekit.data.building import map_in_order
 from vaekit.data.colour import meaning_of
 from vaekit.data.decoding import DECODER_ERRORS
@@ -111,7 +111,10 @@ def look_at(
     compared = evenly(len(prepared), COMPARED)
     is_test = np.zeros(len(prepared), bool)
     with suppress(ValueError):  # too few to split
-        is_test[split(names, SPLIT)[1]] = True
+        train, test = split(names, SPLIT)
+        is_test[test] = True
+        for line in about_shift(images, train, test):
+            tell(line)
     places, look.across = pairs_of(small_of(images, compared), compared, is_test)
     same = prepared.checksums
     exact = sum(same[i] == same[j] for i, j in places)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vaekit.commands.prepare import about_files, about_split
+from vaekit.commands.prepare import about_files, about_shift, about_split
 from vaekit.config.settings import Config
 from vaekit.data.cache import Prepared
 from vaekit.models.vae import VAE
@@ -28,6 +28,7 @@ def summary(
     notes = []
     if fabric.is_global_zero:  # it takes a second to look at labels and pixels
         notes = about_files(prepared) + about_split(prepared, train, test)
+        notes += about_shift(prepared.images, train, test) if config.split_by == "name" else []
     notes += ["BatchNorm: each process normalises its own share of the batch"] if own_share else []
     if fabric.device.type == "cpu" and torch.get_num_threads() > 1 and spins():
         notes.append(SPINNING)

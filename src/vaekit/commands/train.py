@@ -224,7 +224,7 @@ class TrainingPictures:
 
 def split_pictures(prepared: Prepared, config: Config) -> TrainingPictures:
     """The pictures of a run, to learn from and to measure on. Raises `ValueError` if there are too few of them."""
-    train_indices, test_indices = split(prepared.names, config.split)
+    train_indices, test_indices = split(prepared.names, config.split, config.split_by)
     if min(len(train_indices), len(test_indices)) < 2:
         raise ValueError(
             f"{len(train_indices)} of {len(prepared)} pictures to train on and {len(test_indices)} to test on: "

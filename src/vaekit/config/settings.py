@@ -26,6 +26,7 @@ from vaekit.config.priors import FittedName
 from vaekit.config.variants import OBJECTIVES, OF_DISCRIMINATOR, ObjectiveName
 
 OTHER_PIXELS = "its pictures would have other pixels"
+OTHER_SPLIT = "test pictures would be some that it has trained on"
 MIN_GRID = 4  # the coarsest feature map keeps at least 4 x 4 pixels
 LATENT_DIM = 512  # about this many latent entries, where their number is not given
 CODE_ENTRIES = 4
@@ -82,8 +83,10 @@ class Config:
     """Threads of each process on CPUs; by default one for each processor that it may use."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """fp32 (tf32: coarser and faster, on CUDA), or mixed: auto is bf16 on GPUs, and on CPUs that are faster in it."""
-    split: float = field(default=0.8, metadata=fixed("test pictures would be some that it has trained on"))
-    """Fraction of the pictures of each folder, in the order of names, to train on; the rest is the test set."""
+    split: float = field(default=0.8, metadata=fixed(OTHER_SPLIT))
+    """Fraction of the pictures of each folder to train on, the first ones; the rest is the test set."""
+    split_by: Literal["name", "hash"] = field(default="name", metadata=fixed(OTHER_SPLIT))
+    """Which pictures come first: in the order of their names, or of a hash of these, for files that come sorted."""
     colour_profiles: bool = field(default=True, metadata=fixed(OTHER_PIXELS))
     """Bring pictures with a colour profile, or a gamma, to sRGB; off: take their numbers as they are."""
     fit: Literal["crop", "pad", "stretch"] = field(default="crop", metadata=fixed(OTHER_PIXELS))

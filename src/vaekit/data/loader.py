@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,15 +14,19 @@ from torch import Tensor
 
 from vaekit.data.ahead import ReadAhead
 from vaekit.data.pixels import to_float
+from vaekit.system.files import bytes_of
 
 
-def split(names: Sequence[str], train_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    names: Sequence[str], train_fraction: float, by: Literal["name", "hash"] = "name"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the images to train on, the first ones of each folder, and of those to test on, the rest.
 
-    `names` are paths with slashes. In one folder the train part is train_fraction * len(names), rounded down: 0.8 of
-    CelebA-HQ's 30,000 gives the paper's first 24,000 and last 6,000. Class folders are split one by one, so that both
-    parts hold every class. Rounding is carried over from one folder to the next, so that the sizes of the parts are
-    those of a single folder with all images. Raises ValueError if either part would be empty.
+    First in the order of `names`, or, by "hash", in that of the SHA-256 of their last parts: as if drawn, and the same
+    for everyone. `names` are paths with slashes. In one folder the train part is train_fraction * len(names), rounded
+    down: 0.8 of CelebA-HQ's 30,000 gives the paper's first 24,000 and last 6,000. Class folders are split one by one,
+    so that both parts hold every class. Rounding is carried over from one folder to the next, so that the sizes of the
+    parts are those of a single folder with all images. Raises ValueError if either part would be empty.
     """
     num_images = len(names)
     if not 0 < train_fraction < 1:
@@ -33,6 +39,8 @@ def split(names: Sequence[str], train_fraction: float) -> tuple[np.ndarray, np.n
     for indices in folders.values():
         seen += len(indices)
         target = math.floor(round(train_fraction * seen, 6))  # 0.29 * 100 is 28.999999999999996
+        if by == "hash":
+            indices.sort(key=lambda i: hashlib.sha256(bytes_of(names[i].rpartition("/")[2])).digest())
         train[indices[: target - num_train]] = True
         num_train = target
     if not 0 < num_train < num_images:

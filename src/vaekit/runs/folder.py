@@ -155,7 +155,7 @@ def held_out_of(
     """
     prepared = own_pictures(run, config) if images is None else prepared_for(config, source_of(images))
     if (run / PICTURES_FILE).is_file() and read_pictures(run).matches(prepared):
-        return prepared, split(prepared.names, config.split)[1]
+        return prepared, split(prepared.names, config.split, config.split_by)[1]
     seen = np.isin(prepared.checksums, trained_checksums(run, prepared, say))
     if seen.all():
         raise ValueError(f"{run} trained on all {len(prepared)} pictures in {prepared.place}; name a folder of others")
@@ -198,7 +198,7 @@ def trained_on(run: Path, config: Config, at_hand: Prepared | None = None) -> tu
     """
     if at_hand is None or not read_pictures(run).matches(at_hand):
         at_hand = own_pictures(run, config)
-    return at_hand, split(at_hand.names, config.split)[0]
+    return at_hand, split(at_hand.names, config.split, config.split_by)[0]
 
 
 def prepared_for(config: Config, source: Source) -> Prepared:
