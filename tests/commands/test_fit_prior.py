@@ -13,13 +13,14 @@ from vaekit.cli import run as command
 from vaekit.commands import fit_prior
 from vaekit.commands.sample import label_name
 from vaekit.config.priors import COPIES, PICTURES, PRIORS, WEIGHTS
-from vaekit.data.loader import evenly
+from vaekit.data.loader import HeldOut, evenly
 from vaekit.measures.copying import Copying
+from vaekit.models.batches import encode_batches
 from vaekit.priors.base import fitted_by
 from vaekit.runs.checkpoint import all_checkpoints
-from vaekit.runs.folder import config_of
+from vaekit.runs.folder import config_of, trained_on
 from vaekit.runs.lock import claimed
-from vaekit.runs.prior import compared_with
+from vaekit.runs.prior import compared_with, latents_of
 from vaekit.system.files import read_metadata, read_tensors, write_tensors
 
 OF_ALL = [name for name, row in PRIORS.items() if not (row.trained or row.of_codes)]
@@ -160,19 +161,28 @@ def test_copies_are_looked_for_among_the_pictures_that_were_fitted(run, monkeypa
     fitted_to, compared = [], []
     real_latents, real_small = fit_prior.latents_of, fit_prior.small_of
     monkeypatch.setattr(fit_prior, "FEWEST", 10)
-    monkeypatch.setattr(fit_prior, "length_of_fit", lambda seen: (40, 200))
+    monkeypatch.setattr(fit_prior, "length_of_fit", lambda seen: (20, 200))
     monkeypatch.setattr(fit_prior, "latents_of", lambda *args: fitted_to.append(real_latents(*args)) or fitted_to[-1])
     monkeypatch.setattr(
         fit_prior, "small_of", lambda images, chosen: compared.append(chosen) or real_small(images, chosen)
     )
     fit_prior_run(run)
-    assert len(fitted_to[0].mean) == 40
-    assert len(compared[0]) == 20, "each of them in two views"
+    assert len(fitted_to[0].mean) == len(compared[0]) == 20
     assert read_metadata(run / FLOW)[PICTURES] == "20"
     vae = VAE.from_pretrained(run)
     assert vae.kept["flow"].pictures == 20
     of_flow = evenly(1000, 20)
-    assert set(of_flow) <= set(compared_with(vae, config_of(run, vae), np.arange(1000))), "an evaluation knows them"
+    assert set(of_flow) <= set(compared_with(vae, np.arange(1000))), "an evaluation knows them"
+
+
+def test_priors_are_fitted_to_the_pictures_as_they_are_also_where_a_run_mirrors_them(run):
+    vae = VAE.from_pretrained(run)
+    config = config_of(run, vae)
+    assert config.flip
+    prepared, train_places = trained_on(run, config)
+    latents = latents_of(vae, config, prepared, train_places, 1000)
+    expected = encode_batches(vae, HeldOut(prepared.images, train_places).batches(10))
+    torch.testing.assert_close(latents.mean, expected.mean)
 
 
 def test_draws_are_compared_with_reconstructions_and_few_pictures_are_told(run, monkeypatch):
@@ -182,10 +192,9 @@ def test_draws_are_compared_with_reconstructions_and_few_pictures_are_told(run, 
     monkeypatch.setattr(fit_prior, "FEWEST", 10)
     found = []
     real = fit_prior.copying
-    monkeypatch.setattr(fit_prior, "copying", lambda *sets, **how: found.append((*sets, how)) or real(*sets, **how))
+    monkeypatch.setattr(fit_prior, "copying", lambda *sets: found.append(sets) or real(*sets))
     fit_prior_run(run, say=said.append)
-    (new, usual, train, how) = found[0]
-    assert how == {"mirrored": True}, "as the latents that it was fitted to"
+    new, usual, train = found[0]
     assert new.shape == usual.shape == (12, 768)
     assert train.shape == (48, 768)
     assert not torch.equal(new, usual)

@@ -66,19 +66,6 @@ def test_the_nearest_picture_is_the_right_one(faces):
     assert ratios.max() < 1e-5
 
 
-def test_copies_of_mirror_images_are_copies_where_pictures_were_mirrored(generator):
-    pictures = torch.rand(600, 3, 16, 16, generator=generator)
-    train, test, other = (small(part) for part in pictures.split(200))
-    copies = small(pictures[:200].flip(-1))
-    assert not copying(copies, test, train).copies
-    assert copying(copies, test, train, mirrored=True).share == 1
-    assert copying(train, test, train, mirrored=True).share == 1
-    assert not copying(other, test, train, mirrored=True).copies
-    places, ratios = nearest(copies[[3, 8]], train, mirrored=True)
-    assert places.tolist() == [3, 8]
-    assert ratios.max() < 1e-5
-
-
 def test_too_few_training_pictures_are_refused(faces):
     with pytest.raises(ValueError, match="2 training pictures; whether samples copy any needs three or more"):
         copying(faces[0], faces[1], faces[2][:2])

@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from vaekit.networks.velocity import Velocity
 from vaekit.priors.base import Latents
 from vaekit.priors.conditions import Attributes, Classes, conditions_of
-from vaekit.priors.fitting import BATCH, Length, held_out
+from vaekit.priors.fitting import BATCH, Length
 from vaekit.priors.flow import FlowPrior, on_arc, probe_directions, with_divergence
 from vaekit.priors.flow_fit import Draws, fit_flow
 from vaekit.priors.gaussian import GaussianPrior, fit_gaussian
@@ -289,14 +289,6 @@ def test_an_interrupted_fit_goes_on_bit_for_bit(latents):
     again = fit_flow(latents, begin=begin, **options)
     for name, weight in whole.network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], weight), name
-
-
-def test_two_views_of_a_picture_are_never_on_both_sides(generator):
-    views = Latents(torch.randn(200, 4, generator=generator), torch.ones(200, 4), views=2)
-    train, test = held_out(views, seed=0)
-    assert sorted([*train.tolist(), *test.tolist()]) == list(range(200))
-    assert not {i % 100 for i in train.tolist()} & {i % 100 for i in test.tolist()}
-    assert len(test) == 10
 
 
 def test_a_handful_of_pictures_stays_a_gaussian(generator):

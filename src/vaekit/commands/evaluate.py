@@ -218,8 +218,8 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
     of = f" of {len(indices):,}" if len(encoded) < len(indices) else ""
     subject.say(f"encoding {len(encoded):,}{of} train pictures")
     batches = HeldOut(prepared.images, encoded).batches(BATCH)
-    compared = compared_with(subject.vae, config, indices)
-    return TrainPart(prepared, indices, encoded, encode_batches(subject.vae, batches), compared, config.flip)
+    compared = compared_with(subject.vae, indices)
+    return TrainPart(prepared, indices, encoded, encode_batches(subject.vae, batches), compared)
 
 
 def priors_of(run: Path, config: Config, subject: Subject, train: TrainPart | None) -> dict[str, Density]:

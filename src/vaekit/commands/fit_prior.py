@@ -33,7 +33,7 @@ from vaekit.system.devices import available, float32_products
 from vaekit.system.files import bytes_of, in_one_line
 from vaekit.system.ranks import check_one_process, rank_and_world
 
-RECIPE = 3  # of the fit of a network: raise it when an interrupted one of before cannot go on
+RECIPE = 4  # of the fit of a network: raise it when an interrupted one of before cannot go on
 UNFINISHED = "prior-unfinished"  # in the folder of a run: what a fit that was interrupted goes on from
 KEPT_EVERY_SEC = 60.0
 LEAST_MINUTES = 0.5  # of a fit at the end of a training, where a fifth of its time is less
@@ -132,8 +132,8 @@ def fit_and_keep(subject: Subject, kind: str, most: int, length: Length, say: Sa
                 longer = f"vaekit fit-prior {subject.run} --kind {name} --minutes 5"
                 labels = ", also by label" if latents.labels is not None else ""
                 say(f"it has learned nothing more{labels} in this time; longer: {longer}")
-            copies = repeats(subject, name, prior, latents.num_pictures, say)
-        vae.set_prior(name, prior, copies, latents.num_pictures)
+            copies = repeats(subject, name, prior, len(latents.mean), say)
+        vae.set_prior(name, prior, copies, len(latents.mean))
         try:
             if first:
                 keep(name, subject.run, vae)
@@ -200,7 +200,6 @@ def identity(subject: Subject, name: str, latents: Latents, length: Length) -> s
         latents.attributes,
         labels,
         latents.mean.shape,
-        latents.views,
         subject.config.seed,
     )
     weights = weights_sha256(subject.vae.state_dict())
@@ -226,4 +225,4 @@ def check_copies(subject: Subject, prior: Density, pictures: int) -> Copying | N
             for z in (prior.sample(len(test), generator), known)
         )
     fitted_to = small_of(images, pictures_of_fits(subject.train, [pictures]))
-    return copying(new, usual, fitted_to, mirrored=subject.config.flip)
+    return copying(new, usual, fitted_to)

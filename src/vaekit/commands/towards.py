@@ -85,8 +85,7 @@ def direction(latents: Latents, label: str) -> Tensor:
     place = names.index(name)
     has = having(latents, place)
     if fewer(latents, has) < FEWEST:
-        num_with, num_all = has.sum() // latents.views, len(has) // latents.views
-        raise ValueError(f"{num_with:,} of {num_all:,} pictures have the label {name!r}; both kinds are needed")
+        raise ValueError(f"{has.sum():,} of {len(has):,} pictures have the label {name!r}; both kinds are needed")
     return -apart(latents, has) if wanted == "0" else apart(latents, has)
 
 
@@ -97,8 +96,8 @@ def having(latents: Latents, place: int) -> np.ndarray:
 
 
 def fewer(latents: Latents, has: np.ndarray) -> int:
-    """How many pictures have it or have it not, whichever are fewer; two views of a picture count once."""
-    return int(min(has.sum(), (~has).sum())) // latents.views
+    """How many pictures have it or have it not, whichever are fewer."""
+    return int(min(has.sum(), (~has).sum()))
 
 
 def apart(latents: Latents, has: np.ndarray) -> Tensor:

@@ -57,20 +57,15 @@ class Copying:
         return f"{found}: {'they repeat training pictures' if self.copies else none}"
 
 
-def nearest(queries: Tensor, train: Tensor, mirrored: bool = False) -> tuple[Tensor, Tensor]:
+def nearest(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     """The place (N,) of the training picture (M, F) nearest to each query (N, F), and its ratio (N,).
 
-    The ratio is its distance over the mean distance to the `NEIGHBOURS` after it: 0 for a copy, near 1 else. With
-    `mirrored`, of `small` pictures, that of the mirror image where it is less: what is learned from was mirrored too.
-    Raises `ValueError` for fewer than three training pictures.
+    The ratio is its distance over the mean distance to the `NEIGHBOURS` after it: 0 for a copy, near 1 else. Raises
+    `ValueError` for fewer than three training pictures.
     """
     if len(train) < 3:
         raise ValueError(f"{len(train)} training pictures; whether samples copy any needs three or more")
     train = train.double()
-    if mirrored:
-        turned = queries.unflatten(1, (-1, SIDE, SIDE)).flip(-1).flatten(1)
-        (these, of_these), (others, of_others) = nearest(queries, train), nearest(turned, train)
-        return torch.where(of_others < of_these, others, these), torch.minimum(of_these, of_others)
     places = queries.new_empty(len(queries), dtype=torch.int64)  # whole: pieces would lie between the large blocks
     ratios = queries.new_empty(len(queries), dtype=torch.float64)
     for rows, squared in squared_distances(queries.double(), train, AT_ONCE):
@@ -80,13 +75,13 @@ def nearest(queries: Tensor, train: Tensor, mirrored: bool = False) -> tuple[Ten
     return places, ratios
 
 
-def copying(samples: Tensor, test: Tensor, train: Tensor, mirrored: bool = False) -> Copying:
+def copying(samples: Tensor, test: Tensor, train: Tensor) -> Copying:
     """Whether samples (N, F) repeat training pictures (M, F) more than reconstructed test pictures (T, F) do.
 
-    Those say what is usual: people are photographed twice, and some pictures are rare. `mirrored` and what is raised
-    are as in `nearest`.
+    Those say what is usual: people are photographed twice, and some pictures are rare. Raises as `nearest`
+    does.
     """
-    return judged(nearest(samples, train, mirrored)[1], nearest(test, train, mirrored)[1])
+    return judged(nearest(samples, train)[1], nearest(test, train)[1])
 
 
 def judged(ratios: Tensor, usual: Tensor) -> Copying:

@@ -140,8 +140,7 @@ def pairwise_measures(subject: Subject) -> dict[str, Pairwise]:
 class TrainPart:
     """The pictures that a run trained on, and the posterior of those that are `encoded`: all, or as many as fit.
 
-    Samples are compared by pixels with those that are `compared`, what priors are fitted to, and with their mirror
-    images where those were `mirrored`.
+    Samples are compared by pixels with those that are `compared`, what priors are fitted to.
     """
 
     prepared: Prepared
@@ -149,7 +148,6 @@ class TrainPart:
     encoded: np.ndarray
     posterior: Posterior
     compared: np.ndarray
-    mirrored: bool
 
 
 def measure_generations(
@@ -178,8 +176,7 @@ def measure_generations(
         some = train.indices[evenly(len(train.indices), num_images)]
         measured["train"] = subject.against_test("train", subject.real_set(train.prepared, some))
         for space, (key, of_train) in references(subject, train).items():
-            mirrored = space == "small" and train.mirrored
-            for name, verdict in copied(subject, list(latents), space, of_train, mirrored).items():
+            for name, verdict in copied(subject, list(latents), space, of_train).items():
                 measured[name][key] = verdict.share
                 measured[name][COPIES] = float(verdict.copies or measured[name].get(COPIES, 0))
     return measured
@@ -194,13 +191,13 @@ def references(subject: Subject, train: TrainPart) -> dict[str, tuple[str, Tenso
     return found if features is None else found | {"features": ("copied_features", features)}
 
 
-def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor, mirrored: bool) -> dict[str, Copying]:
+def copied(subject: Subject, names: Sequence[str], space: str, of_train: Tensor) -> dict[str, Copying]:
     """For each set of samples, whether more of it is as near to one train picture as 2 % of the reconstructions are."""
     found = {}
     try:
-        usual = nearest(getattr(subject.sets["sampled"], space), of_train, mirrored)
+        usual = nearest(getattr(subject.sets["sampled"], space), of_train)
         for name in names:
-            found_nearest = nearest(getattr(subject.sets[name], space), of_train, mirrored)
+            found_nearest = nearest(getattr(subject.sets[name], space), of_train)
             if space == "small":
                 subject.closest[name] = found_nearest
             found[name] = verdict = judged(found_nearest[1], usual[1])

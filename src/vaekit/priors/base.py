@@ -48,14 +48,12 @@ class Latents:
 
     `positions`: the places P of the grid that the entries belong to, (d / P, P) flattened; 1 where all see all.
     `codes` (G, K, e) are those that latents become, where they do. `labels`, where the pictures have any, are places
-    (N,) in `classes`, or which of K `attributes` they have, 0 or 1, (N, K). With `views` above 1 the rows are that many
-    times the same pictures in the same order, as they are and then mirrored.
+    (N,) in `classes`, or which of K `attributes` they have, 0 or 1, (N, K).
     """
 
     mean: Tensor
     std: Tensor
     positions: int = 1
-    views: int = 1
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     labels: Tensor | None = None
@@ -67,11 +65,6 @@ class Latents:
             raise ValueError(f"latents with means and stds of shapes {shapes}; give (N, d) twice, N of two or more")
         if not (self.mean.isfinite().all() and self.std.isfinite().all()):
             raise ValueError("some latents are not finite; a prior needs a model whose training did not diverge")
-
-    @property
-    def num_pictures(self) -> int:
-        """Of how many pictures they are."""
-        return len(self.mean) // self.views
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One z of each posterior (eq. 6): N draws (N, d) of the aggregate posterior (eq. 15)."""

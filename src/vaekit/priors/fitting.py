@@ -134,14 +134,10 @@ def look(fit: Fit, task: Task) -> None:
 
 
 def held_out(latents: Latents, seed: int) -> tuple[Tensor, Tensor]:
-    """Places of the latents to learn from and of those to judge by, never two views of one picture on both sides.
-
-    Without enough pictures to do both, none is left to judge by.
-    """
-    num_pictures = latents.num_pictures
-    if num_pictures < FEWEST:
-        return torch.arange(len(latents.mean)), torch.arange(0)
-    order = torch.randperm(num_pictures, generator=torch.Generator().manual_seed(seed))
-    kept = min(max(1, int(HELD_OUT * num_pictures)), HELD_OUT_MOST)
-    views = num_pictures * torch.arange(latents.views)[:, None]
-    return (views + order[kept:]).flatten(), (views + order[:kept]).flatten()
+    """Places of the latents to learn from and of those to judge by; of too few, none to judge by."""
+    count = len(latents.mean)
+    if count < FEWEST:
+        return torch.arange(count), torch.arange(0)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    kept = min(max(1, int(HELD_OUT * count)), HELD_OUT_MOST)
+    return order[kept:], order[:kept]

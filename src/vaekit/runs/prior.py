@@ -49,7 +49,7 @@ def prior_of(run: Path, vae: VAE, name: str, say: Say = lambda line: None, at_ha
     prepared, indices = trained_on(run, config, at_hand)
     latents = latents_of(vae, config, prepared, indices, MOST_NUMBERS, say)
     prior = fit_prior(name, latents, config.seed)
-    vae.set_prior(name, prior, pictures=latents.num_pictures)
+    vae.set_prior(name, prior, pictures=len(latents.mean))
     try:
         keep(name, run, vae)
     except OSError as error:
@@ -68,37 +68,30 @@ def latents_of(
 ) -> Latents:
     """The latents of the pictures at `indices`, at even distances if those are more than `most`; ranks share the work.
 
-    Where the run mirrors pictures, so are these, for a second view of each. Their labels are those of class folders or
-    of a labels.csv, if there are any, classes or attributes; `say` hears why not.
+    They are encoded as they are, also where a run mirrors them: new pictures are to look as the pictures do, and those
+    of both kinds lie apart, which no Gaussian can say. Their labels are those of class folders or of a labels.csv, if
+    there are any, classes or attributes; `say` hears why not.
     """
-    views = views_of(config)
-    chosen = fitted_pictures(config, vae.latent_dim, indices, most)
+    chosen = fitted_pictures(vae.latent_dim, indices, most)
     batches = Batches(prepared.images, chosen, ENCODED_AT_ONCE)
-    posterior = gathered([encoded(vae, batches, mirrored) for mirrored in (False, True)[:views]])
+    posterior = encoded(vae, batches)
     known = object_from_rank_zero(labels_of(prepared, chosen, say) if rank_and_world()[0] == 0 else {})
-    if "labels" in known:
-        known["labels"] = torch.cat([known["labels"]] * views)
     codes = None if vae.codebook is None else vae.codebook.codes.detach().cpu()
-    return Latents(posterior.mean, posterior.std, config.positions, views, codes=codes, **known)
+    return Latents(posterior.mean, posterior.std, config.positions, codes=codes, **known)
 
 
-def views_of(config: Config) -> int:
-    """Latents of one picture that priors are fitted to: of its mirror image too where the run mirrors pictures."""
-    return 2 if config.flip else 1
-
-
-def fitted_pictures(config: Config, latent_dim: int, indices: np.ndarray, most: int = MOST_NUMBERS) -> np.ndarray:
+def fitted_pictures(latent_dim: int, indices: np.ndarray, most: int = MOST_NUMBERS) -> np.ndarray:
     """Those at `indices` that priors are fitted to, at even distances: as many as have `most` latents."""
     most = min(most, MOST_NUMBERS // latent_dim)
-    return indices[evenly(len(indices), max(2, most // views_of(config)))]
+    return indices[evenly(len(indices), max(2, most))]
 
 
-def compared_with(vae: VAE, config: Config, indices: np.ndarray) -> np.ndarray:
+def compared_with(vae: VAE, indices: np.ndarray) -> np.ndarray:
     """Of the pictures at `indices` those that a model's priors were fitted to, for copies; see `pictures_of_fits`.
 
     Priors of before do not say to how many: as many as priors are fitted to at most.
     """
-    most = len(fitted_pictures(config, vae.latent_dim, indices))
+    most = len(fitted_pictures(vae.latent_dim, indices))
     counts = {kept.pictures or most for name, kept in vae.kept.items() if PRIORS[name].fitted is not None} or {most}
     return pictures_of_fits(indices, counts)
 
@@ -109,15 +102,14 @@ def pictures_of_fits(indices: np.ndarray, counts: Iterable[int]) -> np.ndarray:
     return indices[places[evenly(len(places), MOST_COMPARED)]]
 
 
-def encoded(vae: VAE, batches: Batches, mirrored: bool) -> Posterior:
-    """The posterior of all pictures of the batches, as they are or mirrored: (N, d), on the CPU of every rank."""
+def encoded(vae: VAE, batches: Batches) -> Posterior:
+    """The posterior of all pictures of the batches: (N, d), on the CPU of every rank."""
     rank, world = rank_and_world()
 
     def own() -> Iterator[Posterior]:
         with evaluating(vae) as device:
             for i in range(rank, len(batches), world):
-                x = batches[i].to(device)
-                yield gathered([vae.encode_unchecked(x.flip(-1) if mirrored else x)])
+                yield gathered([vae.encode_unchecked(batches[i].to(device))])
 
     parts = objects_of_ranks(list(own()))
     return gathered(parts[i % world][i // world] for i in range(len(batches)))
@@ -145,6 +137,6 @@ def length_of_fit(images_seen: float) -> tuple[int, int]:
     """After a training that saw so many images: latents to encode, and draws of a flow; about a seventh of its time.
 
     Of training on a picture, encoding it costs a sixteenth (54 and 896 a second on two cores), a draw of a flow about a
-    fortieth. All are encoded after two epochs.
+    fortieth. All are encoded after one epoch.
     """
     return max(FEWEST_ENCODED, int(images_seen)), int(DRAWS_PER_IMAGE * images_seen)
