@@ -62,9 +62,11 @@ def own_memory() -> Iterator[Callable[[], float]]:
 
     def look() -> None:
         nonlocal most
-        while not ended.wait(0.1):
+        while True:
             anonymous = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
             most = max(most, int(anonymous[1]) / 2**10 if anonymous else 0.0)
+            if ended.wait(0.1):
+                return
 
     watcher = threading.Thread(target=look)
     watcher.start()

@@ -28,6 +28,7 @@ from vaekit.runs.folder import read_run_config
 from vaekit.runs.log import last_counters
 
 SIZE, PSNR, FD = 64, 25.0, 30.0  # the task
+TASK = {"size", "channels", "split", "split_by", "fit", "colour_profiles", "depth", "levels", "init_from", "seed"}
 # Settings of the last record.
 RECORD = ("objective=hierarchical", "images=20000", "weights.features=16000", "weights.realism=600")
 MEASURES = ("psnr", "fd", "laplacian_ratio", "near_dirac")
@@ -38,7 +39,10 @@ DIGITS |= {"psnr": ".2f", "fd": ".1f", "laplacian_ratio": ".2f"}
 def train(pictures: Path, run: Path, seed: int, settings: tuple[str, ...]) -> None:
     """One run of `vaekit train`, which goes on where it stopped, and is over at once where it is there."""
     options = {"size": SIZE, "seed": seed, "draws": 1, "prior": "gaussian"}
-    options |= dict(each.split("=", 1) for each in settings)
+    chosen = dict(each.split("=", 1) for each in settings)
+    if fixed := TASK & {name.replace("-", "_") for name in chosen}:
+        sys.exit(f"{', '.join(sorted(fixed))}: what the task itself says; leave it as it is")
+    options |= chosen
     command = [sys.executable, "-m", "vaekit", "train", pictures, "--out", run, "--resume"]
     for name, value in options.items():
         command += [f"--{name}", value]

@@ -1,9 +1,12 @@
 """What a folder of pictures is told to hold."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from vaekit import train
 from vaekit.cli import run as command
 from vaekit.commands.data import look_at
 
@@ -47,6 +50,19 @@ def test_copies_are_found_also_after_compression_and_across_the_split(folder):
     said = "\n".join(look.lines)
     assert "1 pairs of the same pixels and 2 of nearly the same: 0.png = copy.png" in said
     assert "WARNING: 2 of them lie on both sides of the split" in said
+
+
+def test_files_that_come_sorted_are_told_here_and_at_the_start_of_a_training(tiny, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for i in range(150):
+        lightest = 120 if i < 120 else 255
+        coarse = Image.fromarray(random.integers(lightest - 120, lightest, (3, 3, 3), dtype=np.uint8))
+        coarse.resize((20, 20), Image.Resampling.NEAREST).save(tmp_path / f"{i:03d}.png")
+    told = "the test pictures, the last ones of each folder, are unlike those to train on"
+    assert any(line.startswith(told) for line in look_at(str(tmp_path)).lines)
+    for by in ("name", "hash"):
+        train(dataclasses.replace(tiny, images=tiny.batch, split_by=by), tmp_path, tmp_path / f"run-{by}")
+        assert (told in capsys.readouterr().err) == (by == "name")
 
 
 def test_a_contact_sheet_shows_pictures_and_the_command_prints_the_lines(folder, tmp_path, capsys):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vaekit.data.loader import HeldOut, Stream, split
+from vaekit.data.packing import names_within
 
 NUM_IMAGES = 11
 
@@ -60,8 +61,14 @@ def test_a_split_by_hash_is_as_if_drawn_and_moves_few_pictures_when_more_come():
         assert abs(part.mean() - 199.5) < 3 * 400 / math.sqrt(12 * len(part))
     fewer = split(names[:390], 0.8, "hash")[1]
     assert len(np.intersect1d(fewer, test)) > 70
-    elsewhere = [f"photos/{name}" for name in names]
-    assert split(elsewhere, 0.8, "hash")[1].tolist() == test.tolist()
+
+
+@pytest.mark.parametrize("kind", ["{}.jpg", "{}.v2.jpg", "{}"])
+def test_a_split_by_hash_is_the_same_in_another_folder_and_in_shards(kind):
+    names = [kind.format(f"{i:06d}") for i in range(200)]
+    test = split(names, 0.8, "hash")[1]
+    assert split([f"photos/{name}" for name in names], 0.8, "hash")[1].tolist() == test.tolist()
+    assert split(names_within(names, ".png"), 0.8, "hash")[1].tolist() == test.tolist()
 
 
 def test_folders_of_single_pictures_are_parted_as_one_folder_would_be():

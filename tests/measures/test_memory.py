@@ -22,7 +22,6 @@ kinds = {
     "copies": lambda count: copying.nearest(x[:count], x),
     "twins": lambda count: [same.any(1) for _, same in twins.near(x[:count], x)],
     "neighbours": lambda count: distances.reach(x[:count], 5),
-    "kernels": lambda count: distances.kernel_sums(x[:count], x, x[:count], x),
 }
 kinds["{kind}"](200)
 before = own_mib()
@@ -32,9 +31,9 @@ print(own_mib() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
-@pytest.mark.parametrize("kind", ["copies", "twins", "neighbours", "kernels"])
+@pytest.mark.parametrize("kind", ["copies", "twins", "neighbours"])
 def test_twenty_times_the_parts_take_hardly_more_memory(kind):
     command = [sys.executable, "-c", PARTS.replace("{kind}", kind)]
     grown = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     part = 50 * 10_000 * 8 / 2**20
-    assert grown < 8 * part  # all 80 of them are 305 MiB
+    assert grown < 8 * part  # all 80 of them are 122 MiB or more

@@ -10,7 +10,7 @@ from vaekit.commands.prepare import about_shift, about_split
 from vaekit.data.cache import prepare
 from vaekit.data.loader import split
 from vaekit.measures.copying import small_of
-from vaekit.measures.twins import NEAR, across_split, near
+from vaekit.measures.twins import NEAR, across_split, near, shift
 
 
 def smooth(seed, side=24):
@@ -64,10 +64,16 @@ def test_test_pictures_of_another_kind_are_told_and_a_split_by_hash_mixes_them()
     names = [f"{i:03d}.png" for i in range(400)]
     (line,) = about_shift(images, *split(names, 0.8))
     small = small_of(images, np.arange(400)).double().numpy()
-    between = ((small[:320].mean(0) - small[320:].mean(0)) ** 2).sum()
-    assert f"{between / small.var(0).sum():.0%} of all variance" in line
+    away = np.linalg.norm(small[:320].mean(0) - small[320:].mean(0)) / np.sqrt(small.var(0).sum())
+    assert f"{away:.2f} of the pictures' spread away" in line
     assert not about_shift(images, *split(names, 0.8, "hash"))
     assert not about_shift(images[::8], *split(names[::8], 0.8)), "fifty pictures are too few to tell"
+
+
+def test_the_shift_between_black_and_light_pictures_is_told_in_their_spread():
+    images = np.zeros((100, 1, 16, 16), np.uint8)
+    images[80:] = 255  # of 20 in 100 at 2 and 80 at 0 the standard deviation is 0.8
+    assert shift(images, np.arange(80), np.arange(80, 100)) == pytest.approx(2 / 0.8)
 
 
 def test_equal_pictures_are_of_one_kind():

@@ -1,5 +1,6 @@
 """Whose pictures they are: a picture that a run trained on is never one to measure it with."""
 
+import dataclasses
 import json
 import shutil
 
@@ -40,6 +41,19 @@ def run(classes, tmp_path):
     prepared = prepare(classes, 16, 16, 3)
     write_run(tmp_path / "run", CONFIG, prepared, split(prepared.names, CONFIG.split)[0])
     return tmp_path / "run"
+
+
+@pytest.mark.parametrize("by", ["name", "hash"])
+def test_a_run_is_measured_on_what_it_did_not_train_on_however_it_was_split(classes, tmp_path, by):
+    config = dataclasses.replace(CONFIG, split_by=by)
+    prepared = prepare(classes, 16, 16, 3)
+    train, test = split(prepared.names, config.split, by)
+    write_run(tmp_path / by, config, prepared, train)
+    assert held_out_of(tmp_path / by, config)[1].tolist() == test.tolist()
+    assert trained_on(tmp_path / by, config)[1].tolist() == train.tolist()
+    kept = np.load(tmp_path / by / "trained_on.npy")
+    assert set(kept.tolist()) == set(prepared.checksums[train].tolist())
+    assert (test.tolist() == split(prepared.names, config.split)[1].tolist()) == (by == "name")
 
 
 def shown(prepared, indices):

@@ -111,9 +111,9 @@ def look_at(
     compared = evenly(len(prepared), COMPARED)
     is_test = np.zeros(len(prepared), bool)
     with suppress(ValueError):  # too few to split
-        train, test = split(names, SPLIT)
-        is_test[test] = True
-        for line in about_shift(images, train, test):
+        is_test[split(names, SPLIT)[1]] = True
+    if is_test.any():
+        for line in about_shift(images, np.flatnonzero(~is_test), np.flatnonzero(is_test)):
             tell(line)
     places, look.across = pairs_of(small_of(images, compared), compared, is_test)
     same = prepared.checksums

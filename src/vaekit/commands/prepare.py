@@ -18,7 +18,7 @@ from vaekit.data.packing import pack
 from vaekit.data.sources.folder import kinds
 from vaekit.data.sources.naming import Pictures, source_of
 from vaekit.data.view import View
-from vaekit.measures.twins import across_split, apart
+from vaekit.measures.twins import across_split, shift
 from vaekit.runs.prior import labels_of
 from vaekit.system.files import printable
 from vaekit.system.process import silence_libtiff
@@ -114,11 +114,11 @@ def about_split(prepared: Prepared, train: np.ndarray, test: np.ndarray) -> list
 
 def about_shift(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> list[str]:
     """A line where the test pictures are other pictures than those to train on, as where files come sorted."""
-    share = apart(images, train, test)
-    if share is None:
+    spreads = shift(images, train, test)
+    if spreads is None:
         return []
     return [
-        "the test pictures, the last ones by name, are unlike those to train on: "
-        f"{share:.0%} of all variance lies between their means, so test numbers are about a shift too; "
-        "--split-by hash mixes files that come sorted"
+        "the test pictures, the last ones of each folder, are unlike those to train on (their mean is "
+        f"{spreads:.2f} of the pictures' spread away): do the files come sorted? vaekit train --split-by hash mixes "
+        "them; not if neighbours show the same, which both sides then would"
     ]

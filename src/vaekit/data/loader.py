@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -22,11 +23,12 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the images to train on, the first ones of each folder, and of those to test on, the rest.
 
-    First in the order of `names`, or, by "hash", in that of the SHA-256 of their last parts: as if drawn, and the same
-    for everyone. `names` are paths with slashes. In one folder the train part is train_fraction * len(names), rounded
-    down: 0.8 of CelebA-HQ's 30,000 gives the paper's first 24,000 and last 6,000. Class folders are split one by one,
-    so that both parts hold every class. Rounding is carried over from one folder to the next, so that the sizes of the
-    parts are those of a single folder with all images. Raises ValueError if either part would be empty.
+    First in the order of `names`, or, by "hash", in that of the SHA-256 of their last parts without suffix and dots,
+    which shards keep: as if drawn, and the same for everyone. `names` are paths with slashes. In one folder the train
+    part is train_fraction * len(names), rounded down: 0.8 of CelebA-HQ's 30,000 gives the paper's first 24,000 and last
+    6,000. Class folders are split one by one, so that both parts hold every class. Rounding is carried over from one
+    folder to the next, so that the sizes of the parts are those of a single folder with all images. Raises ValueError
+    if either part would be empty.
     """
     num_images = len(names)
     if not 0 < train_fraction < 1:
@@ -40,7 +42,7 @@ def split(
         seen += len(indices)
         target = math.floor(round(train_fraction * seen, 6))  # 0.29 * 100 is 28.999999999999996
         if by == "hash":
-            indices.sort(key=lambda i: hashlib.sha256(bytes_of(names[i].rpartition("/")[2])).digest())
+            indices.sort(key=lambda i: hash_of(names[i]))
         train[indices[: target - num_train]] = True
         num_train = target
     if not 0 < num_train < num_images:
@@ -120,6 +122,11 @@ class Batches(Sequence[Tensor]):
             raise IndexError(i)
         chosen = self.indices[i * self.at_once : (i + 1) * self.at_once]
         return to_float(torch.from_numpy(self.images[chosen]))
+
+
+def hash_of(name: str) -> bytes:
+    """SHA-256 of the part of a name that `packing.names_within` keeps."""
+    return hashlib.sha256(bytes_of(PurePosixPath(name).stem.replace(".", "_"))).digest()
 
 
 class HeldOut:

@@ -85,8 +85,9 @@ def how_it_was_made(run: Path, config: Config) -> str:
     lines = []
     if (run / PICTURES_FILE).is_file():
         pictures = read_pictures(run)
+        chosen = ", by a hash of their names" if config.split_by == "hash" else ""
         lines.append(
-            f"- {pictures.num_images:,} pictures, {config.split:.0%} of each folder to train on (fingerprint "
+            f"- {pictures.num_images:,} pictures, {config.split:.0%} of each folder to train on{chosen} (fingerprint "
             f"`{pictures.fingerprint}`; {len(pictures.skipped):,} could not be read)"
         )
     if counters.get("images_seen"):

@@ -78,8 +78,8 @@ def nearest(queries: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
 def copying(samples: Tensor, test: Tensor, train: Tensor) -> Copying:
     """Whether samples (N, F) repeat training pictures (M, F) more than reconstructed test pictures (T, F) do.
 
-    Those say what is usual: people are photographed twice, and some pictures are rare. Raises as `nearest`
-    does.
+    Those say what is usual: people are photographed twice, and some pictures are rare. Raises
+    `ValueError` as `nearest` does.
     """
     return judged(nearest(samples, train)[1], nearest(test, train)[1])
 

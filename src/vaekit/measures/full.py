@@ -140,7 +140,8 @@ def pairwise_measures(subject: Subject) -> dict[str, Pairwise]:
 class TrainPart:
     """The pictures that a run trained on, and the posterior of those that are `encoded`: all, or as many as fit.
 
-    Samples are compared by pixels with those that are `compared`, what priors are fitted to.
+    Samples are compared by pixels with those that are `compared`, what priors are fitted to, as they are: mirror images
+    are not looked for, which a prior that was trained with the model may have learned from too.
     """
 
     prepared: Prepared

@@ -5,6 +5,7 @@ Letters: N and M small pictures of F numbers each, as `copying.small` gives them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,7 +20,7 @@ NEAR = 0.08  # of a picture's own spread: a smaller difference at 16x16 makes tw
 EMPTY = 2 / 127.5  # standard deviation below which a picture shows nothing
 TEST_COMPARED, TRAIN_COMPARED = 2_000, 20_000  # pictures at most, at even distances
 AT_ONCE = 512
-APART = 0.02  # of the variance of the pictures, between the means of both parts: the files come sorted
+SHIFTED = 0.02  # of the variance of the pictures, squared distance of the means of both parts: the files come sorted
 BY_CHANCE = 20  # times what is expected of a random split, which even one direction of variance never reaches
 
 
@@ -49,15 +50,14 @@ def across_split(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> tup
     return found, len(some_test) == len(test) and len(some_train) == len(train)
 
 
-def apart(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> float | None:
-    """How far the mean test picture is from the mean train picture, squared, as a share of the variance of all.
+def shift(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> float | None:
+    """How far the mean test picture lies from the mean train picture, over the root of the variance of all.
 
     Of stored pictures (N, C, H, W) at 16x16, some of each at even distances. None where it is hardly any, or chance
-    might explain it: of a random split 1 / N + 1 / M is expected.
+    might explain it: of a random split 1 / N + 1 / M is expected of its square.
     """
     parts = [small_of(images, places[evenly(len(places), TEST_COMPARED)]).double() for places in (train, test)]
-    between = (parts[0].mean(0) - parts[1].mean(0)).square().sum()
-    variance = torch.cat(parts).var(0, correction=0).sum()
+    squared = float((parts[0].mean(0) - parts[1].mean(0)).square().sum())
+    variance = float(torch.cat(parts).var(0, correction=0).sum())
     expected = sum(1 / len(part) for part in parts)
-    share = float(between / variance) if variance > 0 else 0.0
-    return share if share > max(APART, BY_CHANCE * expected) else None
+    return math.sqrt(squared / variance) if squared > max(SHIFTED, BY_CHANCE * expected) * variance else None
