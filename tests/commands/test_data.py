@@ -61,7 +61,11 @@ def test_files_that_come_sorted_are_told_here_and_at_the_start_of_a_training(tin
     told = "the test pictures, the last ones of each folder, are unlike those to train on"
     assert any(line.startswith(told) for line in look_at(str(tmp_path)).lines)
     for by in ("name", "hash"):
-        train(dataclasses.replace(tiny, images=tiny.batch, split_by=by), tmp_path, tmp_path / f"run-{by}")
+        train(
+            dataclasses.replace(tiny, images=tiny.batch, split_by=by, prior="gaussian"),
+            tmp_path,
+            tmp_path / f"run-{by}",
+        )
         assert (told in capsys.readouterr().err) == (by == "name")
 
 

@@ -138,9 +138,10 @@ def fitted():
 
 def test_a_fit_beats_the_gaussian_where_latents_are_none(latents):
     without_labels = dataclasses.replace(latents, classes=(), labels=None)
-    fitted = fit_flow(without_labels, length=Length(2000 * BATCH), width=32, depth=2)
+    fitted = fit_flow(without_labels, length=Length(1000 * BATCH), width=32, depth=2)
     assert fitted.held_out_loss < 0.97
-    gain = fitted.log_prob(latents.mean, probes=None) - fit_gaussian(latents).log_prob(latents.mean)
+    some = latents.mean[:400]
+    gain = fitted.log_prob(some, probes=None) - fit_gaussian(latents).log_prob(some)
     assert gain.mean() > 0.5
 
 
