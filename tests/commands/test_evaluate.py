@@ -238,7 +238,7 @@ def test_of_very_many_pictures_some_are_measured_and_some_encoded(run, monkeypat
     whole = evaluate_run(run, features="none")
     dim = VAE.from_pretrained(run).latent_dim
     monkeypatch.setattr("vaekit.commands.evaluate.MOST_MEASURED", 6)
-    monkeypatch.setattr("vaekit.commands.evaluate.MOST_NUMBERS", 20 * dim)
+    monkeypatch.setattr("vaekit.runs.prior.MOST_NUMBERS", 20 * dim)
     lines = []
     some = evaluate_run(run, features="none", say=lines.append)
     assert some.protocol["pictures"]["num_images"] == 6

@@ -46,7 +46,7 @@ from vaekit.reports.evaluation import Evaluation
 from vaekit.reports.figures import decoded
 from vaekit.reports.mosaic import Pixels, labelled, save_png, to_rgb
 from vaekit.runs.folder import FIGURES_FOLDER, config_of, held_out_of, mark_as_output, short_hash, title_of, trained_on
-from vaekit.runs.prior import MOST_NUMBERS, compared_with, prior_of
+from vaekit.runs.prior import compared_with, fitted_pictures, prior_of
 from vaekit.system.devices import available, float32_products, precision_here
 from vaekit.system.files import write_text
 from vaekit.system.ranks import check_one_process
@@ -214,7 +214,7 @@ def train_part(run: Path, config: Config, subject: Subject) -> TrainPart | None:
         ]
         subject.missing[", ".join([*absent, "posteriors", "train"])] = str(error)
         return None
-    encoded = indices[evenly(len(indices), MOST_NUMBERS // subject.vae.latent_dim)]
+    encoded = fitted_pictures(subject.vae.latent_dim, indices)
     of = f" of {len(indices):,}" if len(encoded) < len(indices) else ""
     subject.say(f"encoding {len(encoded):,}{of} train pictures")
     batches = HeldOut(prepared.images, encoded).batches(BATCH)

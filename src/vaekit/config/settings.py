@@ -86,7 +86,7 @@ class Config:
     split: float = field(default=0.8, metadata=fixed(OTHER_SPLIT))
     """Fraction of the pictures of each folder to train on, the first ones; the rest is the test set."""
     split_by: Literal["name", "hash"] = field(default="name", metadata=fixed(OTHER_SPLIT))
-    """Which pictures come first: those that do, or by a hash of their names, for files that come sorted."""
+    """What orders the pictures of a folder: how they come, or a hash of their names, for files that come sorted."""
     colour_profiles: bool = field(default=True, metadata=fixed(OTHER_PIXELS))
     """Bring pictures with a colour profile, or a gamma, to sRGB; off: take their numbers as they are."""
     fit: Literal["crop", "pad", "stretch"] = field(default="crop", metadata=fixed(OTHER_PIXELS))
